@@ -1,0 +1,105 @@
+//! The command line: flags in, one room's work out. One file per command.
+
+mod check;
+mod config;
+mod daemon;
+mod record;
+mod snapshots;
+mod view;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::problem::{Exit, Problem};
+
+/// Profiles running programs from the kernel, without touching them.
+#[derive(Debug, Parser)]
+#[command(name = "probe", version, max_term_width = 110, arg_required_else_help = true)]
+struct Cli {
+    /// Say more: -v progress and decisions, -vv also what the kernel programs log
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Say only errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Colours: when stderr is a terminal, always or never (NO_COLOR is honoured)
+    #[arg(long, value_enum, default_value_t = Color::Auto, global = true)]
+    color: Color,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Sample targets for a while and write a profile
+    Record(record::Args),
+    /// Watch services by rules; keep the scene when one breaks
+    Daemon(daemon::Args),
+    /// List, read and remove stored snapshots
+    Snapshots(snapshots::Args),
+    /// Open a snapshot or a saved profile in the browser
+    View(view::Args),
+    /// Tell what this host allows, and what to do about what it lacks
+    Check(check::Args),
+    /// Check or show the configuration
+    Config(config::Args),
+}
+
+/// Runs the command that the process's arguments ask for. Errors are printed here, and only here.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let color = match cli.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+    };
+    init_log(cli.verbose, cli.quiet, color);
+    let done: Result<ExitCode> = match cli.command {
+        Command::Record(args) => record::run(args),
+        Command::Daemon(args) => daemon::run(args),
+        Command::Snapshots(args) => snapshots::run(args),
+        Command::View(args) => view::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Config(args) => config::run(args),
+    };
+    done.unwrap_or_else(|error| {
+        let problem = error.chain().find_map(|cause| cause.downcast_ref::<Problem>());
+        let (red, reset) = if color { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+        eprintln!("{red}error:{reset} {error:#}");
+        if let Some(hint) = problem.map(|p| p.hint.as_str()).filter(|hint| !hint.is_empty()) {
+            eprintln!("hint: {hint}");
+        }
+        ExitCode::from(problem.map_or(Exit::Failure, |p| p.exit) as u8)
+    })
+}
+
+fn init_log(verbose: u8, quiet: bool, color: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info,probe=debug",
+        (false, _) => "debug,probe=trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PROBE_LOG").unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,44 @@
+//! `Problem`: an error that knows what the user can do about it and which exit code it deserves. Everything else is a
+//! plain `anyhow::Error` with context. Raise it with `bail!(Problem::…)`; `cli` prints it.
+
+use std::fmt;
+
+/// Exit codes, as documented for the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Anything not listed below.
+    Failure = 1,
+    /// Wrong flags or configuration.
+    Usage = 2,
+    /// The target is gone or gave no sample.
+    NoTarget = 3,
+    /// The host or its privileges do not allow it.
+    NotPermitted = 4,
+}
+
+/// An error with a hint. `message` says what was tried and on what; `hint` says what to do.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// Exit code of the process if this ends it.
+    pub exit: Exit,
+    /// What was tried, on what (pid, path), and what happened.
+    pub message: String,
+    /// What the user can do; empty when there is nothing to say.
+    pub hint: String,
+}
+
+impl Problem {
+    /// A problem of the given class.
+    pub fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: hint.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}

@@ -1,0 +1,267 @@
+//! `Profile`: stacks with names, ready to be exported, stored, compared or shown. It is what every room after
+//! `symbolize` speaks. Tables refer to each other by index; an index is valid in its own profile only.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A symbolized recording: tables of processes, threads, modules, locations and stacks, and the samples over them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// What was measured, how, when and on which host.
+    pub header: Header,
+    /// Processes that gave samples.
+    pub processes: Vec<ProcessInfo>,
+    /// Threads that gave samples.
+    pub threads: Vec<ThreadInfo>,
+    /// Executables and libraries that locations refer to.
+    pub modules: Vec<Module>,
+    /// Distinct code addresses with their names.
+    pub locations: Vec<Location>,
+    /// Distinct stacks.
+    pub stacks: Vec<Stack>,
+    /// What was seen: a thread with a stack at a time.
+    pub samples: Vec<Sample>,
+    /// What is missing from this profile: reason → number of samples (or stacks) it happened to.
+    pub losses: BTreeMap<String, u64>,
+}
+
+/// How a profile came to be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// The event: `cpu`.
+    pub event: String,
+    /// Unit of [`Sample::value`]: `nanoseconds`, `bytes`.
+    pub unit: String,
+    /// What made the samples: `cpu-cycles` (hardware) or `cpu-clock` (a timer).
+    pub sampler: String,
+    /// Samples per second and CPU.
+    pub frequency: u64,
+    /// Value of one sample, in `unit`.
+    pub period: u64,
+    /// Wall-clock start, nanoseconds since the Unix epoch.
+    pub started_at_ns: u64,
+    /// Length of the recording in nanoseconds.
+    pub duration_ns: u64,
+    /// Host name.
+    pub host: String,
+    /// Kernel release of the host.
+    pub kernel: String,
+}
+
+/// A process that gave samples.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Process id (the kernel's tgid) in the initial pid namespace.
+    pub pid: u32,
+    /// Service name when configured, else the command name.
+    pub name: String,
+    /// Path of the executable as the process sees it; empty when it could not be read.
+    pub exe: String,
+    /// Command line, joined by spaces; empty when it could not be read.
+    pub cmdline: String,
+}
+
+/// A thread that gave samples.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ThreadInfo {
+    /// Index into [`Profile::processes`].
+    pub process: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// The thread's name (`comm`), at its last sample.
+    pub name: String,
+}
+
+/// An executable file, a library or a pseudo module such as `[vdso]` or `[kernel]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Module {
+    /// Path as the process sees it, or a name in brackets.
+    pub path: String,
+    /// GNU build id in lower-case hex; empty when the file has none.
+    pub build_id: String,
+    /// Address the module was mapped at when it was first seen.
+    pub memory_start: u64,
+    /// End of that mapping.
+    pub memory_limit: u64,
+    /// File offset of `memory_start`.
+    pub file_offset: u64,
+}
+
+/// Where code runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The process's own code.
+    #[default]
+    User,
+    /// The kernel.
+    Kernel,
+}
+
+/// One code address with what is known of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Location {
+    /// User or kernel.
+    pub kind: Kind,
+    /// Index into [`Profile::modules`]; `None` when the address belongs to no known mapping.
+    pub module: Option<u32>,
+    /// Offset in the module's file; the address itself for the kernel and where `module` is `None`.
+    pub address: u64,
+    /// Functions at this address: the innermost inlined one first, the function that was really compiled last.
+    /// Empty when the address has no name.
+    pub lines: Vec<Line>,
+}
+
+/// A function with the source position inside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Line {
+    /// Demangled name, sanitized: no control characters, bounded length.
+    pub function: String,
+    /// Source file; empty when unknown.
+    pub file: String,
+    /// Line in `file`; 0 when unknown.
+    pub line: u32,
+}
+
+/// A call stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stack {
+    /// Indexes into [`Profile::locations`], leaf first; kernel frames, if any, come before user frames.
+    pub locations: Vec<u32>,
+    /// Why the stack ends before the thread's first frame; `None` when it is whole.
+    pub truncated: Option<String>,
+}
+
+/// One or more samples of a thread with the same stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sample {
+    /// Index into [`Profile::threads`].
+    pub thread: u32,
+    /// Index into [`Profile::stacks`].
+    pub stack: u32,
+    /// Nanoseconds since the start of the recording.
+    pub time_ns: u64,
+    /// How many samples this stands for.
+    pub count: u64,
+    /// Their value, in the header's unit.
+    pub value: u64,
+}
+
+/// One displayed frame: a line of a location, or the location itself where it has no name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Frame<'a> {
+    /// The location it belongs to (an index into [`Profile::locations`]).
+    pub location: u32,
+    /// User or kernel.
+    pub kind: Kind,
+    /// Function name; `[module+0xoffset]` where there is none.
+    pub function: std::borrow::Cow<'a, str>,
+    /// Source file; empty when unknown.
+    pub file: &'a str,
+    /// Line in `file`; 0 when unknown.
+    pub line: u32,
+    /// Path of the module; empty when unknown.
+    pub module: &'a str,
+    /// True for a function that the compiler inlined into the next outer frame.
+    pub inlined: bool,
+}
+
+impl Profile {
+    /// The frames of a stack, root first, inlined functions as frames of their own.
+    pub fn frames(&self, stack: u32) -> Vec<Frame<'_>> {
+        let mut frames = Vec::new();
+        for &index in self.stacks[stack as usize].locations.iter().rev() {
+            let location = &self.locations[index as usize];
+            let module = location.module.map_or("", |m| self.modules[m as usize].path.as_str());
+            let frame = |function, file, line, inlined| Frame {
+                location: index,
+                kind: location.kind,
+                function,
+                file,
+                line,
+                module,
+                inlined,
+            };
+            if location.lines.is_empty() {
+                frames.push(frame(self.unnamed(location).into(), "", 0, false));
+            }
+            for (depth, line) in location.lines.iter().enumerate().rev() {
+                let inlined = depth + 1 < location.lines.len();
+                frames.push(frame(line.function.as_str().into(), line.file.as_str(), line.line, inlined));
+            }
+        }
+        frames
+    }
+
+    /// What stands for a location without a name: `[module+0xoffset]`, `[unknown+0xaddress]` where no module is known.
+    pub fn unnamed(&self, location: &Location) -> String {
+        let module = match location.module {
+            Some(index) => {
+                let path = self.modules[index as usize].path.as_str();
+                let name = path.rsplit('/').next().unwrap_or(path);
+                name.trim_start_matches('[').trim_end_matches(']')
+            }
+            None => "unknown",
+        };
+        format!("[{module}+{:#x}]", location.address)
+    }
+
+    /// Adds the samples up by (thread, stack), in the order in which they were first seen. Times are dropped.
+    pub fn totals(&self) -> Vec<Sample> {
+        let mut index = std::collections::HashMap::new();
+        let mut totals: Vec<Sample> = Vec::new();
+        for sample in &self.samples {
+            let at = *index.entry((sample.thread, sample.stack)).or_insert_with(|| {
+                totals.push(Sample { time_ns: 0, count: 0, value: 0, ..*sample });
+                totals.len() - 1
+            });
+            totals[at].count += sample.count;
+            totals[at].value += sample.value;
+        }
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile() -> Profile {
+        Profile {
+            modules: vec![Module { path: "/usr/lib/libx.so".into(), ..Module::default() }],
+            locations: vec![
+                Location {
+                    module: Some(0),
+                    address: 0x10,
+                    lines: vec![
+                        Line { function: "inner".into(), ..Line::default() },
+                        Line { function: "outer".into(), ..Line::default() },
+                    ],
+                    ..Location::default()
+                },
+                Location { module: Some(0), address: 0x2f, ..Location::default() },
+                Location { address: 0x7f00, ..Location::default() },
+            ],
+            stacks: vec![Stack { locations: vec![0, 1, 2], truncated: None }],
+            samples: vec![
+                Sample { count: 1, value: 10, time_ns: 5, ..Sample::default() },
+                Sample { count: 2, value: 20, time_ns: 9, ..Sample::default() },
+            ],
+            ..Profile::default()
+        }
+    }
+
+    #[test]
+    fn frames_run_from_the_root_and_expand_inlined_functions() {
+        let profile = profile();
+        let names: Vec<_> = profile.frames(0).into_iter().map(|f| (f.function.into_owned(), f.inlined)).collect();
+        let expected = [("[unknown+0x7f00]", false), ("[libx.so+0x2f]", false), ("outer", false), ("inner", true)];
+        assert_eq!(names, expected.map(|(name, inlined)| (name.to_owned(), inlined)));
+    }
+
+    #[test]
+    fn totals_add_up_what_differs_in_time_only() {
+        assert_eq!(profile().totals(), [Sample { count: 3, value: 30, ..Sample::default() }]);
+    }
+}

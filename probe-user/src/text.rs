@@ -1,0 +1,48 @@
+//! Text that comes from a target (symbol, thread and file names, command lines) is hostile until it went through here.
+
+/// Longest name that is kept, in bytes. C++ templates reach a few kilobytes; a megabyte is an attack.
+pub const MAX_NAME: usize = 4096;
+
+/// Makes a name safe to show anywhere: control characters and bidirectional overrides become U+FFFD, and what is longer
+/// than [`MAX_NAME`] bytes is cut at a character boundary and ends in `…`. Markup is left to the formats that know it.
+pub fn sanitize(name: &str) -> String {
+    let mut clean: String = name
+        .chars()
+        .take(MAX_NAME)
+        .map(|c| if c.is_control() || is_invisible(c) { char::REPLACEMENT_CHARACTER } else { c })
+        .collect();
+    if clean.len() > MAX_NAME || name.len() > MAX_NAME && clean.len() < name.len() {
+        let end = (0..=clean.len().min(MAX_NAME - '…'.len_utf8())).rev().find(|&at| clean.is_char_boundary(at));
+        clean.truncate(end.unwrap_or(0));
+        clean.push('…');
+    }
+    clean
+}
+
+/// Characters that change how the text around them is shown without being seen themselves.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn harmless_names_stay() {
+        assert_eq!(sanitize("std::vector<int>::push_back"), "std::vector<int>::push_back");
+        assert_eq!(sanitize("größe"), "größe");
+    }
+
+    #[test]
+    fn control_characters_and_overrides_are_replaced() {
+        assert_eq!(sanitize("a\nb\x1b[31m\u{202e}c\0"), "a\u{fffd}b\u{fffd}[31m\u{fffd}c\u{fffd}");
+    }
+
+    #[test]
+    fn long_names_are_cut_at_a_boundary() {
+        let cut = sanitize(&"é".repeat(1 << 20));
+        assert!(cut.len() <= MAX_NAME && cut.ends_with('…'), "{} bytes", cut.len());
+        assert_eq!(sanitize(&"x".repeat(MAX_NAME)).len(), MAX_NAME);
+    }
+}
