@@ -1,1 +1,3 @@
 //! Room: kernel.
+
+pub mod host;
