@@ -53,7 +53,7 @@ fn render(lines: &[Line]) -> String {
             Status::Fail => "FAIL",
         };
         say(format_args!("{status:<4}  {name:<width$}  {detail}"));
-        if let Some(first) = lines[..at].iter().find(|line| line.hint == *hint && !hint.is_empty()) {
+        if let Some(first) = lines[..at].iter().find(|line| line.hint == *hint && is_long(hint)) {
             say(format_args!("{:<4}  {:<width$}  hint: as for {}", "", "", first.name));
         } else if !hint.is_empty() {
             say(format_args!("{:<4}  {:<width$}  hint: {hint}", "", ""));
@@ -66,6 +66,11 @@ fn render(lines: &[Line]) -> String {
         say(format_args!("\nRecording cannot work on this host, because of: {}.", failed.join(", ")));
     }
     text
+}
+
+/// Hints that only point at another line are short enough to be repeated.
+fn is_long(hint: &str) -> bool {
+    !hint.is_empty() && !hint.starts_with("see ")
 }
 
 #[cfg(test)]
