@@ -2,6 +2,7 @@
 
 mod btf;
 mod event;
+pub mod host;
 mod offsets;
 mod sampler;
 
