@@ -95,6 +95,20 @@ impl Matcher {
         pid.is_none() && exe.is_none() && comm.is_none() && cmdline.is_none()
     }
 
+    /// The conditions as (key, what was given), for showing them.
+    pub fn conditions(&self) -> Vec<(&'static str, String)> {
+        let Self { pid, exe, comm, cmdline } = self;
+        [
+            ("pid", pid.map(|pid| pid.to_string())),
+            ("exe", exe.as_ref().map(|glob| glob.glob().glob().to_owned())),
+            ("comm", comm.as_ref().map(|glob| glob.glob().glob().to_owned())),
+            ("cmdline", cmdline.as_ref().map(|regex| regex.as_str().to_owned())),
+        ]
+        .into_iter()
+        .filter_map(|(key, given)| Some((key, given?)))
+        .collect()
+    }
+
     /// The pid it names, if it does.
     pub fn by_pid(&self) -> Option<u32> {
         self.pid
