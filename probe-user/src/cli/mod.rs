@@ -65,7 +65,7 @@ pub fn run() -> ExitCode {
     };
     init_log(cli.verbose, cli.quiet, color);
     let done: Result<ExitCode> = match cli.command {
-        Command::Record(args) => record::run(args),
+        Command::Record(args) => record::run(args, cli.quiet),
         Command::Daemon(args) => daemon::run(args),
         Command::Snapshots(args) => snapshots::run(args),
         Command::View(args) => view::run(args),

@@ -87,7 +87,10 @@ impl Collector {
         let mut sampler = Sampler::load(&options.kernel)?;
         let frequency = options.kernel.frequency;
         let clock = sampler.start(frequency)?;
-        let recorder = Recorder::new(options.retention);
+        let mut recorder = Recorder::new(options.retention);
+        if options.kernel.all {
+            recorder.follow_strangers();
+        }
         let mut state = State { sampler, recorder, clock, frequency, lifecycle: None, lifecycle_lost: 0 };
         let (requests, inbox) = sync_channel(REQUESTS);
         let thread = std::thread::Builder::new().name("collector".into()).spawn(move || state.run(&inbox))?;
@@ -107,6 +110,14 @@ impl Collector {
             state.sampler.watch(pid, flags)?;
             state.recorder.watch(pid, service);
             Ok(())
+        })?
+    }
+
+    /// From now on the children of a process are sampled from their exec on, but not the process itself.
+    pub fn spawner(&self, pid: u32) -> Result<()> {
+        self.ask(move |state| {
+            state.recorder.follow_strangers();
+            state.sampler.watch(pid, kernel::target_flags::SPAWNER)
         })?
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use super::recording::{RecordedProcess, Recording, Sample, Thread};
 use super::stacks::{Frame, Space, Stack, Stacks};
 use crate::kernel::{Event, RawSample, RawStack, StackId};
-use crate::target::{Mapping, Modules, Process};
+use crate::target::{Modules, Process};
 
 /// Length of a window in nanoseconds.
 const WINDOW_NS: u64 = 1_000_000_000;
@@ -32,6 +32,7 @@ pub struct Recorder {
     stacks: Stacks,
     windows: VecDeque<Window>,
     losses: BTreeMap<String, u64>,
+    follow_strangers: bool,
 }
 
 /// One second of samples.
@@ -61,6 +62,7 @@ impl Recorder {
             stacks: Stacks::default(),
             windows: VecDeque::new(),
             losses: BTreeMap::new(),
+            follow_strangers: false,
         }
     }
 
@@ -70,6 +72,11 @@ impl Recorder {
         self.processes.insert(pid, Tracked { process, service, ..Tracked::default() });
     }
 
+    /// From now on also the mappings of processes are followed whose parent is not watched.
+    pub fn follow_strangers(&mut self) {
+        self.follow_strangers = true;
+    }
+
     /// Takes an event in. `now_ns` is the present, `CLOCK_MONOTONIC`.
     pub fn handle(&mut self, event: Event, now_ns: u64) {
         match event {
@@ -77,8 +84,9 @@ impl Recorder {
             Event::Stack(stack) => self.stack(stack, now_ns),
             // The mappings of the new image were reported before the exec itself, so they are not cleared here: what
             // /proc says replaces them, and if the process is gone already they stay.
-            Event::Exec { pid, .. } => {
+            Event::Exec { pid, path } => {
                 if let Some(tracked) = self.processes.get_mut(&pid) {
+                    tracked.process.replaced_by(&path);
                     tracked.process.refresh(&mut self.modules);
                     tracked.refreshed_ns = now_ns;
                 }
@@ -89,18 +97,21 @@ impl Recorder {
                     tracked.exited = true;
                 }
             }
-            Event::Map { pid, start, end, file_offset, device, inode, name } => {
-                let mapping = Mapping { start, end, file_offset, device, inode, path: name };
-                let tracked = tracked(&mut self.processes, pid, &mut self.modules);
-                tracked.process.add_mapping(mapping, &mut self.modules);
+            // Mappings of every process on the host are reported; those of strangers do not matter.
+            Event::Map { pid, mapping } => {
+                if let Some(tracked) = self.processes.get_mut(&pid) {
+                    tracked.process.add_mapping(&mapping, &mut self.modules);
+                }
             }
         }
     }
 
     fn fork(&mut self, parent: u32, child: u32) {
-        let Some(parent) = self.processes.get(&parent) else { return };
-        let process = Process { pid: child, ..parent.process.clone() };
-        let service = parent.service.clone();
+        let (process, service) = match self.processes.get(&parent) {
+            Some(parent) => (Process { pid: child, ..parent.process.clone() }, parent.service.clone()),
+            None if self.follow_strangers => (Process { pid: child, ..Process::default() }, None),
+            None => return,
+        };
         // The kernel may have reused the id of a process that is still remembered.
         self.processes.insert(child, Tracked { process, service, ..Tracked::default() });
     }
