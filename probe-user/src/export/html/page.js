@@ -95,7 +95,6 @@ function rebuild() {
   state.totals = functionTotals(callees);
   state.history = [];
   chart.show(state.callers ? callerTree(self) : callees);
-  // One process, or one caller of everything: its row says nothing that the header does not.
   refresh();
   fillRows();
 }
