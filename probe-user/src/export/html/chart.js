@@ -13,7 +13,7 @@ function hash(text) {
 
 /** Colours of functions: the module gives the hue, the function the shade. The kernel has blue for itself. */
 class Palette {
-  static hues = [28, 44, 12, 84, 150, 2, 60, 174, 118, 340];
+  static hues = [25, 49, 342, 90, 160, 5, 68, 182, 122, 310];
 
   constructor(dark) {
     this.dark = dark;
@@ -41,7 +41,7 @@ class Palette {
     const tone = (hue, saturation, light, dark, spread) =>
       `hsl(${hue} ${saturation}% ${(this.dark ? dark : light) + (shade - 0.5) * spread}%)`;
     switch (kindOf(fn)) {
-      case kinds.user: return tone(this.hue(moduleOf(fn)) + (shade - 0.5) * 14, this.dark ? 52 : 84, 71, 36, 13);
+      case kinds.user: return tone(this.hue(moduleOf(fn)) + (shade - 0.5) * 12, this.dark ? 52 : 84, 71, 36, 13);
       case kinds.kernel: return tone(212 + (shade - 0.5) * 22, this.dark ? 44 : 72, 76, 38, 10);
       case kinds.cut: return tone(0, 0, 72, 42, 0);
       default: return tone(220, this.dark ? 10 : 14, 86, 28, 0);

@@ -113,7 +113,7 @@ function fillRows() {
     const row = make("tr", "", "row"), cell = make("td"), dot = make("span", "", "dot");
     const share = (weight) => {
       const made = make("td", formatShare(weight, all), "share");
-      made.style.backgroundSize = `${(100 * weight) / all}% 3px`;
+      made.style.backgroundSize = `${(100 * weight) / all}% 18px`;
       return made;
     };
     dot.style.background = chart.palette.color(fn);
