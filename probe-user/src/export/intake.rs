@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn losses_whose_reasons_become_the_same_are_added_up() {
-        let mut profile = Profile::default();
-        profile.losses = [("a\n".to_owned(), 1), ("a\u{1b}".to_owned(), 2)].into();
+        let losses = [("a\n".to_owned(), 1), ("a\u{1b}".to_owned(), 2)].into();
+        let mut profile = Profile { losses, ..Profile::default() };
         scrub(&mut profile);
         assert_eq!(profile.losses, [("a\u{fffd}".to_owned(), 3)].into());
     }
