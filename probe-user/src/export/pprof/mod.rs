@@ -113,6 +113,23 @@ mod tests {
     }
 
     #[test]
+    fn whatever_can_be_read_can_be_written() {
+        let raw = intake::inflate(&bytes(&fixture::profile(), &Options::default())).unwrap().into_owned();
+        let mut read = 0;
+        for at in (0..raw.len()).step_by(29) {
+            let mut damaged = raw.clone();
+            damaged[at] ^= 1 << (at % 8);
+            let Ok(profile) = decode(&damaged) else { continue };
+            read += 1;
+            for format in Format::ALL {
+                // An SVG of no samples is an error; a panic would end the test.
+                let _ = export(&profile, format, &Options::default(), &mut std::io::sink());
+            }
+        }
+        assert!(read > 20, "{read} were read at all");
+    }
+
+    #[test]
     fn a_profile_with_nothing_in_it_is_still_one() {
         assert_eq!(decode(&bytes(&Profile::default(), &Options::default())).unwrap().samples, []);
     }
