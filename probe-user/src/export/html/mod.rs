@@ -1,8 +1,8 @@
 //! HTML: an interactive flamegraph in one file that opens offline. The page is `page.html` with the style, the script and
 //! the profile put in; it may load nothing, and run only the script that this file put there.
 //!
-//! The script is `model.js` (trees out of the profile), `chart.js` (a tree on a canvas) and `page.js` (everything that is
-//! clicked and typed), in this order.
+//! The script is `model.js` (trees out of the profile), `chart.js` (a tree on a canvas), `header.js` (what stands around it)
+//! and `page.js` (everything that is clicked and typed), in this order.
 
 mod data;
 
@@ -19,7 +19,8 @@ use crate::symbolize::Profile;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
-const SCRIPT: [&str; 3] = [include_str!("model.js"), include_str!("chart.js"), include_str!("page.js")];
+const SCRIPT: [&str; 4] =
+    [include_str!("model.js"), include_str!("chart.js"), include_str!("header.js"), include_str!("page.js")];
 
 /// Writes the page for `profile`.
 pub fn write(profile: &Profile, options: &Options, out: &mut dyn Write) -> Result<()> {

@@ -11,6 +11,7 @@
 mod decode;
 mod encode;
 mod proto;
+mod size;
 
 use std::io::Write;
 
