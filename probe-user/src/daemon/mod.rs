@@ -4,6 +4,7 @@
 //! Two threads do the work, so that neither a slow disk nor a large symbol table delays the watching: the caller's watches
 //! (`watcher`), another keeps (`keeper`).
 
+mod collector;
 mod evidence;
 mod holds;
 mod keeper;
@@ -25,6 +26,7 @@ use crate::alert::{Outbox, Sender};
 use crate::config::Config;
 use crate::snapshot::Store;
 use crate::symbolize::Profile;
+pub use collector::collect;
 use holds::Holds;
 use keeper::Keeper;
 use watcher::Watcher;
