@@ -250,6 +250,7 @@ fn write_profile(
 mod tests {
     use super::*;
     use crate::snapshot::tests::sidecar;
+    use crate::snapshot::{Limits, Profiles};
 
     #[test]
     fn the_table_has_a_line_for_each_snapshot() {
@@ -273,6 +274,28 @@ ID                          TIME                  TARGET    RULE          VALUE 
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_stored_profile_is_written_in_every_format() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("store"), Limits::default()).expect("opens");
+        let mut breach = Vec::new();
+        let profile = crate::daemon::tests::profile(7, 10, &[("matcher", "match_rules", 880), ("main", "serve", 20)]);
+        export::write(&profile, Format::Pprof, &export::Options::default(), &mut breach).expect("written");
+        let kept = sidecar(Ulid::from_parts(1_700_000_035_000, 7));
+        store.put(&kept, &Profiles { before: breach.clone(), breach }).expect("stored");
+        for format in Format::ALL {
+            let output = folder.path().join(format!("out{}", format.extension()));
+            write_profile(&store, &kept, Window::Breach, &output, None).expect("written");
+            let bytes = std::fs::read(&output).expect("there");
+            let names = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("match_rules");
+            let is_packed = matches!(format, Format::Pprof | Format::Html);
+            assert!(!bytes.is_empty() && (is_packed || names(&bytes)), "{format:?}");
+        }
+        let folded = std::fs::read_to_string(folder.path().join("out.folded")).expect("there");
+        assert!(folded.contains("app;matcher-7;match_rules 880\n"), "{folded}");
+        assert!(write_profile(&store, &kept, Window::Breach, std::path::Path::new("-"), None).is_err());
     }
 
     #[test]

@@ -13,14 +13,14 @@ mod roster;
 mod watcher;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::alert::{Outbox, Sender};
 use crate::config::Config;
@@ -91,16 +91,21 @@ pub fn run(config: &Config, scene: Arc<dyn Scene>, events: &Receiver<Lifecycle>,
         .spawn(move || keeper.run(&told))
         .context("cannot start the keeper thread")?;
     let mut watcher = Watcher::new(config, scene, holds, tell);
-    watcher.run(events, stop);
+    watcher.run(events, || stop.load(Ordering::Relaxed) || keeper.is_finished());
     // Its end of the channel goes with it, which tells the keeper to finish.
     drop(watcher);
     let end = Instant::now() + KEEPER_PATIENCE;
     while !keeper.is_finished() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(10));
     }
-    if !keeper.is_finished() {
+    let has_panicked = if keeper.is_finished() {
+        keeper.join().is_err()
+    } else {
         tracing::error!("a snapshot took too long to finish and is lost");
-    }
+        false
+    };
     sender.stop(SENDER_PATIENCE);
+    // Whoever supervises the daemon starts it again.
+    ensure!(!has_panicked, "the thread that keeps snapshots has died");
     Ok(())
 }

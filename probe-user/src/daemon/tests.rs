@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::config::{Evidence, Rule, Sampling, Target};
@@ -14,7 +14,7 @@ use crate::target::Matcher;
 const SECOND: u64 = 1_000_000_000;
 
 /// A profile of a process from (thread, function, samples of 10 ms); thread ids follow the pid.
-pub(super) fn profile(pid: u32, seconds: u64, samples: &[(&str, &str, u64)]) -> Profile {
+pub(crate) fn profile(pid: u32, seconds: u64, samples: &[(&str, &str, u64)]) -> Profile {
     let mut profile = Profile::default();
     profile.header.event = "cpu".into();
     profile.header.unit = "nanoseconds".into();

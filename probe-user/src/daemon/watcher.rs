@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use super::holds::Holds;
@@ -56,12 +55,12 @@ impl Watcher {
         }
     }
 
-    /// Watches until `stop` is true.
-    pub(super) fn run(&mut self, events: &Receiver<Lifecycle>, stop: &AtomicBool) {
+    /// Watches until it is to stop.
+    pub(super) fn run(&mut self, events: &Receiver<Lifecycle>, is_over: impl Fn() -> bool) {
         self.rescan();
         self.introduce();
         let (mut tick, mut rescan) = (Instant::now() + TICK, Instant::now() + RESCAN);
-        while !stop.load(Ordering::Relaxed) {
+        while !is_over() {
             let now = Instant::now();
             if now >= tick {
                 self.measure();
@@ -157,12 +156,14 @@ impl Watcher {
     }
 
     fn send(&self, told: Told) {
-        if let Err(error) = self.tell.try_send(told) {
-            let (std::sync::mpsc::TrySendError::Full(told) | std::sync::mpsc::TrySendError::Disconnected(told)) = error;
-            if let Told::Breach(job) = told {
-                self.holds.end(job.breach.pid);
-                tracing::error!("too many breaches at once: lost one of {}", job.breach.rule);
-            }
+        let (told, reason) = match self.tell.try_send(told) {
+            Ok(()) => return,
+            Err(TrySendError::Full(told)) => (told, "too many breaches at once"),
+            Err(TrySendError::Disconnected(told)) => (told, "the keeper has died"),
+        };
+        if let Told::Breach(job) = told {
+            self.holds.end(job.breach.pid);
+            tracing::error!("{reason}: lost one of {}", job.breach.rule);
         }
     }
 
