@@ -12,6 +12,7 @@ use super::print;
 use crate::export::{self, Format};
 use crate::problem::{Exit, Problem};
 use crate::snapshot::{Listing, Sidecar, Store, Window};
+use crate::symbolize::Profile;
 
 /// Flags of `probe snapshots`.
 #[derive(Debug, clap::Args)]
@@ -61,7 +62,7 @@ enum Command {
 
 /// Where the store is.
 #[derive(Debug, clap::Args)]
-struct Place {
+pub(super) struct Place {
     #[command(flatten)]
     source: Source,
     /// The folder of the snapshots, instead of the configured one
@@ -70,18 +71,29 @@ struct Place {
 }
 
 impl Place {
-    fn open(self) -> Result<Store> {
+    /// Opens it for looking and removing.
+    pub(super) fn open(self) -> Result<Store> {
         let store = self.source.load(self.store)?.store;
         Ok(Store::read(&store.path, store.limits))
     }
 }
 
+/// A part of the evidence, by its name on the command line.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum WindowName {
+pub(super) enum WindowName {
     /// From when the value went above the threshold
     Breach,
     /// Until then
     Before,
+}
+
+impl From<WindowName> for Window {
+    fn from(name: WindowName) -> Self {
+        match name {
+            WindowName::Breach => Self::Breach,
+            WindowName::Before => Self::Before,
+        }
+    }
 }
 
 /// Runs `probe snapshots`.
@@ -93,11 +105,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             let sidecar = store.get(id)?;
             match output {
                 Some(output) => {
-                    let window = match window {
-                        WindowName::Breach => Window::Breach,
-                        WindowName::Before => Window::Before,
-                    };
-                    write_profile(&store, &sidecar, window, &output, format)?;
+                    write_profile(&store, &sidecar, window.into(), &output, format)?;
                 }
                 None if json => print(&format!("{}\n", serde_json::to_string_pretty(&sidecar)?))?,
                 None => print(&summary(&sidecar, &store.folder(id)))?,
@@ -220,6 +228,12 @@ fn summary(snapshot: &Sidecar, folder: &std::path::Path) -> String {
     text
 }
 
+/// Reads a stored profile.
+pub(super) fn stored_profile(store: &Store, id: Ulid, window: Window) -> Result<Profile> {
+    let path = store.folder(id).join(window.file());
+    export::read(&store.profile(id, window)?, &path.display().to_string())
+}
+
 /// Writes a stored profile in any format.
 fn write_profile(
     store: &Store,
@@ -234,8 +248,7 @@ fn write_profile(
         None if is_stdout => bail!(Problem::new(Exit::Usage, "-o - needs a format", "add -f, for example -f folded")),
         None => Format::from_path(output)?,
     };
-    let stored = store.profile(sidecar.id, window)?;
-    let profile = export::read(&stored, &store.folder(sidecar.id).join(window.file()).display().to_string())?;
+    let profile = stored_profile(store, sidecar.id, window)?;
     let title = format!("{}: {} {}, {}", sidecar.target, sidecar.rule, sidecar.breached_at, window.name());
     let options = export::Options { threads: true, title: Some(title), ..export::Options::default() };
     let mut bytes = Vec::new();
