@@ -1,0 +1,8 @@
+//! What this host allows a profiler to do: gathered here, by asking the kernel and reading what it says about itself;
+//! judged, without looking at the machine again, in [`verdict`].
+
+mod facts;
+mod trial;
+pub mod verdict;
+
+pub use facts::{Capability, Host, Lockdown};
