@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+use super::snapshots::{Place, WindowName, stored_profile};
 use crate::export::{self, Options};
 use crate::problem::{Exit, Problem};
 use crate::serve::{self, Page};
@@ -25,6 +26,11 @@ pub struct Args {
     /// Where to serve the page; loopback addresses only, port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    #[command(flatten)]
+    place: Place,
+    /// Which profile of a snapshot
+    #[arg(long, value_enum, default_value_t = WindowName::Breach)]
+    window: WindowName,
 }
 
 /// Runs `probe view`: prints the page's address and serves it until Ctrl-C.
@@ -39,7 +45,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
             format!("give 127.0.0.1:{0}; from elsewhere, `ssh -L {0}:127.0.0.1:{0}` leads to it", port(args.listen)),
         ));
     }
-    let profile = load(&args.what)?;
+    let profile = match ulid::Ulid::from_string(&args.what) {
+        Ok(id) if !Path::new(&args.what).exists() => {
+            let store = args.place.open()?;
+            store.get(id)?;
+            stored_profile(&store, id, args.window.into())?
+        }
+        _ => load(&args.what)?,
+    };
     let page = Page { profile: Arc::new(profile), options: Options::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve_page(page, args.listen))?;
@@ -69,15 +82,8 @@ async fn serve_page(page: Page, listen: SocketAddr) -> Result<()> {
     }
 }
 
-/// The profile in a file, or in the snapshot of an id.
+/// The profile in a file.
 fn load(what: &str) -> Result<Profile> {
-    if is_id(what) && !Path::new(what).exists() {
-        bail!(Problem::new(
-            Exit::Failure,
-            format!("cannot open the snapshot {what}: this build has no snapshot store yet"),
-            "give the path of the snapshot's .pb.gz file",
-        ));
-    }
     let mut bytes = Vec::new();
     let read = match what {
         "-" => std::io::stdin().lock().take(MAX_FILE + 1).read_to_end(&mut bytes),
@@ -96,17 +102,20 @@ fn load(what: &str) -> Result<Profile> {
     export::read(&bytes, what)
 }
 
-/// True for what has the form of a snapshot's id.
-fn is_id(what: &str) -> bool {
-    ulid::Ulid::from_string(what).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
+    #[derive(Parser)]
+    struct Harness {
+        #[command(flatten)]
+        args: Args,
+    }
+
     fn run_with(what: &str, listen: &str) -> Problem {
-        let args = Args { what: what.into(), listen: listen.parse().unwrap() };
+        let args = Harness::parse_from(["view", what, "--listen", listen, "--store", "/nowhere/store"]).args;
         run(args).unwrap_err().downcast::<Problem>().unwrap()
     }
 
@@ -124,7 +133,8 @@ mod tests {
         let problem = run_with("/nowhere/x.pb.gz", "127.0.0.1:0");
         assert!(problem.message.contains("/nowhere/x.pb.gz") && problem.hint.contains(".pb.gz"), "{problem:?}");
         let problem = run_with("01ARZ3NDEKTSV4RRFFQ69G5FAV", "127.0.0.1:0");
-        assert!(problem.message.contains("01ARZ3NDEKTSV4RRFFQ69G5FAV"), "{problem:?}");
+        assert_eq!(problem.exit, Exit::NoTarget);
+        assert!(problem.message.contains("01ARZ3NDEKTSV4RRFFQ69G5FAV in /nowhere/store"), "{problem:?}");
     }
 
     #[test]
