@@ -1,6 +1,6 @@
 //! Processes that begin and end while they are recorded.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -68,6 +68,7 @@ fn interrupt() -> Result<()> {
     let pid = target.pid().to_string();
     let mut command = Command::new(probe::binary());
     command.args(["record", "-p", &pid, "-F", "199", "-d", "50", "-o"]).arg(&file);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut recording = Running::start(&mut command)?;
     // It must have taken samples; how long it takes to begin is not known from outside.
     let begun = Instant::now();
