@@ -1,5 +1,6 @@
 //! The developer's commands, one file per command: `cargo xtask <command>`. Nothing here is part of the product.
 
+mod bench;
 mod demo;
 mod ebpf;
 mod shell;
@@ -25,6 +26,8 @@ enum Command {
     Test(test::Args),
     /// Watch a service turn hot, and end with the alert, the culprit and the flamegraph
     Demo,
+    /// Measure what probe costs, next to its peers
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Demo => demo::run(),
+        Command::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -89,7 +89,7 @@ match = {{ pid = {pid} }}
 name = "checkout-cpu"
 target = "checkout"
 metric = "cpu"       # percent of one core
-above = 60.0
+above = 50.0
 for = "3s"
 snapshot = {{ threads = 2, before = "10s", after = "3s" }}
 notify = ["demo"]
