@@ -1,1 +1,10 @@
-//! x
+//! What the kernel programs and user space agree on, and the code that runs on both sides: the ABI, the stack hash and
+//! the unwinding step. It has no dependencies and no kernel types, so that it is tested on the host.
+#![no_std]
+
+pub mod abi;
+pub mod hash;
+pub mod unwind;
+
+#[cfg(test)]
+extern crate std;

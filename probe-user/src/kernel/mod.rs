@@ -1,3 +1,12 @@
-//! Room: kernel.
+//! The kernel boundary: loads and attaches the programs, decodes what they send. The only room that knows aya.
 
+mod btf;
+mod event;
 pub mod host;
+mod offsets;
+mod sampler;
+
+pub use event::{Event, RawSample, RawStack};
+pub use probe_ebpf::abi::{StackId, target_flags};
+pub use probe_ebpf::unwind::End;
+pub use sampler::{Clock, Options, Sampler};

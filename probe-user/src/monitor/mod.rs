@@ -1,1 +1,8 @@
-//! Room: monitor.
+//! What is wrong and who did it: rules over measured values, and the functions that explain a breach. Pure: no clock and
+//! no I/O; time is handed in, in nanoseconds of the monotonic clock.
+
+mod culprits;
+mod rules;
+
+pub use culprits::{Culprit, culprits};
+pub use rules::{Breach, Engine, Metric, Observation, Rule, Transition};

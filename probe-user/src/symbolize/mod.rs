@@ -1,5 +1,8 @@
-//! From addresses to names.
+//! From addresses to names. The only room that knows blazesym.
 
+mod modules;
 mod profile;
+mod symbolizer;
 
 pub use profile::{Frame, Header, Kind, Line, Location, Module, ProcessInfo, Profile, Sample, Stack, ThreadInfo};
+pub use symbolizer::Symbolizer;

@@ -1,0 +1,311 @@
+//! Every struct, key and limit that crosses the kernel boundary, and their only definition.
+//!
+//! All structs are `repr(C)` and made of integers and arrays of integers. Padding is explicit and zeroed: each size is
+//! asserted equal to the sum of its fields, so no byte of kernel memory travels by accident.
+
+/// Longest user stack, in frames.
+pub const MAX_FRAMES: usize = 1024;
+/// Longest kernel stack, in frames: the default of the `kernel.perf_event_max_stack` sysctl, which caps `bpf_get_stack`.
+pub const MAX_KERNEL_FRAMES: usize = 127;
+/// Longest path in an [`ExecEvent`], with the terminating zero; longer ones are cut.
+pub const MAX_PATH: usize = 256;
+/// Longest file name in a [`MapEvent`], with the terminating zero; longer ones are cut.
+pub const MAX_FILE_NAME: usize = 64;
+/// Length of a thread's name (`TASK_COMM_LEN`), with the terminating zero.
+pub const COMM_LEN: usize = 16;
+/// Processes that can be targets at once.
+pub const MAX_TARGETS: u32 = 16 * 1024;
+/// Distinct stacks that the kernel remembers to have sent. An evicted one travels again, which is harmless.
+pub const MAX_SEEN_STACKS: u32 = 32 * 1024;
+/// Size of the ring buffer in bytes: at 8 KiB for the deepest stack it holds 512 of them between two reads.
+pub const RING_BYTES: u32 = 4 * 1024 * 1024;
+
+/// What an event in the ring buffer is: the first `u32` of each.
+pub mod kind {
+    /// A [`super::SampleEvent`].
+    pub const SAMPLE: u32 = 1;
+    /// A [`super::StackEvent`] followed by its frames.
+    pub const STACK: u32 = 2;
+    /// A [`super::ExecEvent`].
+    pub const EXEC: u32 = 3;
+    /// A [`super::ForkEvent`].
+    pub const FORK: u32 = 4;
+    /// An [`super::ExitEvent`].
+    pub const EXIT: u32 = 5;
+    /// A [`super::MapEvent`].
+    pub const MAP: u32 = 6;
+}
+
+/// Identity of a stack: a 128-bit hash of its frames and of whose they are. All zero means "no stack".
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackId {
+    /// Lower half.
+    pub lo: u64,
+    /// Upper half.
+    pub hi: u64,
+}
+
+impl StackId {
+    /// No stack.
+    pub const NONE: Self = Self { lo: 0, hi: 0 };
+}
+
+/// A thread was seen on a CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SampleEvent {
+    /// [`kind::SAMPLE`].
+    pub kind: u32,
+    /// CPU it ran on.
+    pub cpu: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// What the sample stands for: 1 (sample) for CPU.
+    pub value: u64,
+    /// User stack; zero for a kernel thread or where it was not asked for.
+    pub user_stack: StackId,
+    /// Kernel stack; zero when the thread was in user mode.
+    pub kernel_stack: StackId,
+    /// The thread's name, zero-terminated.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// The frames of a stack; `frame_count` addresses (`u64`, leaf first) follow this header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct StackEvent {
+    /// [`kind::STACK`].
+    pub kind: u32,
+    /// How many addresses follow, at most [`MAX_FRAMES`].
+    pub frame_count: u32,
+    /// Identity.
+    pub id: StackId,
+    /// Process that the addresses belong to; 0 for a kernel stack.
+    pub tgid: u32,
+    /// The process's [`Target::epoch`] when the stack was taken.
+    pub epoch: u32,
+    /// [`crate::unwind::End`] as a number.
+    pub end: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// A process replaced its program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ExecEvent {
+    /// [`kind::EXEC`].
+    pub kind: u32,
+    /// Process.
+    pub tgid: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+    /// The path given to `execve`, zero-terminated.
+    pub path: [u8; MAX_PATH],
+}
+
+/// A process was created (not a thread).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ForkEvent {
+    /// [`kind::FORK`].
+    pub kind: u32,
+    /// Process that forked.
+    pub parent: u32,
+    /// The new process.
+    pub child: u32,
+    /// Zero.
+    pub padding: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+}
+
+/// The last thread of a process exited.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ExitEvent {
+    /// [`kind::EXIT`].
+    pub kind: u32,
+    /// Process.
+    pub tgid: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+}
+
+/// A target mapped executable memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MapEvent {
+    /// [`kind::MAP`].
+    pub kind: u32,
+    /// Process.
+    pub tgid: u32,
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// Offset of `start` in the file, in bytes.
+    pub file_offset: u64,
+    /// Inode number; 0 for anonymous memory.
+    pub inode: u64,
+    /// Device of the file's filesystem in the kernel's own encoding: major << 20 | minor.
+    pub device: u32,
+    /// The process's [`Target::epoch`] from now on.
+    pub epoch: u32,
+    /// Last component of the file's path, zero-terminated; empty for anonymous memory.
+    pub name: [u8; MAX_FILE_NAME],
+}
+
+/// Key: tgid. A process that is sampled.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Counts changes of the address space. It is part of a stack's identity: the same address means something else
+    /// after an exec or a dlopen.
+    pub epoch: u32,
+    /// [`target_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Target::flags`].
+pub mod target_flags {
+    /// Children become targets as well.
+    pub const INHERIT: u32 = 1;
+    /// Not sampled itself, but its children become targets when they exec (`probe record -- CMD`).
+    pub const SPAWNER: u32 = 2;
+    /// Not sampled before its next exec.
+    pub const AWAITS_EXEC: u32 = 4;
+}
+
+/// Settings of the programs, fixed when they are loaded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// 1: every process is a target.
+    pub all: u32,
+    /// 1: exec, fork and exit of every process are reported, not only of targets.
+    pub all_lifecycle: u32,
+    /// 1: user stacks are taken.
+    pub user_stacks: u32,
+    /// 1: kernel stacks are taken.
+    pub kernel_stacks: u32,
+    /// Offsets of the kernel's fields.
+    pub offsets: Offsets,
+}
+
+/// Byte offsets of the fields that the programs read, looked up in the running kernel's BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Offsets {
+    /// `task_struct.flags`
+    pub task_flags: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
+    /// `linux_binprm.filename`
+    pub binprm_filename: u32,
+    /// `vm_area_struct.vm_start`
+    pub vma_start: u32,
+    /// `vm_area_struct.vm_end`
+    pub vma_end: u32,
+    /// `vm_area_struct.vm_pgoff`
+    pub vma_pgoff: u32,
+    /// `vm_area_struct.vm_flags`
+    pub vma_flags: u32,
+    /// `vm_area_struct.vm_file`
+    pub vma_file: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `file.f_path` + `path.dentry`
+    pub file_dentry: u32,
+    /// `dentry.d_name` + `qstr.name`
+    pub dentry_name: u32,
+    /// `inode.i_ino`
+    pub inode_number: u32,
+    /// `inode.i_sb`
+    pub inode_superblock: u32,
+    /// `super_block.s_dev`
+    pub superblock_device: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// Index into the per-CPU counters.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Samples taken of targets.
+    Samples = 0,
+    /// Samples that found the ring buffer full.
+    SamplesLost = 1,
+    /// Stacks that found the ring buffer full; they travel at their next sample.
+    StacksLost = 2,
+    /// Process events (exec, fork, exit, map) that found the ring buffer full.
+    ProcessEventsLost = 3,
+    /// New processes that did not fit into the table of targets.
+    TargetsFull = 4,
+    /// Samples in kernel mode whose saved user registers could not be read.
+    NoUserRegisters = 5,
+    /// Samples of 32-bit code, of which only the leaf is taken.
+    Compat = 6,
+}
+
+impl Counter {
+    /// Number of counters.
+    pub const COUNT: u32 = 7;
+    /// All of them with the name under which a loss is reported; `None` for what is no loss.
+    pub const ALL: [(Self, Option<&'static str>); Self::COUNT as usize] = [
+        (Self::Samples, None),
+        (Self::SamplesLost, Some("samples lost: ring buffer full")),
+        (Self::StacksLost, Some("stacks lost: ring buffer full")),
+        (Self::ProcessEventsLost, Some("process events lost: ring buffer full")),
+        (Self::TargetsFull, Some("processes not followed: table of targets full")),
+        (Self::NoUserRegisters, Some("user registers unreadable")),
+        (Self::Compat, Some("32-bit code: leaf only")),
+    ];
+}
+
+/// Proves at compile time that a struct has no implicit padding.
+macro_rules! assert_packed {
+    ($($type:ident { $($field:ident),* $(,)? })*) => {
+        $(const _: () = {
+            // Destructured in full, so that a new field breaks the build until it is listed here.
+            const fn sum(value: &$type) -> usize {
+                let $type { $($field),* } = value;
+                0 $(+ size_of_val($field))*
+            }
+            // SAFETY: every type here is made of integers, for which all-zero is a value.
+            #[expect(unsafe_code, reason = "zeroed integers, at compile time only")]
+            let value: $type = unsafe { core::mem::zeroed() };
+            assert!(sum(&value) == size_of::<$type>(), "implicit padding");
+            assert!(size_of::<$type>() % 8 == 0, "not a multiple of 8 bytes");
+        };)*
+    };
+}
+
+assert_packed! {
+    StackId { lo, hi }
+    SampleEvent { kind, cpu, time_ns, tgid, tid, value, user_stack, kernel_stack, comm }
+    StackEvent { kind, frame_count, id, tgid, epoch, end, padding }
+    ExecEvent { kind, tgid, time_ns, path }
+    ForkEvent { kind, parent, child, padding, time_ns }
+    ExitEvent { kind, tgid, time_ns }
+    MapEvent { kind, tgid, start, end, file_offset, inode, device, epoch, name }
+    Target { epoch, flags }
+    Settings { all, all_lifecycle, user_stacks, kernel_stacks, offsets }
+    Offsets {
+        task_flags, task_pid, task_tgid, task_signal, signal_live, binprm_filename, vma_start, vma_end, vma_pgoff,
+        vma_flags, vma_file, file_inode, file_dentry, dentry_name, inode_number, inode_superblock,
+        superblock_device, padding,
+    }
+}

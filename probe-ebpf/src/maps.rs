@@ -1,0 +1,74 @@
+//! The maps and settings that the programs share.
+
+use aya_ebpf::Global;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use probe_ebpf::abi::{
+    Counter, MAX_SEEN_STACKS, MAX_TARGETS, Offsets, RING_BYTES, Settings, StackId, Target, target_flags,
+};
+
+/// Overridden when the programs are loaded.
+#[unsafe(no_mangle)]
+static SETTINGS: Global<Settings> = Global::new(Settings {
+    all: 0,
+    all_lifecycle: 0,
+    user_stacks: 1,
+    kernel_stacks: 1,
+    offsets: Offsets {
+        task_flags: 0,
+        task_pid: 0,
+        task_tgid: 0,
+        task_signal: 0,
+        signal_live: 0,
+        binprm_filename: 0,
+        vma_start: 0,
+        vma_end: 0,
+        vma_pgoff: 0,
+        vma_flags: 0,
+        vma_file: 0,
+        file_inode: 0,
+        file_dentry: 0,
+        dentry_name: 0,
+        inode_number: 0,
+        inode_superblock: 0,
+        superblock_device: 0,
+        padding: 0,
+    },
+});
+
+/// Everything that travels to user space.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// Processes that are sampled, by tgid. Preallocated, so that it is safe in an NMI.
+#[map]
+pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(MAX_TARGETS, 0);
+
+/// Stacks whose frames have travelled.
+#[map]
+pub static SEEN: LruHashMap<StackId, u8> = LruHashMap::with_max_entries(MAX_SEEN_STACKS, 0);
+
+/// By [`Counter`].
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+pub fn settings() -> Settings {
+    SETTINGS.load()
+}
+
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the slot is this CPU's own; an interrupt in between can lose one count, no more.
+        unsafe { *value += 1 };
+    }
+}
+
+/// The target that a process is, if it is one.
+pub fn target(tgid: u32, settings: &Settings) -> Option<Target> {
+    // SAFETY: copied at once; a torn read of the two words is harmless.
+    let entry = unsafe { TARGETS.get(tgid) }.copied();
+    match entry {
+        None if settings.all != 0 => Some(Target { epoch: 0, flags: target_flags::INHERIT }),
+        entry => entry,
+    }
+}

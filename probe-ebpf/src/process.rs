@@ -1,0 +1,176 @@
+//! Processes come and go: keeps the table of targets, and tells user space.
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
+};
+use probe_ebpf::abi::{
+    Counter, ExecEvent, ExitEvent, ForkEvent, MAX_FILE_NAME, MAX_PATH, MapEvent, Target, kind, target_flags,
+};
+
+use crate::maps::{EVENTS, TARGETS, count, settings, target};
+
+/// Wake the reader at once: what it must read of a process may be gone in a moment.
+const BPF_RB_FORCE_WAKEUP: u64 = 2;
+/// `vm_flags` of executable memory (include/linux/mm.h).
+const VM_EXEC: u64 = 4;
+/// `vm_pgoff` counts pages of this size.
+const PAGE_SHIFT: u64 = 12;
+
+pub type Struct = *const u8;
+
+/// Reads a field of a kernel struct.
+#[inline(always)]
+fn field<T>(base: Struct, offset: u32) -> Option<T> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()).ok() }
+}
+
+fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+fn store(tgid: u32, target: Target) {
+    if TARGETS.insert(tgid, target, BPF_ANY.into()).is_err() {
+        count(Counter::TargetsFull);
+    }
+}
+
+#[inline(always)]
+pub fn exec(binprm: Struct) {
+    let settings = settings();
+    let tgid = current_tgid();
+    let target = target(tgid, &settings);
+    if let Some(target) = target {
+        let flags = target.flags & !target_flags::AWAITS_EXEC;
+        store(tgid, Target { epoch: target.epoch.wrapping_add(1), flags });
+    }
+    if target.is_none() && settings.all_lifecycle == 0 {
+        return;
+    }
+    let Some(mut entry) = EVENTS.reserve::<ExecEvent>(0) else {
+        count(Counter::ProcessEventsLost);
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: reserved for this event; every field is written.
+    unsafe {
+        (*event).kind = kind::EXEC;
+        (*event).tgid = tgid;
+        (*event).time_ns = now();
+        (*event).path = [0; MAX_PATH];
+        if let Some(path) = field::<*const u8>(binprm, settings.offsets.binprm_filename) {
+            let _ = bpf_probe_read_kernel_str_bytes(path, &mut (*event).path);
+        }
+    }
+    entry.submit(BPF_RB_FORCE_WAKEUP);
+}
+
+#[inline(always)]
+pub fn fork(parent: Struct, child: Struct) {
+    let settings = settings();
+    let offsets = &settings.offsets;
+    let (Some(parent), Some(pid), Some(tgid)) = (
+        field::<u32>(parent, offsets.task_tgid),
+        field::<u32>(child, offsets.task_pid),
+        field::<u32>(child, offsets.task_tgid),
+    ) else {
+        return;
+    };
+    if pid != tgid {
+        return; // a thread
+    }
+    let target = target(parent, &settings);
+    // Depends on the time, so that a process id that is used again does not meet the stacks of its former owner.
+    let epoch = (now() >> 10) as u32;
+    let mut follow = false;
+    if let Some(target) = target {
+        if target.flags & target_flags::SPAWNER != 0 {
+            store(tgid, Target { epoch, flags: target_flags::AWAITS_EXEC | target_flags::INHERIT });
+            follow = true;
+        } else if target.flags & target_flags::INHERIT != 0 {
+            store(tgid, Target { epoch, ..target });
+            follow = true;
+        }
+    }
+    if !follow && settings.all_lifecycle == 0 {
+        return;
+    }
+    let Some(mut entry) = EVENTS.reserve::<ForkEvent>(0) else {
+        count(Counter::ProcessEventsLost);
+        return;
+    };
+    entry.write(ForkEvent { kind: kind::FORK, parent, child: tgid, padding: 0, time_ns: now() });
+    entry.submit(BPF_RB_FORCE_WAKEUP);
+}
+
+#[inline(always)]
+pub fn exit(task: Struct) {
+    let settings = settings();
+    let tgid = current_tgid();
+    let is_target = target(tgid, &settings).is_some();
+    if !is_target && settings.all_lifecycle == 0 {
+        return;
+    }
+    // `signal->live` counts the threads that have not begun to exit (kernel/exit.c, do_exit).
+    let live = field::<Struct>(task, settings.offsets.task_signal)
+        .and_then(|signal| field::<u32>(signal, settings.offsets.signal_live));
+    if live != Some(0) {
+        return;
+    }
+    let _ = TARGETS.remove(tgid);
+    let Some(mut entry) = EVENTS.reserve::<ExitEvent>(0) else {
+        count(Counter::ProcessEventsLost);
+        return;
+    };
+    entry.write(ExitEvent { kind: kind::EXIT, tgid, time_ns: now() });
+    entry.submit(BPF_RB_FORCE_WAKEUP);
+}
+
+#[inline(always)]
+pub fn map(vma: Struct) {
+    let settings = settings();
+    let offsets = &settings.offsets;
+    let tgid = current_tgid();
+    let Some(target) = target(tgid, &settings) else { return };
+    let Some(flags) = field::<u64>(vma, offsets.vma_flags) else { return };
+    if flags & VM_EXEC == 0 {
+        return;
+    }
+    let epoch = target.epoch.wrapping_add(1);
+    store(tgid, Target { epoch, ..target });
+    let Some(mut entry) = EVENTS.reserve::<MapEvent>(0) else {
+        count(Counter::ProcessEventsLost);
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    let file = field::<Struct>(vma, offsets.vma_file).filter(|file| !file.is_null());
+    let inode = file.and_then(|file| field::<Struct>(file, offsets.file_inode));
+    let device = inode
+        .and_then(|inode| field::<Struct>(inode, offsets.inode_superblock))
+        .and_then(|superblock| field::<u32>(superblock, offsets.superblock_device));
+    let name = file
+        .and_then(|file| field::<Struct>(file, offsets.file_dentry))
+        .and_then(|dentry| field::<*const u8>(dentry, offsets.dentry_name));
+    // SAFETY: reserved for this event; every field is written.
+    unsafe {
+        (*event).kind = kind::MAP;
+        (*event).tgid = tgid;
+        (*event).start = field(vma, offsets.vma_start).unwrap_or(0);
+        (*event).end = field(vma, offsets.vma_end).unwrap_or(0);
+        (*event).file_offset = field::<u64>(vma, offsets.vma_pgoff).unwrap_or(0) << PAGE_SHIFT;
+        (*event).inode = inode.and_then(|inode| field(inode, offsets.inode_number)).unwrap_or(0);
+        (*event).device = device.unwrap_or(0);
+        (*event).epoch = epoch;
+        (*event).name = [0; MAX_FILE_NAME];
+        if let Some(name) = name {
+            let _ = bpf_probe_read_kernel_str_bytes(name, &mut (*event).name);
+        }
+    }
+    entry.submit(BPF_RB_FORCE_WAKEUP);
+}

@@ -1,0 +1,54 @@
+//! The sampler: who runs, and with which stacks.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::programs::PerfEventContext;
+use probe_ebpf::abi::{Counter, SampleEvent, StackId, kind, target_flags};
+
+use crate::maps::{EVENTS, count, settings, target};
+use crate::stack;
+
+/// Do not wake the reader: it reads on a timer, so that sampling costs no context switches.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+
+#[inline(always)]
+pub fn take(context: &PerfEventContext) {
+    let ids = bpf_get_current_pid_tgid();
+    let (tgid, tid) = ((ids >> 32) as u32, ids as u32);
+    if tgid == 0 {
+        return; // the idle thread
+    }
+    let settings = settings();
+    let Some(target) = target(tgid, &settings) else { return };
+    if target.flags & (target_flags::SPAWNER | target_flags::AWAITS_EXEC) != 0 {
+        return;
+    }
+    count(Counter::Samples);
+    // SAFETY: the context is the sample's registers.
+    let in_kernel = unsafe { (*context.ctx).regs.cs } & 3 == 0;
+    let kernel_stack =
+        if in_kernel && settings.kernel_stacks != 0 { stack::kernel(context.as_ptr()) } else { StackId::NONE };
+    let user_stack = if settings.user_stacks != 0 {
+        stack::user(context, in_kernel, tgid, target.epoch, &settings.offsets)
+    } else {
+        StackId::NONE
+    };
+    let Some(mut entry) = EVENTS.reserve::<SampleEvent>(0) else {
+        count(Counter::SamplesLost);
+        return;
+    };
+    entry.write(SampleEvent {
+        kind: kind::SAMPLE,
+        // SAFETY: helpers without arguments.
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        // SAFETY: as above.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        tgid,
+        tid,
+        value: 1,
+        user_stack,
+        kernel_stack,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    });
+    entry.submit(BPF_RB_NO_WAKEUP);
+}

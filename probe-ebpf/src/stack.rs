@@ -1,0 +1,173 @@
+//! Takes the two stacks of the sampled thread, and sends those that user space has not seen.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{BPF_NOEXIST, pt_regs};
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task_btf, bpf_get_stack, bpf_loop, bpf_probe_read_user, bpf_ringbuf_output, bpf_task_pt_regs,
+};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::programs::PerfEventContext;
+use probe_ebpf::abi::{Counter, MAX_FRAMES, MAX_KERNEL_FRAMES, Offsets, StackEvent, StackId, kind};
+use probe_ebpf::hash::StackHash;
+use probe_ebpf::unwind::{End, Memory, Registers, step};
+
+use crate::maps::{EVENTS, SEEN, count};
+
+/// A stack while it is taken: the event as it travels.
+#[repr(C)]
+struct Scratch {
+    header: StackEvent,
+    frames: [u64; MAX_FRAMES],
+}
+
+/// The sampler's own: a perf interrupt never lands inside another one on the same CPU. Other programs get theirs.
+#[map]
+static SAMPLER_STACK: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// `task_struct.flags` of a kernel thread (include/linux/sched.h).
+const PF_KTHREAD: u32 = 0x0020_0000;
+/// The code segment of 64-bit user code (arch/x86/include/asm/segment.h); 32-bit code has 0x23.
+const USER_CS: u64 = 0x33;
+
+/// The stack of the interrupted kernel code, by the kernel's own unwinder.
+#[inline(always)]
+pub fn kernel(context: *mut c_void) -> StackId {
+    let Some(scratch) = SAMPLER_STACK.get_ptr_mut(0) else { return StackId::NONE };
+    // SAFETY: this CPU's scratch; the helper writes at most the given size.
+    let scratch = unsafe { &mut *scratch };
+    let bytes =
+        unsafe { bpf_get_stack(context, scratch.frames.as_mut_ptr().cast(), (MAX_KERNEL_FRAMES * 8) as u32, 0) };
+    if bytes <= 0 {
+        return StackId::NONE;
+    }
+    let frame_count = bytes as usize / 8;
+    let mut hash = StackHash::new(0, 0);
+    for frame in scratch.frames.iter().take(MAX_KERNEL_FRAMES).take(frame_count) {
+        hash.add(*frame);
+    }
+    let end = if frame_count >= MAX_KERNEL_FRAMES { End::TooDeep } else { End::Root };
+    send(scratch, hash.finish(frame_count as u32), frame_count as u32, 0, 0, end)
+}
+
+/// The user stack of the current thread.
+#[inline(always)]
+pub fn user(context: &PerfEventContext, in_kernel: bool, tgid: u32, epoch: u32, offsets: &Offsets) -> StackId {
+    let (registers, cs) = if in_kernel {
+        match saved_registers(offsets) {
+            Some(registers) => registers,
+            None => return StackId::NONE,
+        }
+    } else {
+        // SAFETY: the context is the sample's registers.
+        let regs = unsafe { &(*context.ctx).regs };
+        (Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp }, regs.cs)
+    };
+    let Some(scratch) = SAMPLER_STACK.get_ptr_mut(0) else { return StackId::NONE };
+    let mut walk =
+        Walk { registers, hash: StackHash::new(tgid, epoch), scratch, frame_count: 0, end: End::TooDeep as u32 };
+    let limit = if cs == USER_CS {
+        MAX_FRAMES as u32
+    } else {
+        count(Counter::Compat);
+        walk.end = End::Compat as u32;
+        1
+    };
+    // SAFETY: the callback's signature is the helper's; the context outlives the call.
+    unsafe { bpf_loop(limit, walk_frame as *mut c_void, (&raw mut walk).cast(), 0) };
+    if cs != USER_CS {
+        walk.end = End::Compat as u32;
+    }
+    let id = walk.hash.finish(walk.frame_count);
+    // SAFETY: this CPU's scratch, as above.
+    send(unsafe { &mut *scratch }, id, walk.frame_count, tgid, epoch, End::from_u32(walk.end))
+}
+
+/// The registers with which the current thread entered the kernel; `None` for a kernel thread.
+#[inline(always)]
+fn saved_registers(offsets: &Offsets) -> Option<(Registers, u64)> {
+    // SAFETY: the current task is alive, and so is its kernel stack, on which the registers are.
+    unsafe {
+        let task = bpf_get_current_task_btf();
+        let flags = bpf_probe_read_kernel(task.cast::<u8>().add(offsets.task_flags as usize).cast::<u32>()).ok()?;
+        if flags & PF_KTHREAD != 0 {
+            return None;
+        }
+        let regs = bpf_task_pt_regs(task) as *const pt_regs;
+        let Ok(regs) = bpf_probe_read_kernel(regs) else {
+            count(Counter::NoUserRegisters);
+            return None;
+        };
+        if regs.rip == 0 {
+            return None; // a worker that never was in user mode
+        }
+        Some((Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp }, regs.cs))
+    }
+}
+
+/// What the loop over frames carries from one to the next.
+#[repr(C)]
+struct Walk {
+    registers: Registers,
+    hash: StackHash,
+    scratch: *mut Scratch,
+    frame_count: u32,
+    end: u32,
+}
+
+/// One frame: `bpf_loop`'s callback. Returns 1 to stop.
+#[inline(never)]
+extern "C" fn walk_frame(index: u32, walk: *mut Walk) -> i64 {
+    // SAFETY: the walk of `user`, which waits for the loop.
+    let walk = unsafe { &mut *walk };
+    let index = index as usize & (MAX_FRAMES - 1);
+    // SAFETY: the index is below the length.
+    unsafe { (&raw mut (*walk.scratch).frames).cast::<u64>().add(index).write(walk.registers.pc) };
+    walk.hash.add(walk.registers.pc);
+    walk.frame_count = index as u32 + 1;
+    match step(&mut walk.registers, &mut UserMemory) {
+        Ok(()) => 0,
+        Err(end) => {
+            walk.end = end as u32;
+            1
+        }
+    }
+}
+
+/// The current process's memory.
+struct UserMemory;
+
+impl Memory for UserMemory {
+    #[inline(always)]
+    fn read_pair(&mut self, address: u64) -> Option<[u64; 2]> {
+        let mut pair = [0u64; 2];
+        // SAFETY: the helper checks the address, and writes only on success.
+        let failed = unsafe { bpf_probe_read_user(pair.as_mut_ptr().cast(), 16, address as *const c_void) };
+        (failed == 0).then_some(pair)
+    }
+}
+
+/// Sends a stack's frames unless they have travelled before.
+#[inline(always)]
+fn send(scratch: &mut Scratch, id: StackId, frame_count: u32, tgid: u32, epoch: u32, end: End) -> StackId {
+    // SAFETY: only its presence matters.
+    if unsafe { SEEN.get(id) }.is_some() {
+        return id;
+    }
+    scratch.header = StackEvent { kind: kind::STACK, frame_count, id, tgid, epoch, end: end as u32, padding: 0 };
+    let frame_bytes = (frame_count as usize).min(MAX_FRAMES) * 8;
+    let size = size_of::<StackEvent>() + frame_bytes;
+    // The mark comes first: two CPUs with the same new stack send it once. It is taken back if the ring is full.
+    let _ = SEEN.insert(id, 1, BPF_NOEXIST.into());
+    // SAFETY: the size is at most that of `Scratch`.
+    let failed = unsafe {
+        bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), (&raw mut *scratch).cast(), size as u64, 1)
+    };
+    if failed != 0 {
+        let _ = SEEN.remove(id);
+        count(Counter::StacksLost);
+    }
+    id
+}

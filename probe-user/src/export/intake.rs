@@ -1,0 +1,107 @@
+//! What every profile passes before it is written and after it was read: bounded size, indexes in range, harmless text.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use anyhow::{Context, Result, ensure};
+use flate2::read::MultiGzDecoder;
+
+use crate::symbolize::Profile;
+use crate::text::sanitize;
+
+/// Largest profile that is read, in bytes after decompression. What a minute of a large host takes, with room to spare.
+pub const MAX_BYTES: u64 = 128 << 20;
+
+/// The content of a file, decompressed if it is gzip. Fails when it is larger than [`MAX_BYTES`].
+pub fn inflate(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
+    inflate_within(bytes, MAX_BYTES)
+}
+
+fn inflate_within(bytes: &[u8], limit: u64) -> Result<Cow<'_, [u8]>> {
+    let too_large = || format!("it is larger than {} MiB", limit >> 20);
+    ensure!(bytes.len() as u64 <= limit, too_large());
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(bytes.into());
+    }
+    let mut raw = Vec::new();
+    MultiGzDecoder::new(bytes).take(limit + 1).read_to_end(&mut raw).context("its gzip data is damaged")?;
+    ensure!(raw.len() as u64 <= limit, "decompressed, {}", too_large());
+    Ok(raw.into())
+}
+
+/// Fails when a table refers to an entry that does not exist.
+pub fn check(profile: &Profile) -> Result<()> {
+    let within = |index: u32, len: usize| (index as usize) < len;
+    for (at, thread) in profile.threads.iter().enumerate() {
+        ensure!(within(thread.process, profile.processes.len()), "thread {at} refers to a process that is not there");
+    }
+    for (at, location) in profile.locations.iter().enumerate() {
+        let known = location.module.is_none_or(|module| within(module, profile.modules.len()));
+        ensure!(known, "location {at} refers to a module that is not there");
+    }
+    for (at, stack) in profile.stacks.iter().enumerate() {
+        let known = stack.locations.iter().all(|&location| within(location, profile.locations.len()));
+        ensure!(known, "stack {at} refers to a location that is not there");
+    }
+    for (at, sample) in profile.samples.iter().enumerate() {
+        ensure!(within(sample.thread, profile.threads.len()), "sample {at} refers to a thread that is not there");
+        ensure!(within(sample.stack, profile.stacks.len()), "sample {at} refers to a stack that is not there");
+    }
+    Ok(())
+}
+
+/// Sanitizes every text in the profile.
+pub fn scrub(profile: &mut Profile) {
+    let wipe = |text: &mut String| *text = sanitize(text);
+    let header = &mut profile.header;
+    for text in [&mut header.event, &mut header.unit, &mut header.sampler, &mut header.host, &mut header.kernel] {
+        wipe(text);
+    }
+    for process in &mut profile.processes {
+        [&mut process.name, &mut process.exe, &mut process.cmdline].into_iter().for_each(wipe);
+    }
+    profile.threads.iter_mut().for_each(|thread| wipe(&mut thread.name));
+    for module in &mut profile.modules {
+        [&mut module.path, &mut module.build_id].into_iter().for_each(wipe);
+    }
+    for line in profile.locations.iter_mut().flat_map(|location| &mut location.lines) {
+        [&mut line.function, &mut line.file].into_iter().for_each(wipe);
+    }
+    profile.stacks.iter_mut().filter_map(|stack| stack.truncated.as_mut()).for_each(wipe);
+    for (reason, count) in std::mem::take(&mut profile.losses) {
+        let total = profile.losses.entry(sanitize(&reason)).or_default();
+        *total = total.saturating_add(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    #[test]
+    fn a_decompression_bomb_is_refused() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&vec![0; 3 << 20]).unwrap();
+        let bomb = gzip.finish().unwrap();
+        let error = inflate_within(&bomb, 2 << 20).unwrap_err();
+        assert!(format!("{error:#}").contains("larger than 2 MiB"), "{error:#}");
+        assert_eq!(inflate_within(&bomb, 3 << 20).unwrap().len(), 3 << 20);
+    }
+
+    #[test]
+    fn damaged_gzip_is_an_error() {
+        assert!(inflate(b"\x1f\x8b\x08\0garbage").is_err());
+    }
+
+    #[test]
+    fn losses_whose_reasons_become_the_same_are_added_up() {
+        let mut profile = Profile::default();
+        profile.losses = [("a\n".to_owned(), 1), ("a\u{1b}".to_owned(), 2)].into();
+        scrub(&mut profile);
+        assert_eq!(profile.losses, [("a\u{fffd}".to_owned(), 3)].into());
+    }
+}

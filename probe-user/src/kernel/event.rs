@@ -1,0 +1,213 @@
+//! Decoded events. The ring buffer's bytes come from our own programs, yet nothing here trusts their length.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use probe_ebpf::abi::{COMM_LEN, MAX_FILE_NAME, MAX_PATH, StackId, kind};
+use probe_ebpf::unwind::End;
+
+use crate::text::sanitize;
+
+/// What the kernel reports.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A target's thread was on a CPU.
+    Sample(RawSample),
+    /// The frames of a stack, once.
+    Stack(RawStack),
+    /// A process replaced its program.
+    Exec {
+        /// Process.
+        pid: u32,
+        /// The path given to `execve`.
+        path: OsString,
+    },
+    /// A process was created.
+    Fork {
+        /// Process that forked.
+        parent: u32,
+        /// The new one.
+        child: u32,
+    },
+    /// A process ended.
+    Exit {
+        /// Process.
+        pid: u32,
+    },
+    /// A target mapped executable memory.
+    Map {
+        /// Process.
+        pid: u32,
+        /// First address.
+        start: u64,
+        /// First address behind it.
+        end: u64,
+        /// Offset of `start` in the file.
+        file_offset: u64,
+        /// Device (major, minor).
+        device: (u32, u32),
+        /// Inode; 0 for anonymous memory.
+        inode: u64,
+        /// File name without its folder.
+        name: String,
+    },
+}
+
+/// A sample as the kernel took it: stacks by identity, nothing named.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawSample {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// CPU.
+    pub cpu: u32,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// What it stands for: 1 for a CPU sample.
+    pub value: u64,
+    /// User stack.
+    pub user_stack: StackId,
+    /// Kernel stack.
+    pub kernel_stack: StackId,
+    /// The thread's name.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// A stack as the kernel took it: addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawStack {
+    /// Identity.
+    pub id: StackId,
+    /// Process that the addresses belong to; `None` for a kernel stack.
+    pub pid: Option<u32>,
+    /// Why it ends.
+    pub end: End,
+    /// Addresses, leaf first.
+    pub frames: Vec<u64>,
+}
+
+impl RawSample {
+    /// The thread's name as text.
+    pub fn thread_name(&self) -> String {
+        text(&self.comm)
+    }
+}
+
+impl Event {
+    /// Reads one record of the ring buffer; `None` when it is none of ours.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        // The order of the reads is the order of the fields in `probe_ebpf::abi`.
+        let event = match reader.u32()? {
+            kind::SAMPLE => {
+                let (cpu, time_ns) = (reader.u32()?, reader.u64()?);
+                let (pid, tid, value) = (reader.u32()?, reader.u32()?, reader.u64()?);
+                let (user_stack, kernel_stack) = (reader.stack_id()?, reader.stack_id()?);
+                let comm = reader.array::<COMM_LEN>()?;
+                Self::Sample(RawSample { time_ns, cpu, pid, tid, value, user_stack, kernel_stack, comm })
+            }
+            kind::STACK => {
+                let (count, id) = (reader.u32()?, reader.stack_id()?);
+                let (pid, _epoch, end, _) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
+                let frames = reader.0.get(..count as usize * 8)?;
+                let frames = frames.chunks_exact(8).map(|c| u64::from_ne_bytes(c.try_into().unwrap_or_default()));
+                let pid = (pid != 0).then_some(pid);
+                Self::Stack(RawStack { id, pid, end: End::from_u32(end), frames: frames.collect() })
+            }
+            kind::EXEC => {
+                let (pid, _time) = (reader.u32()?, reader.u64()?);
+                let path = reader.array::<MAX_PATH>()?;
+                Self::Exec { pid, path: OsString::from_vec(until_zero(&path).to_vec()) }
+            }
+            kind::FORK => Self::Fork { parent: reader.u32()?, child: reader.u32()? },
+            kind::EXIT => Self::Exit { pid: reader.u32()? },
+            kind::MAP => {
+                let pid = reader.u32()?;
+                let (start, end, file_offset, inode) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?);
+                let (device, _epoch) = (reader.u32()?, reader.u32()?);
+                // include/linux/kdev_t.h: 20 bits of minor
+                let device = (device >> 20, device & 0xf_ffff);
+                let name = text(&reader.array::<MAX_FILE_NAME>()?);
+                Self::Map { pid, start, end, file_offset, device, inode, name }
+            }
+            _ => return None,
+        };
+        Some(event)
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_ne_bytes)
+    }
+
+    fn stack_id(&mut self) -> Option<StackId> {
+        Some(StackId { lo: self.u64()?, hi: self.u64()? })
+    }
+}
+
+fn until_zero(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&b| b == 0).next().unwrap_or_default()
+}
+
+fn text(bytes: &[u8]) -> String {
+    sanitize(&String::from_utf8_lossy(until_zero(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(values: &[u32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn a_stack_is_read() {
+        let bytes = words(&[kind::STACK, 2, 5, 0, 6, 0, 77, 1, End::TooDeep as u32, 0, 0x10, 0, 0x20, 1]);
+        let Some(Event::Stack(stack)) = Event::decode(&bytes) else { panic!("no stack") };
+        assert_eq!((stack.id, stack.pid, stack.end), (StackId { lo: 5, hi: 6 }, Some(77), End::TooDeep));
+        assert_eq!(stack.frames, [0x10, 0x1_0000_0020]);
+    }
+
+    #[test]
+    fn cut_and_unknown_records_are_refused() {
+        assert_eq!(Event::decode(&[]), None);
+        assert_eq!(Event::decode(&words(&[99, 0, 0])), None);
+        let mut bytes = words(&[kind::STACK, 2, 5, 0, 6, 0, 77, 1, 0, 0, 0x10, 0, 0x20, 1]);
+        for length in 0..bytes.len() {
+            assert_eq!(Event::decode(&bytes[..length]), None);
+        }
+        bytes[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+        assert_eq!(Event::decode(&bytes), None);
+    }
+
+    #[test]
+    fn sizes_agree_with_the_shared_definition() {
+        use probe_ebpf::abi::{ExecEvent, ExitEvent, ForkEvent, MapEvent, SampleEvent};
+        for (kind, size) in [
+            (kind::SAMPLE, size_of::<SampleEvent>()),
+            (kind::EXEC, size_of::<ExecEvent>()),
+            (kind::FORK, size_of::<ForkEvent>()),
+            (kind::EXIT, size_of::<ExitEvent>()),
+            (kind::MAP, size_of::<MapEvent>()),
+        ] {
+            let mut bytes = vec![0; size];
+            bytes[..4].copy_from_slice(&kind.to_ne_bytes());
+            assert!(Event::decode(&bytes).is_some(), "kind {kind} of {size} bytes");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! `Sampler`: the loaded programs, their settings, and the stream of events they produce.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::perf_event::{HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
+use aya::programs::{BtfTracePoint, FEntry, PerfEvent};
+use aya::{Ebpf, EbpfLoader, Pod};
+use probe_ebpf::abi::{Counter, Settings, StackId, Target};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::btf::Btf;
+use super::{Event, offsets};
+use crate::problem::{Exit, Problem};
+use crate::target::monotonic_ns;
+
+/// The kernel programs, built by `cargo xtask ebpf`.
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../probe-ebpf/dist/probe.bpf.o"));
+
+/// What the programs shall do; fixed once they are loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Samples per second and CPU.
+    pub frequency: u64,
+    /// Sample every process, not only the watched ones.
+    pub all: bool,
+    /// Report exec, fork and exit of every process, not only of watched ones.
+    pub all_lifecycle: bool,
+    /// Take user stacks.
+    pub user_stacks: bool,
+    /// Take kernel stacks.
+    pub kernel_stacks: bool,
+}
+
+/// What makes a CPU sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The hardware cycle counter: samples where interrupts are disabled, too.
+    CpuCycles,
+    /// A timer, where there is no hardware counter.
+    CpuClock,
+}
+
+impl Clock {
+    /// The event's name as perf spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CpuCycles => "cpu-cycles",
+            Self::CpuClock => "cpu-clock",
+        }
+    }
+}
+
+/// The programs in the kernel. Dropping it detaches all of them.
+pub struct Sampler {
+    ebpf: Ebpf,
+    events: RingBuf<MapData>,
+    targets: HashMap<MapData, u32, [u32; 2]>,
+    seen: HashMap<MapData, [u64; 2], u8>,
+    counters: PerCpuArray<MapData, u64>,
+    map_events: bool,
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PodSettings(Settings);
+
+// SAFETY: integers only and no implicit padding, which `probe_ebpf::abi` asserts.
+#[expect(unsafe_code, reason = "the kernel boundary")]
+unsafe impl Pod for PodSettings {}
+
+impl Sampler {
+    /// Loads the programs and attaches those that follow processes. Sampling begins with [`Self::start`].
+    pub fn load(options: &Options) -> Result<Self> {
+        let btf = Btf::of_kernel().map_err(|error| {
+            let hint = "probe needs a kernel of 6.1 or later with CONFIG_DEBUG_INFO_BTF; `probe check` tells more";
+            Problem::new(Exit::NotPermitted, format!("{error:#}"), hint)
+        })?;
+        let settings = PodSettings(Settings {
+            all: options.all.into(),
+            all_lifecycle: options.all_lifecycle.into(),
+            user_stacks: options.user_stacks.into(),
+            kernel_stacks: options.kernel_stacks.into(),
+            offsets: offsets::look_up(&btf)?,
+        });
+        drop(btf);
+        let log_level = if tracing::enabled!(tracing::Level::TRACE) { u8::MAX } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SETTINGS", &settings, true)
+            .override_global(aya_log::LEVEL, &log_level, false)
+            .load(OBJECT)
+            .map_err(|error| permission("load the kernel programs", error))?;
+        if log_level > 0 {
+            log_in_background(&mut ebpf);
+        }
+        let map_events = attach_process_events(&mut ebpf)?;
+        let mut take = |name| ebpf.take_map(name).with_context(|| format!("the kernel object has no map {name}"));
+        Ok(Self {
+            events: RingBuf::try_from(take("EVENTS")?)?,
+            targets: HashMap::try_from(take("TARGETS")?)?,
+            seen: HashMap::try_from(take("SEEN")?)?,
+            counters: PerCpuArray::try_from(take("COUNTERS")?)?,
+            map_events,
+            ebpf,
+        })
+    }
+
+    /// Begins to sample on every CPU; says what makes the samples.
+    pub fn start(&mut self, frequency: u64) -> Result<Clock> {
+        let program: &mut PerfEvent = self.ebpf.program_mut("sample").context("no program `sample`")?.try_into()?;
+        program.load().map_err(|error| permission("load the sampler", error))?;
+        let cpus = aya::util::online_cpus().map_err(|(_, error)| error).context("cannot list the CPUs")?;
+        let hardware = PerfEventConfig::Hardware(HardwareEvent::CpuCycles);
+        // A fixed period keeps the timer exact; the frequency mode of a timer only adds jitter.
+        let timer =
+            (PerfEventConfig::Software(SoftwareEvent::CpuClock), SamplePolicy::Period(1_000_000_000 / frequency));
+        let mut choice = (Clock::CpuCycles, hardware, SamplePolicy::Frequency(frequency));
+        for (index, &cpu) in cpus.iter().enumerate() {
+            let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+            let attached = program.attach(choice.1, scope, choice.2, false);
+            if index == 0 && attached.is_err() {
+                // Virtual machines often have no hardware counter.
+                choice = (Clock::CpuClock, timer.0, timer.1);
+                program.attach(choice.1, scope, choice.2, false)
+            } else {
+                attached
+            }
+            .map_err(|error| permission(&format!("open a perf event on CPU {cpu}"), error))?;
+        }
+        tracing::debug!(clock = choice.0.name(), cpus = cpus.len(), frequency, "sampling");
+        Ok(choice.0)
+    }
+
+    /// True when new executable mappings are reported; otherwise they have to be looked for.
+    pub fn reports_mappings(&self) -> bool {
+        self.map_events
+    }
+
+    /// Makes a process a target, or changes its [`super::target_flags`].
+    pub fn watch(&mut self, pid: u32, flags: u32) -> Result<()> {
+        // Where the epochs begin depends on the time, so that a process id that is used again does not meet the stacks
+        // of its former owner.
+        let target = Target { epoch: (monotonic_ns() >> 10) as u32, flags };
+        self.targets
+            .insert(pid, [target.epoch, target.flags], 0)
+            .with_context(|| format!("cannot watch pid {pid}: the table of targets is full"))
+    }
+
+    /// Lets a process go; one that is no target is no error.
+    pub fn unwatch(&mut self, pid: u32) {
+        let _ = self.targets.remove(&pid);
+    }
+
+    /// Makes the kernel send these stacks again when it sees them next.
+    pub fn forget_stack(&mut self, id: StackId) {
+        let _ = self.seen.remove(&[id.lo, id.hi]);
+    }
+
+    /// Waits for process events or the timeout, then hands over all events that are there. Samples alone do not end
+    /// the wait unless they fill a quarter of the buffer.
+    pub fn read(&mut self, timeout: Duration, mut handle: impl FnMut(Event)) -> Result<()> {
+        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        let fd = self.events.as_fd();
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("cannot wait for events"),
+        }
+        while let Some(item) = self.events.next() {
+            match Event::decode(&item) {
+                Some(event) => handle(event),
+                None => tracing::error!(bytes = item.len(), "a record of the ring buffer is not understood"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Samples taken since start, and what was lost by reason.
+    pub fn counters(&self) -> Result<(u64, BTreeMap<&'static str, u64>)> {
+        let mut losses = BTreeMap::new();
+        let mut samples = 0;
+        for (counter, loss) in Counter::ALL {
+            let total = self.counters.get(&(counter as u32), 0)?.iter().sum();
+            match loss {
+                None => samples = total,
+                Some(reason) if total > 0 => drop(losses.insert(reason, total)),
+                Some(_) => {}
+            }
+        }
+        Ok((samples, losses))
+    }
+}
+
+fn attach_process_events(ebpf: &mut Ebpf) -> Result<bool> {
+    let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+    for name in ["exec", "fork", "exit"] {
+        let program = ebpf.program_mut(&format!("on_{name}")).with_context(|| format!("no program on_{name}"))?;
+        let program: &mut BtfTracePoint = program.try_into()?;
+        let tracepoint = format!("sched_process_{name}");
+        program.load(&tracepoint, &btf).map_err(|error| permission(&format!("load the program for {name}"), error))?;
+        program.attach().map_err(|error| permission(&format!("attach to {tracepoint}"), error))?;
+    }
+    let program: &mut FEntry = ebpf.program_mut("on_map").context("no program on_map")?.try_into()?;
+    let attached = program.load("perf_event_mmap", &btf).and_then(|()| program.attach());
+    if let Err(error) = &attached {
+        tracing::warn!(%error, "new libraries are looked for instead of being reported (no fentry on this kernel)");
+    }
+    Ok(attached.is_ok())
+}
+
+/// An error of the kernel boundary, with what to do if it is one of privileges.
+fn permission(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    let error = anyhow::Error::new(error);
+    let denied = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| {
+        matches!(cause.kind(), std::io::ErrorKind::PermissionDenied) || cause.raw_os_error() == Some(libc::EPERM)
+    });
+    let message = format!("cannot {what}: {error:#}");
+    if denied {
+        let hint = "run as root, or give the binary CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; \
+                    `probe check` tells what is missing";
+        Problem::new(Exit::NotPermitted, message, hint).into()
+    } else {
+        Problem::new(Exit::Failure, message, "`probe check` tells what this host allows").into()
+    }
+}
+
+/// What the kernel programs log goes to our own log.
+fn log_in_background(ebpf: &mut Ebpf) {
+    let mut logger = match aya_log::EbpfLogger::init(ebpf) {
+        Ok(logger) => logger,
+        Err(error) => return tracing::warn!(%error, "the kernel programs cannot log"),
+    };
+    std::thread::spawn(move || {
+        loop {
+            logger.flush();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+}

@@ -1,0 +1,103 @@
+//! Planted causes, and who is named for them.
+
+use super::*;
+use crate::symbolize::{Line, Location, Module, Sample, Stack, ThreadInfo};
+
+/// Builds a profile of `seconds` from (thread, stack from the root as `module!function:line`, samples).
+fn profile(seconds: u64, samples: &[(&str, &str, u64)]) -> Profile {
+    let mut profile = Profile::default();
+    profile.header.duration_ns = seconds * 1_000_000_000;
+    for &(thread, stack, count) in samples {
+        let at = |index: usize| u32::try_from(index).expect("small");
+        let thread = profile.threads.iter().position(|known| known.name == thread).unwrap_or_else(|| {
+            profile.threads.push(ThreadInfo { name: thread.into(), ..ThreadInfo::default() });
+            profile.threads.len() - 1
+        });
+        let mut locations = Vec::new();
+        for frame in stack.split(' ').rev() {
+            let (module, rest) = frame.split_once('!').unwrap_or(("/bin/app", frame));
+            let (function, line) = rest.rsplit_once('#').unwrap_or((rest, "1"));
+            let kind = if module == "[kernel]" { Kind::Kernel } else { Kind::User };
+            profile.modules.push(Module { path: module.into(), ..Module::default() });
+            let line =
+                Line { function: function.into(), file: "src/app.c".into(), line: line.parse().expect("a number") };
+            let module = Some(at(profile.modules.len() - 1));
+            profile.locations.push(Location { kind, module, address: 0, lines: vec![line] });
+            locations.push(at(profile.locations.len() - 1));
+        }
+        profile.stacks.push(Stack { locations, truncated: None });
+        let stack = at(profile.stacks.len() - 1);
+        profile.samples.push(Sample { thread: at(thread), stack, time_ns: 0, count, value: count });
+    }
+    profile
+}
+
+fn names(culprits: &[Culprit]) -> Vec<&str> {
+    culprits.iter().map(|culprit| culprit.function.as_str()).collect()
+}
+
+#[test]
+fn a_hot_loop_is_named_with_its_hottest_line_and_thread() {
+    let calm = profile(30, &[("main", "main serve", 20)]);
+    let hot = profile(
+        10,
+        &[
+            ("main", "main serve", 12),
+            ("matcher", "run match_rules#41", 60),
+            ("matcher", "run match_rules#42", 20),
+            ("spare", "run match_rules#42", 8),
+        ],
+    );
+    let found = culprits(&hot, &calm);
+    assert_eq!(names(&found), ["match_rules", "serve"]);
+    let first = &found[0];
+    assert_eq!((first.line, first.share, first.baseline_share, first.change), (41, 88.0, 0.0, 88.0));
+    assert_eq!(first.sentence(), "match_rules (app.c:41) went from 0 % to 88 % of the process, in thread matcher");
+}
+
+#[test]
+fn leaves_in_the_kernel_and_in_run_time_libraries_are_charged_to_their_caller() {
+    let hot = profile(
+        10,
+        &[
+            ("t", "main copy_all#7 /usr/lib/x86_64-linux-gnu/libc.so.6!memcpy", 40),
+            ("t", "main copy_all#9 /lib/libc-2.31.so!memcpy [kernel]!exc_page_fault", 30),
+            ("t", "main copy_all#9 core::slice::copy", 5),
+            ("t", "main other", 10),
+            ("t", "[kernel]!kthread", 5),
+            ("t", "main plugin /opt/libcheckout.so!work", 10),
+        ],
+    );
+    let found = culprits(&hot, &Profile::default());
+    assert_eq!(names(&found), ["copy_all", "other", "work", "kthread"]);
+    assert_eq!((found[0].line, found[0].share), (7, 75.0));
+}
+
+#[test]
+fn what_was_all_of_almost_nothing_and_is_all_of_a_core_is_named() {
+    let calm = profile(30, &[("t", "main poll", 1), ("t", "main work", 9)]);
+    let hot = profile(10, &[("t", "main work", 190), ("t", "main poll", 10)]);
+    let found = culprits(&hot, &calm);
+    assert_eq!(names(&found), ["work", "poll"]);
+    assert_eq!(found[0].baseline_share, 90.0);
+}
+
+#[test]
+fn what_was_as_busy_before_is_not_named() {
+    let calm = profile(30, &[("t", "main steady", 300)]);
+    let hot = profile(10, &[("t", "main steady", 100), ("t", "main new", 5)]);
+    assert_eq!(names(&culprits(&hot, &calm)), ["new"]);
+}
+
+#[test]
+fn equals_are_ordered_by_name_and_nothing_gives_nothing() {
+    let hot = profile(1, &[("t", "b", 1), ("t", "c", 1), ("t", "a", 1)]);
+    assert_eq!(names(&culprits(&hot, &Profile::default())), ["a", "b", "c"]);
+    assert_eq!(culprits(&Profile::default(), &hot), []);
+}
+
+#[test]
+fn a_function_without_a_source_is_placed_by_its_module() {
+    let culprit = Culprit { function: "f".into(), module: "/opt/libx.so".into(), share: 12.4, ..Culprit::default() };
+    assert_eq!(culprit.sentence(), "f (libx.so) went from 0 % to 12 % of the process");
+}

@@ -1,0 +1,234 @@
+//! `Collector`: the thread that owns the kernel programs and the flight recorder. Everybody else asks it.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::recorder::{Recorder, Retention};
+use super::recording::Recording;
+use crate::kernel::{self, Clock, Event, Sampler};
+use crate::target::monotonic_ns;
+
+/// Samples are read this often; process events wake the thread at once.
+const READ_INTERVAL: Duration = Duration::from_millis(100);
+/// The recorder is trimmed this often.
+const TRIM_NS: u64 = 1_000_000_000;
+/// Requests that may wait: callers wait for their answer, so there are never more than callers.
+const REQUESTS: usize = 16;
+/// Process events that may wait for a slow listener: a fork storm of 4,096 processes between two looks.
+const LIFECYCLE_EVENTS: usize = 4096;
+
+/// What to collect.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the kernel programs do.
+    pub kernel: kernel::Options,
+    /// How much is kept.
+    pub retention: Retention,
+}
+
+/// A process came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// It replaced its program.
+    Exec {
+        /// Process.
+        pid: u32,
+    },
+    /// It was created.
+    Fork {
+        /// Process that forked.
+        parent: u32,
+        /// The new one.
+        child: u32,
+    },
+    /// It ended.
+    Exit {
+        /// Process.
+        pid: u32,
+    },
+}
+
+/// Figures about the collector itself.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Samples taken since start.
+    pub samples: u64,
+    /// Losses since start, by reason.
+    pub losses: BTreeMap<String, u64>,
+    /// Bytes in the flight recorder.
+    pub bytes: usize,
+}
+
+/// A running collector. Dropping it detaches the programs.
+pub struct Collector {
+    requests: Option<SyncSender<Request>>,
+    thread: Option<JoinHandle<()>>,
+    clock: Clock,
+}
+
+type Request = Box<dyn FnOnce(&mut State) + Send>;
+
+struct State {
+    sampler: Sampler,
+    recorder: Recorder,
+    clock: Clock,
+    frequency: u64,
+    lifecycle: Option<SyncSender<Lifecycle>>,
+    lifecycle_lost: u64,
+}
+
+impl Collector {
+    /// Loads the programs and begins. Nothing is sampled before [`Self::watch`], unless all processes are.
+    pub fn start(options: &Options) -> Result<Self> {
+        let mut sampler = Sampler::load(&options.kernel)?;
+        let frequency = options.kernel.frequency;
+        let clock = sampler.start(frequency)?;
+        let recorder = Recorder::new(options.retention);
+        let mut state = State { sampler, recorder, clock, frequency, lifecycle: None, lifecycle_lost: 0 };
+        let (requests, inbox) = sync_channel(REQUESTS);
+        let thread = std::thread::Builder::new().name("collector".into()).spawn(move || state.run(&inbox))?;
+        Ok(Self { requests: Some(requests), thread: Some(thread), clock })
+    }
+
+    /// What makes the samples.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Samples a process from now on. `service` names it in profiles instead of its command name; `flags` are
+    /// [`kernel::target_flags`].
+    pub fn watch(&self, pid: u32, service: Option<String>, flags: u32) -> Result<()> {
+        self.ask(move |state| {
+            // Mappings are read when the kernel already reports changes, so that none is missed in between.
+            state.sampler.watch(pid, flags)?;
+            state.recorder.watch(pid, service);
+            Ok(())
+        })?
+    }
+
+    /// Lets a process go. What was recorded of it stays until it is too old.
+    pub fn unwatch(&self, pid: u32) -> Result<()> {
+        self.ask(move |state| state.sampler.unwatch(pid))
+    }
+
+    /// Processes that come and go, from now on. One listener at a time; a slow one misses events, which are counted.
+    pub fn lifecycle(&self) -> Result<Receiver<Lifecycle>> {
+        let (sender, receiver) = sync_channel(LIFECYCLE_EVENTS);
+        self.ask(move |state| state.lifecycle = Some(sender))?;
+        Ok(receiver)
+    }
+
+    /// What was seen of these processes (of all, with an empty list) from one monotonic time to another.
+    pub fn extract(&self, pids: &[u32], from_ns: u64, to_ns: u64) -> Result<Recording> {
+        let pids = pids.to_vec();
+        self.ask(move |state| {
+            // What is still in the buffer belongs to the past, too.
+            state.read(Duration::ZERO)?;
+            let mut recording = state.recorder.extract(&pids, from_ns, to_ns);
+            recording.clock = state.clock.name();
+            recording.frequency = state.frequency;
+            let lost = state.losses()?;
+            recording.losses.extend(lost);
+            Ok(recording)
+        })?
+    }
+
+    /// Figures about the collector itself.
+    pub fn stats(&self) -> Result<Stats> {
+        self.ask(|state| {
+            let (samples, _) = state.sampler.counters()?;
+            Ok(Stats { samples, losses: state.losses()?, bytes: state.recorder.bytes() })
+        })?
+    }
+
+    /// True when a process was watched and has ended.
+    pub fn has_exited(&self, pid: u32) -> Result<bool> {
+        self.ask(move |state| state.recorder.has_exited(pid))
+    }
+
+    fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut State) -> T + Send + 'static) -> Result<T> {
+        let (answer, inbox) = sync_channel(1);
+        let request: Request = Box::new(move |state| drop(answer.send(question(state))));
+        let stopped = || anyhow!("the collector has stopped");
+        self.requests.as_ref().ok_or_else(stopped)?.send(request).map_err(|_| stopped())?;
+        inbox.recv().map_err(|_| stopped())
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    /// Until nobody can ask any more.
+    fn run(&mut self, inbox: &Receiver<Request>) {
+        let mut trimmed_ns = monotonic_ns();
+        loop {
+            loop {
+                match inbox.try_recv() {
+                    Ok(request) => request(self),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            if let Err(error) = self.read(READ_INTERVAL) {
+                tracing::error!(error = format!("{error:#}"), "the events of the kernel cannot be read");
+                // Not a busy loop, should it persist.
+                match inbox.recv_timeout(READ_INTERVAL) {
+                    Ok(request) => request(self),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+            let now = monotonic_ns();
+            if now - trimmed_ns >= TRIM_NS {
+                trimmed_ns = now;
+                let (recorder, sampler) = (&mut self.recorder, &mut self.sampler);
+                recorder.trim(now, |id| sampler.forget_stack(id));
+            }
+        }
+    }
+
+    fn read(&mut self, timeout: Duration) -> Result<()> {
+        let Self { sampler, recorder, lifecycle, lifecycle_lost, .. } = self;
+        sampler
+            .read(timeout, |event| {
+                if let (Some(listener), Some(change)) = (&lifecycle, lifecycle_of(&event)) {
+                    match listener.try_send(change) {
+                        Ok(()) => {}
+                        Err(TrySendError::Full(_)) => *lifecycle_lost += 1,
+                        Err(TrySendError::Disconnected(_)) => *lifecycle = None,
+                    }
+                }
+                recorder.handle(event, monotonic_ns());
+            })
+            .context("cannot read the ring buffer")
+    }
+
+    fn losses(&self) -> Result<BTreeMap<String, u64>> {
+        let (_, losses) = self.sampler.counters()?;
+        let mut losses: BTreeMap<String, u64> = losses.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        if self.lifecycle_lost > 0 {
+            losses.insert("process events lost: listener too slow".into(), self.lifecycle_lost);
+        }
+        Ok(losses)
+    }
+}
+
+fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
+    match *event {
+        Event::Exec { pid, .. } => Some(Lifecycle::Exec { pid }),
+        Event::Fork { parent, child } => Some(Lifecycle::Fork { parent, child }),
+        Event::Exit { pid } => Some(Lifecycle::Exit { pid }),
+        Event::Sample(_) | Event::Stack(_) | Event::Map { .. } => None,
+    }
+}

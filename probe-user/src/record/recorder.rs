@@ -1,0 +1,329 @@
+//! `Recorder`: the flight recorder. Events in, recordings out; it neither waits nor reads a clock.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use super::recording::{RecordedProcess, Recording, Sample, Thread};
+use super::stacks::{Frame, Space, Stack, Stacks};
+use crate::kernel::{Event, RawSample, RawStack, StackId};
+use crate::target::{Mapping, Modules, Process};
+
+/// Length of a window in nanoseconds.
+const WINDOW_NS: u64 = 1_000_000_000;
+/// Mappings of a process are read again for an unknown address at most once in this time.
+const REFRESH_NS: u64 = 100_000_000;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Age at which a window is dropped, in nanoseconds; `u64::MAX` keeps all.
+    pub window_ns: u64,
+    /// Bound on the memory of samples and stacks, in bytes. When it is exceeded the oldest windows are dropped and counted.
+    pub memory: usize,
+}
+
+/// The flight recorder.
+#[derive(Debug)]
+pub struct Recorder {
+    retention: Retention,
+    modules: Modules,
+    processes: HashMap<u32, Tracked>,
+    threads: HashMap<(u32, u32), Thread>,
+    stacks: Stacks,
+    windows: VecDeque<Window>,
+    losses: BTreeMap<String, u64>,
+}
+
+/// One second of samples.
+#[derive(Debug)]
+struct Window {
+    start_ns: u64,
+    samples: Vec<Sample>,
+}
+
+#[derive(Debug, Default)]
+struct Tracked {
+    process: Process,
+    /// Name given by whoever watches it.
+    service: Option<String>,
+    refreshed_ns: u64,
+    exited: bool,
+}
+
+impl Recorder {
+    /// An empty recorder.
+    pub fn new(retention: Retention) -> Self {
+        Self {
+            retention,
+            modules: Modules::default(),
+            processes: HashMap::new(),
+            threads: HashMap::new(),
+            stacks: Stacks::default(),
+            windows: VecDeque::new(),
+            losses: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a process that is watched from now on, before its samples matter.
+    pub fn watch(&mut self, pid: u32, service: Option<String>) {
+        let process = Process::read(pid, &mut self.modules);
+        self.processes.insert(pid, Tracked { process, service, ..Tracked::default() });
+    }
+
+    /// Takes an event in. `now_ns` is the present, `CLOCK_MONOTONIC`.
+    pub fn handle(&mut self, event: Event, now_ns: u64) {
+        match event {
+            Event::Sample(sample) => self.sample(&sample),
+            Event::Stack(stack) => self.stack(stack, now_ns),
+            // The mappings of the new image were reported before the exec itself, so they are not cleared here: what
+            // /proc says replaces them, and if the process is gone already they stay.
+            Event::Exec { pid, .. } => {
+                if let Some(tracked) = self.processes.get_mut(&pid) {
+                    tracked.process.refresh(&mut self.modules);
+                    tracked.refreshed_ns = now_ns;
+                }
+            }
+            Event::Fork { parent, child } => self.fork(parent, child),
+            Event::Exit { pid } => {
+                if let Some(tracked) = self.processes.get_mut(&pid) {
+                    tracked.exited = true;
+                }
+            }
+            Event::Map { pid, start, end, file_offset, device, inode, name } => {
+                let mapping = Mapping { start, end, file_offset, device, inode, path: name };
+                let tracked = tracked(&mut self.processes, pid, &mut self.modules);
+                tracked.process.add_mapping(mapping, &mut self.modules);
+            }
+        }
+    }
+
+    fn fork(&mut self, parent: u32, child: u32) {
+        let Some(parent) = self.processes.get(&parent) else { return };
+        let process = Process { pid: child, ..parent.process.clone() };
+        let service = parent.service.clone();
+        // The kernel may have reused the id of a process that is still remembered.
+        self.processes.insert(child, Tracked { process, service, ..Tracked::default() });
+    }
+
+    fn sample(&mut self, raw: &RawSample) {
+        let start_ns = raw.time_ns - raw.time_ns % WINDOW_NS;
+        // CPUs deliver out of order by a little: look from the newest window back.
+        let at = self.windows.iter().rposition(|window| window.start_ns <= start_ns);
+        let index = match at {
+            Some(index) if self.windows[index].start_ns == start_ns => index,
+            at => {
+                let index = at.map_or(0, |index| index + 1);
+                self.windows.insert(index, Window { start_ns, samples: Vec::new() });
+                index
+            }
+        };
+        let mut slot = |id| (id != StackId::NONE).then(|| self.stacks.slot(id));
+        let (user, kernel) = (slot(raw.user_stack), slot(raw.kernel_stack));
+        self.windows[index].samples.push(Sample { time_ns: raw.time_ns, pid: raw.pid, tid: raw.tid, user, kernel });
+        match self.threads.entry((raw.pid, raw.tid)) {
+            Entry::Vacant(entry) => drop(entry.insert(Thread { name: raw.thread_name() })),
+            Entry::Occupied(mut entry) => {
+                if !entry.get().name.as_bytes().eq(until_zero(&raw.comm)) {
+                    entry.get_mut().name = raw.thread_name();
+                }
+            }
+        }
+        tracked(&mut self.processes, raw.pid, &mut self.modules);
+    }
+
+    fn stack(&mut self, raw: RawStack, now_ns: u64) {
+        let frames = match raw.pid {
+            None => raw.frames.iter().map(|&offset| Frame { module: None, offset }).collect(),
+            Some(pid) => {
+                let tracked = tracked(&mut self.processes, pid, &mut self.modules);
+                let unknown = raw.frames.iter().any(|&address| tracked.process.locate(address).is_none());
+                // New code that no event told of: an event was lost, or the kernel cannot report mappings.
+                if unknown && !tracked.exited && now_ns.saturating_sub(tracked.refreshed_ns) >= REFRESH_NS {
+                    tracked.process.refresh_mappings(&mut self.modules);
+                    tracked.refreshed_ns = now_ns;
+                }
+                let locate = |&address| match tracked.process.locate(address) {
+                    Some((module, offset)) => Frame { module: Some(module.clone()), offset },
+                    None => Frame { module: None, offset: address },
+                };
+                raw.frames.iter().map(locate).collect()
+            }
+        };
+        let space = if raw.pid.is_some() { Space::User } else { Space::Kernel };
+        self.stacks.fill(raw.id, Stack { space, frames, end: raw.end });
+    }
+
+    /// Drops what is too old or does not fit, and what nothing refers to any more. Call it about once a second;
+    /// `forget` is told the stacks that the kernel has to send again.
+    pub fn trim(&mut self, now_ns: u64, forget: impl FnMut(StackId)) {
+        let oldest = now_ns.saturating_sub(self.retention.window_ns);
+        while self.windows.front().is_some_and(|window| window.start_ns + WINDOW_NS < oldest) {
+            self.windows.pop_front();
+        }
+        while self.bytes() > self.retention.memory && self.windows.len() > 1 {
+            // Samples are cheap, stacks are not, and those of a dropped window leave only at a later sweep: drop a
+            // tenth at a time rather than everything at once.
+            for _ in 0..self.windows.len().div_ceil(10) {
+                let samples = self.windows.pop_front().map_or(0, |window| window.samples.len());
+                *self.losses.entry("samples dropped: memory bound".into()).or_default() += samples as u64;
+            }
+            if self.sample_bytes() < self.retention.memory / 2 {
+                break;
+            }
+        }
+        let samples = || self.windows.iter().flat_map(|window| &window.samples);
+        self.stacks.sweep(samples().flat_map(|s| s.user.into_iter().chain(s.kernel)), forget);
+        let mut threads = HashSet::new();
+        let mut processes = HashSet::new();
+        for sample in samples() {
+            threads.insert((sample.pid, sample.tid));
+            processes.insert(sample.pid);
+        }
+        self.threads.retain(|thread, _| threads.contains(thread));
+        self.processes.retain(|pid, tracked| !tracked.exited || processes.contains(pid));
+        self.modules.sweep();
+    }
+
+    /// Bytes in use: samples and stacks.
+    pub fn bytes(&self) -> usize {
+        self.sample_bytes() + self.stacks.bytes()
+    }
+
+    fn sample_bytes(&self) -> usize {
+        self.windows.iter().map(|window| window.samples.capacity() * size_of::<Sample>()).sum()
+    }
+
+    /// The samples of a stretch of time, of these processes or (with an empty list) of all.
+    pub fn extract(&self, pids: &[u32], from_ns: u64, to_ns: u64) -> Recording {
+        let mut recording = Recording { from_ns, to_ns, losses: self.losses.clone(), ..Recording::default() };
+        let wanted = |sample: &&Sample| {
+            (from_ns..to_ns).contains(&sample.time_ns) && (pids.is_empty() || pids.contains(&sample.pid))
+        };
+        recording.samples = self.windows.iter().flat_map(|window| &window.samples).filter(wanted).copied().collect();
+        for sample in &recording.samples {
+            for slot in sample.user.into_iter().chain(sample.kernel) {
+                if let Some(stack) = self.stacks.get(slot) {
+                    recording.stacks.entry(slot).or_insert_with(|| stack.clone());
+                }
+            }
+            let key = (sample.pid, sample.tid);
+            if let Some(thread) = self.threads.get(&key) {
+                recording.threads.entry(key).or_insert_with(|| thread.clone());
+            }
+            if let Some(tracked) = self.processes.get(&sample.pid) {
+                recording.processes.entry(sample.pid).or_insert_with(|| tracked.recorded());
+            }
+        }
+        recording
+    }
+
+    /// True when a process is known and has ended.
+    pub fn has_exited(&self, pid: u32) -> bool {
+        self.processes.get(&pid).is_some_and(|tracked| tracked.exited)
+    }
+}
+
+impl Tracked {
+    fn recorded(&self) -> RecordedProcess {
+        let Process { comm, exe, cmdline, .. } = &self.process;
+        let name = self.service.as_ref().unwrap_or(comm);
+        RecordedProcess { name: name.clone(), exe: exe.clone(), cmdline: cmdline.clone() }
+    }
+}
+
+/// The entry of a process, read now if it is new.
+fn tracked<'a>(processes: &'a mut HashMap<u32, Tracked>, pid: u32, modules: &mut Modules) -> &'a mut Tracked {
+    processes.entry(pid).or_insert_with(|| Tracked { process: Process::read(pid, modules), ..Tracked::default() })
+}
+
+fn until_zero(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&b| b == 0).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::End;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn recorder(window_ns: u64, memory: usize) -> Recorder {
+        Recorder::new(Retention { window_ns, memory })
+    }
+
+    fn id(lo: u64) -> StackId {
+        StackId { lo, hi: 7 }
+    }
+
+    fn sample(time_ns: u64, tid: u32, stack: u64) -> Event {
+        let mut comm = [0; 16];
+        comm[..3].copy_from_slice(b"abc");
+        let (user_stack, kernel_stack) = (id(stack), StackId::NONE);
+        // Above any real process id, so that /proc has nothing to say.
+        Event::Sample(RawSample { time_ns, cpu: 0, pid: u32::MAX, tid, value: 1, user_stack, kernel_stack, comm })
+    }
+
+    fn stack(stack: u64, depth: u64) -> Event {
+        let frames = (0..depth).map(|i| 0x1000 + i).collect();
+        Event::Stack(RawStack { id: id(stack), pid: Some(u32::MAX), end: End::Root, frames })
+    }
+
+    #[test]
+    fn a_stretch_is_cut_out_with_all_it_refers_to() {
+        let mut recorder = recorder(60 * SECOND, 1 << 20);
+        for second in 0..10 {
+            recorder.handle(sample(second * SECOND, 1, second), second * SECOND);
+            recorder.handle(stack(second, 3), second * SECOND);
+        }
+        let recording = recorder.extract(&[u32::MAX], 3 * SECOND, 6 * SECOND);
+        let times: Vec<u64> = recording.samples.iter().map(|s| s.time_ns / SECOND).collect();
+        assert_eq!(times, [3, 4, 5]);
+        assert_eq!(recording.stacks.len(), 3);
+        assert_eq!(recording.threads[&(u32::MAX, 1)].name, "abc");
+        assert!(recorder.extract(&[5], 0, u64::MAX).samples.is_empty(), "another process has none");
+    }
+
+    #[test]
+    fn old_windows_leave_and_take_their_stacks_with_them() {
+        let mut recorder = recorder(3 * SECOND, 1 << 20);
+        let mut forgotten = Vec::new();
+        for second in 0..10 {
+            recorder.handle(stack(second, 3), second * SECOND);
+            recorder.handle(sample(second * SECOND, second as u32, second), second * SECOND);
+            recorder.trim(second * SECOND, |id| forgotten.push(id.lo));
+        }
+        let recording = recorder.extract(&[], 0, u64::MAX);
+        assert_eq!(recording.samples.len(), 5, "3 s and the windows they touch");
+        assert_eq!(forgotten, [0, 1, 2, 3, 4]);
+        assert_eq!(recorder.threads.len(), 5);
+    }
+
+    #[test]
+    fn samples_that_arrive_late_are_put_where_they_belong() {
+        let mut recorder = recorder(60 * SECOND, 1 << 20);
+        for time in [5 * SECOND, 6 * SECOND, 5 * SECOND + 1, 4 * SECOND] {
+            recorder.handle(sample(time, 1, 1), time);
+        }
+        let starts: Vec<u64> = recorder.windows.iter().map(|w| w.start_ns / SECOND).collect();
+        assert_eq!(starts, [4, 5, 6]);
+        assert_eq!(recorder.windows[1].samples.len(), 2);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_dropped_is_counted() {
+        let mut recorder = recorder(u64::MAX, 256 << 10);
+        for second in 0..100 {
+            for stack_id in 0..100 {
+                recorder.handle(stack(second * 100 + stack_id, 50), second * SECOND);
+                recorder.handle(sample(second * SECOND + stack_id, 1, second * 100 + stack_id), second * SECOND);
+            }
+            recorder.trim(second * SECOND, |_| {});
+        }
+        // A stack stays for one more sweep after its last window, so the bound may be exceeded by two seconds' worth.
+        assert!(recorder.bytes() < (256 << 10) + 2 * 100 * 50 * 24, "{} bytes", recorder.bytes());
+        let kept = recorder.extract(&[], 0, u64::MAX);
+        assert!(!kept.samples.is_empty());
+        let dropped = kept.losses["samples dropped: memory bound"];
+        assert_eq!(dropped + kept.samples.len() as u64, 10_000);
+    }
+}

@@ -1,0 +1,196 @@
+//! Distinct stacks, each kept once. The kernel sends a stack's frames once, so a stack may only be forgotten together
+//! with the kernel's mark that it has been sent, and never while something still refers to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::kernel::{End, StackId};
+use crate::target::Module;
+
+/// Index of a stack in [`Stacks`]; valid as long as a window refers to it.
+pub type Slot = u32;
+
+/// A frame, independent of where its module is mapped.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// `None` for the kernel, and where no mapping was known.
+    pub module: Option<Arc<Module>>,
+    /// Offset in the module's file; the address itself without a module or in anonymous memory.
+    pub offset: u64,
+}
+
+/// Whose code a stack runs through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// A process's.
+    User,
+    /// The kernel's.
+    Kernel,
+}
+
+/// A normalised stack.
+#[derive(Debug)]
+pub struct Stack {
+    /// User or kernel.
+    pub space: Space,
+    /// Leaf first.
+    pub frames: Box<[Frame]>,
+    /// Why it ends.
+    pub end: End,
+}
+
+impl Stack {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.frames.len() * size_of::<Frame>()
+    }
+}
+
+/// The table of stacks.
+#[derive(Debug, Default)]
+pub struct Stacks {
+    by_id: HashMap<StackId, Slot>,
+    slots: Vec<Entry>,
+    free: Vec<Slot>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: StackId,
+    /// `None` until the frames arrive: a sample may overtake them.
+    stack: Option<Arc<Stack>>,
+    /// Not referred to at the last sweep: the kernel was told to send it again. It stays for one more round, because
+    /// samples that name it may still be on their way.
+    condemned: bool,
+}
+
+impl Stacks {
+    /// The slot of a stack, made if it is new.
+    pub fn slot(&mut self, id: StackId) -> Slot {
+        if let Some(&slot) = self.by_id.get(&id) {
+            return slot;
+        }
+        let entry = Entry { id, stack: None, condemned: false };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = entry;
+                slot
+            }
+            None => {
+                self.slots.push(entry);
+                self.slots.len() as Slot - 1
+            }
+        };
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    /// Keeps the frames of a stack.
+    pub fn fill(&mut self, id: StackId, stack: Stack) {
+        let slot = self.slot(id) as usize;
+        let entry = &mut self.slots[slot];
+        if entry.stack.is_none() {
+            self.bytes += stack.bytes();
+            entry.stack = Some(Arc::new(stack));
+        }
+    }
+
+    /// A stack, if its frames have arrived.
+    pub fn get(&self, slot: Slot) -> Option<&Arc<Stack>> {
+        self.slots.get(slot as usize)?.stack.as_ref()
+    }
+
+    /// Forgets stacks that were not referred to at this sweep and the one before. `forget` is told each stack that the
+    /// kernel has to send again; it is called before the stack is forgotten here.
+    pub fn sweep(&mut self, used: impl IntoIterator<Item = Slot>, mut forget: impl FnMut(StackId)) {
+        let mut marks = vec![false; self.slots.len()];
+        used.into_iter().for_each(|slot| marks[slot as usize] = true);
+        for (slot, entry) in self.slots.iter_mut().enumerate() {
+            if entry.id == StackId::NONE {
+                continue; // free
+            }
+            match (marks[slot], entry.condemned) {
+                (true, true) => entry.condemned = false,
+                (true, false) => {}
+                (false, false) => {
+                    forget(entry.id);
+                    entry.condemned = true;
+                }
+                (false, true) => {
+                    self.bytes -= entry.stack.take().map_or(0, |stack| stack.bytes());
+                    self.by_id.remove(&entry.id);
+                    entry.id = StackId::NONE;
+                    self.free.push(slot as Slot);
+                }
+            }
+        }
+    }
+
+    /// Bytes that the table holds, roughly: frames and entries.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.slots.len() * (size_of::<Entry>() + size_of::<(StackId, Slot)>() * 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn id(lo: u64) -> StackId {
+        StackId { lo, hi: 1 }
+    }
+
+    fn stack(offset: u64) -> Stack {
+        Stack { space: Space::User, frames: Box::new([Frame { module: None, offset }]), end: End::Root }
+    }
+
+    #[test]
+    fn a_sample_may_overtake_its_stack() {
+        let mut stacks = Stacks::default();
+        let slot = stacks.slot(id(1));
+        assert!(stacks.get(slot).is_none());
+        stacks.fill(id(1), stack(7));
+        assert_eq!(stacks.get(slot).unwrap().frames[0].offset, 7);
+    }
+
+    #[test]
+    fn an_unused_stack_leaves_after_the_kernel_was_told_and_one_more_round() {
+        let mut stacks = Stacks::default();
+        stacks.fill(id(1), stack(1));
+        stacks.fill(id(2), stack(2));
+        let (one, two) = (stacks.slot(id(1)), stacks.slot(id(2)));
+        let mut told = Vec::new();
+        stacks.sweep([one], |id| told.push(id));
+        assert_eq!(told, [id(2)]);
+        assert!(stacks.get(two).is_some(), "samples that name it may be on their way");
+        stacks.sweep([one], |id| told.push(id));
+        assert_eq!(told, [id(2)]);
+        assert!(stacks.get(two).is_none());
+        assert_eq!(stacks.slot(id(3)), two, "the slot is used again");
+        assert!(stacks.get(one).is_some());
+    }
+
+    #[test]
+    fn a_stack_that_returns_in_time_stays() {
+        let mut stacks = Stacks::default();
+        stacks.fill(id(1), stack(1));
+        let slot = stacks.slot(id(1));
+        let mut told = 0;
+        stacks.sweep([], |_| told += 1);
+        stacks.sweep([slot], |_| told += 1);
+        stacks.sweep([], |_| told += 1);
+        assert_eq!(told, 2, "condemned twice, so the kernel is told twice");
+        assert!(stacks.get(slot).is_some());
+    }
+
+    #[test]
+    fn bytes_follow_what_is_kept() {
+        let mut stacks = Stacks::default();
+        let empty = stacks.bytes();
+        stacks.fill(id(1), stack(1));
+        assert!(stacks.bytes() > empty);
+        stacks.sweep([], |_| {});
+        stacks.sweep([], |_| {});
+        assert!(stacks.bytes < size_of::<Stack>());
+    }
+}

@@ -1,0 +1,247 @@
+//! The sidecar, `snapshot.json`: what is known of a breach beside its profiles. A reader of a later version reads it too,
+//! so keys are only ever added.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::monitor::{Culprit, Metric};
+
+/// The version of the format that is written here.
+pub const VERSION: u32 = 1;
+
+/// What is known of a breach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sidecar {
+    /// The snapshot's id, which begins with the time of the breach.
+    pub id: Ulid,
+    /// [`VERSION`] of the writer.
+    pub version: u32,
+    /// Name of the service.
+    pub target: String,
+    /// Name of the rule.
+    pub rule: String,
+    /// What was measured.
+    pub metric: Metric,
+    /// The value that broke the rule: the highest until then.
+    pub value: f64,
+    /// What it was compared with.
+    pub threshold: f64,
+    /// The unit of both.
+    pub unit: String,
+    /// Start of the evidence: of the window `before`.
+    pub started_at: Timestamp,
+    /// Since when the value was above the threshold: end of the window `before`, start of the window `breach`.
+    pub exceeded_at: Timestamp,
+    /// When the rule was broken.
+    pub breached_at: Timestamp,
+    /// End of the evidence: of the window `breach`.
+    pub ended_at: Timestamp,
+    /// The host at the breach.
+    pub host: Host,
+    /// The process at the breach.
+    pub process: Process,
+    /// The threads whose stacks were kept, the busiest first.
+    pub threads: Vec<Thread>,
+    /// The threads whose stacks were left out.
+    #[serde(default)]
+    pub other_threads: OtherThreads,
+    /// The functions that explain the breach, most responsible first.
+    pub culprits: Vec<Culprit>,
+    /// What is missing from the profiles: reason → number of samples.
+    pub losses: BTreeMap<String, u64>,
+    /// The stored profiles.
+    pub profiles: Vec<ProfileEntry>,
+}
+
+/// A host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Host name.
+    pub name: String,
+    /// The address that its traffic leaves by; empty without one.
+    pub ip: String,
+    /// Processors online.
+    pub cpus: u32,
+    /// Share of all processors at work, in percent.
+    pub cpu_percent: f64,
+    /// Kernel release.
+    pub kernel: String,
+}
+
+/// A process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Path of its executable, as it sees it.
+    pub exe: String,
+    /// Its arguments, joined by spaces.
+    pub cmdline: String,
+    /// CPU use in percent of one core.
+    pub cpu_percent: f64,
+    /// CPU use in percent of all the host's cores.
+    pub cpu_percent_of_host: f64,
+    /// Resident memory in bytes.
+    pub rss_bytes: u64,
+    /// How many threads it has.
+    pub threads: u64,
+    /// Id of its container; `None` outside of one, or where that is not known.
+    pub container: Option<String>,
+}
+
+/// A thread whose stacks were kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Its id.
+    pub tid: u32,
+    /// Its name.
+    pub name: String,
+    /// Its samples in the window `breach`.
+    pub samples: u64,
+    /// CPU use during that window, in percent of one core.
+    pub cpu_percent: f64,
+}
+
+/// The threads whose stacks were left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherThreads {
+    /// How many there were in either window.
+    pub threads: u64,
+    /// Their samples in the window `before`.
+    pub before_samples: u64,
+    /// Their samples in the window `breach`.
+    pub breach_samples: u64,
+}
+
+/// A part of the evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Window {
+    /// Until the value went above the threshold.
+    Before,
+    /// From then on.
+    Breach,
+}
+
+impl Window {
+    /// Its name in the sidecar and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::Breach => "breach",
+        }
+    }
+
+    /// The file that holds its profile.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Before => "before.pb.gz",
+            Self::Breach => "breach.pb.gz",
+        }
+    }
+}
+
+/// A stored profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileEntry {
+    /// The part of the evidence it holds.
+    pub window: Window,
+    /// Its format: `pprof` (compressed by gzip).
+    pub format: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A wall-clock time, in nanoseconds since the Unix epoch; written as RFC 3339 in UTC, to the millisecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The time as the standard library knows it.
+    pub fn system(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.0)
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_millis(self.system()).fmt(f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_rfc3339(&text).map(Self::from).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn sidecar(id: Ulid) -> Sidecar {
+        Sidecar {
+            id,
+            version: VERSION,
+            target: "checkout".into(),
+            rule: "checkout-cpu".into(),
+            metric: Metric::Cpu,
+            value: 97.5,
+            threshold: 80.0,
+            unit: Metric::Cpu.unit().into(),
+            started_at: Timestamp(1_700_000_000_000_000_000),
+            exceeded_at: Timestamp(1_700_000_030_000_000_000),
+            breached_at: Timestamp(1_700_000_035_000_000_000),
+            ended_at: Timestamp(1_700_000_040_000_000_000),
+            host: Host {
+                name: "node".into(),
+                ip: "192.0.2.7".into(),
+                cpus: 4,
+                cpu_percent: 31.0,
+                kernel: "6.1.0".into(),
+            },
+            process: Process { pid: 42, exe: "/usr/bin/checkout".into(), threads: 9, ..Process::default() },
+            threads: vec![Thread { tid: 43, name: "matcher".into(), samples: 180, cpu_percent: 94.7 }],
+            other_threads: OtherThreads { threads: 8, before_samples: 11, breach_samples: 3 },
+            culprits: vec![Culprit { function: "match_rules".into(), share: 88.0, ..Culprit::default() }],
+            losses: BTreeMap::from([("ring buffer full".into(), 2)]),
+            profiles: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_sidecar_is_read_back_as_it_was_written() {
+        let sidecar = sidecar(Ulid::from_parts(1_700_000_035_000, 7));
+        let text = serde_json::to_string_pretty(&sidecar).expect("serializes");
+        assert!(text.contains(r#""breached_at": "2023-11-14T22:13:55.000Z""#), "{text}");
+        assert!(text.contains(r#""id": "01HF7YBW5R0000000000000007""#), "{text}");
+        assert_eq!(serde_json::from_str::<Sidecar>(&text).expect("parses"), sidecar);
+    }
+
+    #[test]
+    fn keys_of_later_versions_are_no_hindrance() {
+        let mut value = serde_json::to_value(sidecar(Ulid::nil())).expect("serializes");
+        value["weather"] = "fine".into();
+        value["version"] = 9.into();
+        let read: Sidecar = serde_json::from_value(value).expect("parses");
+        assert_eq!(read.version, 9);
+    }
+}

@@ -1,0 +1,266 @@
+//! `Symbolizer`: a recording in, a profile out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::modules::{self, Named};
+use super::profile::{
+    Header, Kind, Location, Module as ModuleInfo, ProcessInfo, Profile, Sample, Stack as ProfileStack, ThreadInfo,
+};
+use crate::kernel::End;
+use crate::record::{Recording, Space, Stack};
+use crate::target::{self, Module, ModuleKind};
+use crate::text::sanitize;
+
+/// Functions at which threads begin. A stack that reaches one of them is whole, even if that function keeps no frame
+/// pointer to say so.
+const ROOTS: [&str; 22] = [
+    "_start",
+    "__libc_start_main",
+    "__libc_start_main_impl",
+    "__libc_start_call_main",
+    "generic_start_main",
+    "libc_start_main_stage2",
+    "_start_c",
+    "start_c",
+    "start_thread",
+    "start",
+    "__clone",
+    "clone",
+    "__clone3",
+    "clone3",
+    "__pthread_start",
+    "runtime.goexit",
+    "runtime.goexit.abi0",
+    "runtime.mstart",
+    "runtime.mstart.abi0",
+    "runtime.rt0_go.abi0",
+    "_rt0_amd64_linux",
+    "runtime.mcall",
+];
+
+/// Looks names up, and remembers the files it has read. It is not `Send`: give it a thread of its own. What it remembers
+/// grows with the files it sees, so a long-lived process makes a new one for each piece of work.
+pub struct Symbolizer {
+    inner: blazesym::symbolize::Symbolizer,
+}
+
+impl Default for Symbolizer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Symbolizer {
+    /// One that looks for debug files in the usual folders.
+    pub fn new() -> Self {
+        Self {
+            inner: blazesym::symbolize::Symbolizer::builder().enable_code_info(true).enable_inlined_fns(true).build(),
+        }
+    }
+
+    /// Names everything in a recording. What has no name is data with a reason, not an error.
+    pub fn symbolize(&self, recording: &Recording) -> Profile {
+        let mut builder = Builder::default();
+        builder.profile.header = header(recording);
+        builder.profile.losses = recording.losses.clone();
+        // Sorted, so that the same recording gives the same profile.
+        let mut slots: Vec<_> = recording.stacks.iter().collect();
+        slots.sort_by_key(|(slot, _)| **slot);
+        for (&slot, stack) in slots {
+            builder.add_stack(slot, stack);
+        }
+        builder.name_locations(&self.inner);
+        for sample in &recording.samples {
+            builder.add_sample(recording, sample);
+        }
+        builder.count_unnamed();
+        builder.profile
+    }
+}
+
+fn header(recording: &Recording) -> Header {
+    let uname = rustix::system::uname();
+    Header {
+        event: "cpu".into(),
+        unit: "nanoseconds".into(),
+        sampler: recording.clock.into(),
+        frequency: recording.frequency,
+        period: 1_000_000_000 / recording.frequency.max(1),
+        started_at_ns: target::wall_ns(recording.from_ns),
+        duration_ns: recording.to_ns.saturating_sub(recording.from_ns),
+        host: sanitize(&uname.nodename().to_string_lossy()),
+        kernel: sanitize(&uname.release().to_string_lossy()),
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    profile: Profile,
+    /// Module's address → index and the module.
+    modules: HashMap<*const Module, (u32, Arc<Module>)>,
+    kernel_module: Option<u32>,
+    /// (module index, address, kind) → location index.
+    locations: HashMap<(Option<u32>, u64, Kind), u32>,
+    /// Why a location has no name.
+    unnamed: HashMap<u32, &'static str>,
+    /// Slot of the recording → its locations and how it ends.
+    stacks: HashMap<u32, (Vec<u32>, End)>,
+    stack_index: HashMap<(Option<u32>, Option<u32>), u32>,
+    processes: HashMap<u32, u32>,
+    threads: HashMap<(u32, u32), u32>,
+}
+
+impl Builder {
+    fn add_stack(&mut self, slot: u32, stack: &Stack) {
+        let mut locations = Vec::with_capacity(stack.frames.len());
+        for (depth, frame) in stack.frames.iter().enumerate() {
+            // Above the leaf, addresses are return addresses: the call is before them, maybe in another function.
+            let address = frame.offset - u64::from(depth > 0 && frame.offset > 0);
+            let (kind, module) = match (stack.space, &frame.module) {
+                (Space::Kernel, _) => (Kind::Kernel, Some(self.kernel_module())),
+                (Space::User, Some(module)) => (Kind::User, Some(self.module(module))),
+                (Space::User, None) => (Kind::User, None),
+            };
+            let next = self.profile.locations.len() as u32;
+            let index = *self.locations.entry((module, address, kind)).or_insert(next);
+            if index == next {
+                self.profile.locations.push(Location { kind, module, address, lines: Vec::new() });
+            }
+            locations.push(index);
+        }
+        self.stacks.insert(slot, (locations, stack.end));
+    }
+
+    fn kernel_module(&mut self) -> u32 {
+        *self.kernel_module.get_or_insert_with(|| {
+            self.profile.modules.push(ModuleInfo {
+                path: "[kernel]".into(),
+                memory_limit: u64::MAX,
+                ..ModuleInfo::default()
+            });
+            self.profile.modules.len() as u32 - 1
+        })
+    }
+
+    fn module(&mut self, module: &Arc<Module>) -> u32 {
+        let modules = &mut self.profile.modules;
+        let (index, _) = self.modules.entry(Arc::as_ptr(module)).or_insert_with(|| {
+            let (memory_start, memory_limit, file_offset) = module.mapped;
+            modules.push(ModuleInfo {
+                path: sanitize(&module.path),
+                build_id: module.build_id.clone(),
+                memory_start,
+                memory_limit,
+                file_offset,
+            });
+            (modules.len() as u32 - 1, module.clone())
+        });
+        *index
+    }
+
+    /// One question to blazesym for each module, not one for each address.
+    fn name_locations(&mut self, symbolizer: &blazesym::symbolize::Symbolizer) {
+        let mut by_module: BTreeMap<Option<u32>, Vec<u32>> = BTreeMap::new();
+        for (index, location) in self.profile.locations.iter().enumerate() {
+            by_module.entry(location.module).or_default().push(index as u32);
+        }
+        let modules: HashMap<u32, Arc<Module>> = self.modules.values().cloned().collect();
+        for (module, indexes) in by_module {
+            let addresses: Vec<u64> = indexes.iter().map(|&i| self.profile.locations[i as usize].address).collect();
+            let named: Vec<Named> = match module {
+                None => vec![Err("address in no mapping"); addresses.len()],
+                module if module == self.kernel_module => modules::kernel(symbolizer, &addresses),
+                Some(module) => match modules.get(&module) {
+                    Some(module) if module.kind == ModuleKind::Anonymous => {
+                        vec![Err("code without a file"); addresses.len()]
+                    }
+                    Some(module) => modules::module(symbolizer, module, &addresses),
+                    None => vec![Err("file unreadable"); addresses.len()],
+                },
+            };
+            for (index, named) in indexes.into_iter().zip(named) {
+                match named {
+                    Ok(lines) => self.profile.locations[index as usize].lines = lines,
+                    Err(reason) => drop(self.unnamed.insert(index, reason)),
+                }
+            }
+        }
+    }
+
+    fn add_sample(&mut self, recording: &Recording, sample: &crate::record::Sample) {
+        let thread = self.thread(recording, sample.pid, sample.tid);
+        let stack = self.stack(sample.user, sample.kernel);
+        if let Some(reason) = &self.profile.stacks[stack as usize].truncated {
+            *self.profile.losses.entry(format!("stacks truncated: {reason}")).or_default() += 1;
+        }
+        let time_ns = sample.time_ns.saturating_sub(recording.from_ns);
+        self.profile.samples.push(Sample { thread, stack, time_ns, count: 1, value: self.profile.header.period });
+    }
+
+    fn stack(&mut self, user: Option<u32>, kernel: Option<u32>) -> u32 {
+        if let Some(&index) = self.stack_index.get(&(user, kernel)) {
+            return index;
+        }
+        let mut stack = ProfileStack::default();
+        for slot in [kernel, user].into_iter().flatten() {
+            match self.stacks.get(&slot) {
+                Some((locations, end)) => {
+                    stack.locations.extend(locations);
+                    stack.truncated = end.reason().filter(|_| !self.reaches_root(locations)).map(str::to_owned);
+                }
+                None => stack.truncated = Some("stack lost".into()),
+            }
+        }
+        self.profile.stacks.push(stack);
+        let index = self.profile.stacks.len() as u32 - 1;
+        self.stack_index.insert((user, kernel), index);
+        index
+    }
+
+    /// True if the outermost frames are those at which threads begin: one of [`ROOTS`], or `main` with at most one
+    /// frame (the C library's, often without a name) above it.
+    fn reaches_root(&self, locations: &[u32]) -> bool {
+        let name = |from_end: usize| {
+            let index = *locations.get(locations.len().checked_sub(from_end)?)?;
+            self.profile.locations[index as usize].lines.last().map(|line| line.function.as_str())
+        };
+        name(1).is_some_and(|name| ROOTS.contains(&name) || name == "main") || name(2) == Some("main")
+    }
+
+    fn thread(&mut self, recording: &Recording, pid: u32, tid: u32) -> u32 {
+        if let Some(&index) = self.threads.get(&(pid, tid)) {
+            return index;
+        }
+        let name = recording.threads.get(&(pid, tid)).map_or_else(String::new, |thread| thread.name.clone());
+        let process = self.process(recording, pid, &name);
+        self.profile.threads.push(ThreadInfo { process, tid, name });
+        let index = self.profile.threads.len() as u32 - 1;
+        self.threads.insert((pid, tid), index);
+        index
+    }
+
+    fn process(&mut self, recording: &Recording, pid: u32, thread_name: &str) -> u32 {
+        if let Some(&index) = self.processes.get(&pid) {
+            return index;
+        }
+        let known = recording.processes.get(&pid).cloned().unwrap_or_default();
+        // A process that was gone before it could be read still has the name of its thread.
+        let name = if known.name.is_empty() { thread_name.to_owned() } else { known.name };
+        self.profile.processes.push(ProcessInfo { pid, name, exe: known.exe, cmdline: known.cmdline });
+        let index = self.profile.processes.len() as u32 - 1;
+        self.processes.insert(pid, index);
+        index
+    }
+
+    /// Counts samples with a frame that has no name, by the reason of the frame nearest to the leaf.
+    fn count_unnamed(&mut self) {
+        for sample in &self.profile.samples {
+            let locations = &self.profile.stacks[sample.stack as usize].locations;
+            if let Some(reason) = locations.iter().find_map(|location| self.unnamed.get(location)) {
+                *self.profile.losses.entry(format!("samples with unnamed frames: {reason}")).or_default() +=
+                    sample.count;
+            }
+        }
+    }
+}

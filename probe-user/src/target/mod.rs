@@ -1,0 +1,19 @@
+//! What can be known of processes and of the host without touching them. The only room that reads /proc.
+
+mod clock;
+mod elf;
+mod host;
+mod mappings;
+mod matching;
+mod modules;
+mod process;
+mod stat;
+
+pub use clock::{monotonic_ns, wall_ns};
+pub use elf::Segment;
+pub use host::{Host, HostCpu};
+pub use mappings::{Mapping, Mappings};
+pub use matching::{Candidate, Matcher, pids};
+pub use modules::{Module, ModuleKind, Modules};
+pub use process::{Process, exists, own_pid_namespace_is_initial};
+pub use stat::{Stat, read_status_comm};

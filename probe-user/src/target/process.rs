@@ -1,0 +1,126 @@
+//! A process: who it is and what it has mapped, read while it lives.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::mappings::{Mapping, Mappings, parse_maps};
+use super::modules::{Module, Modules};
+use crate::text::sanitize;
+
+/// The inode of the initial pid namespace (include/linux/proc_ns.h, `PROC_PID_INIT_INO`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// A process as it was when it was last looked at. A process that ended keeps its last state.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// The main thread's name; empty when it could not be read.
+    pub comm: String,
+    /// Path of the executable as the process sees it.
+    pub exe: String,
+    /// Command line, joined by spaces.
+    pub cmdline: String,
+    /// Its executable mappings.
+    pub mappings: Mappings,
+}
+
+impl Process {
+    /// Reads a process. What cannot be read stays empty: it may be gone at any moment.
+    pub fn read(pid: u32, modules: &mut Modules) -> Self {
+        let mut process = Self { pid, ..Self::default() };
+        process.refresh(modules);
+        process
+    }
+
+    /// Reads everything again, after an exec. A process that is gone meanwhile keeps what was known.
+    pub fn refresh(&mut self, modules: &mut Modules) {
+        let pid = self.pid;
+        let Ok(comm) = std::fs::read(format!("/proc/{pid}/comm")) else { return };
+        self.comm = sanitize(String::from_utf8_lossy(&comm).trim_end_matches('\n'));
+        if let Ok(exe) = std::fs::read_link(format!("/proc/{pid}/exe")) {
+            self.exe = sanitize(exe.to_string_lossy().trim_end_matches(" (deleted)"));
+        }
+        if let Ok(cmdline) = std::fs::read(format!("/proc/{pid}/cmdline"))
+            && !cmdline.is_empty()
+        {
+            let text = String::from_utf8_lossy(&cmdline);
+            self.cmdline = sanitize(&text.trim_end_matches('\0').replace('\0', " "));
+        }
+        self.refresh_mappings(modules);
+    }
+
+    /// Reads the mappings again. True when there are any: a process that is gone keeps what was known.
+    pub fn refresh_mappings(&mut self, modules: &mut Modules) -> bool {
+        let Ok(text) = std::fs::read(format!("/proc/{}/maps", self.pid)) else { return false };
+        let text = String::from_utf8_lossy(&text);
+        let mut mappings = Mappings::default();
+        for mapping in parse_maps(&text) {
+            let module = modules.of(self.pid, &mapping);
+            mappings.insert(&mapping, module);
+        }
+        if mappings.is_empty() {
+            return false;
+        }
+        self.mappings = mappings;
+        true
+    }
+
+    /// Adds a mapping that the kernel reported.
+    pub fn add_mapping(&mut self, mut mapping: Mapping, modules: &mut Modules) {
+        // The event has the file's name only; the path is in /proc as long as the process lives.
+        if mapping.inode != 0
+            && let Ok(link) =
+                std::fs::read_link(format!("/proc/{}/map_files/{:x}-{:x}", self.pid, mapping.start, mapping.end))
+        {
+            mapping.path = link.to_string_lossy().into_owned();
+        }
+        let module = modules.of(self.pid, &mapping);
+        self.mappings.insert(&mapping, module);
+    }
+
+    /// The module at an address, and the offset in it.
+    pub fn locate(&self, address: u64) -> Option<(&Arc<Module>, u64)> {
+        self.mappings.locate(address)
+    }
+}
+
+/// True if a process with this id exists.
+pub fn exists(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// True if our process ids are the kernel's. In a pid namespace of its own (a container without the host's pids) the
+/// numbers that the kernel reports would mean other processes.
+pub fn own_pid_namespace_is_initial() -> Result<bool> {
+    let link = std::fs::read_link("/proc/self/ns/pid").context("cannot read /proc/self/ns/pid")?;
+    Ok(link.as_os_str() == INITIAL_PID_NAMESPACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_is_read() {
+        let mut modules = Modules::default();
+        let process = Process::read(std::process::id(), &mut modules);
+        let exe = std::env::current_exe().unwrap();
+        assert_eq!(Path::new(&process.exe), exe);
+        assert!(process.cmdline.contains(exe.file_name().unwrap().to_str().unwrap()));
+        let function = our_own_process_is_read as fn() as usize as u64;
+        assert_eq!(Path::new(&process.locate(function).unwrap().0.path), exe);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_empty_and_stays_what_it_was() {
+        let mut modules = Modules::default();
+        let mut process = Process::read(u32::MAX, &mut modules);
+        assert!(process.mappings.is_empty() && process.comm.is_empty());
+        process.comm = "was".into();
+        process.refresh(&mut modules);
+        assert_eq!(process.comm, "was");
+    }
+}

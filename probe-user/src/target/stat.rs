@@ -1,0 +1,133 @@
+//! `/proc/PID/stat`: CPU time, threads, memory and identity of a process. The parser is pure; a process may call itself
+//! anything, so the name may hold spaces and parentheses.
+
+use std::time::Duration;
+
+/// What `/proc/PID/stat` says of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The process's name (`comm`), sanitized.
+    pub comm: String,
+    /// Scheduler state: `R`, `S`, `D`, `Z`, …
+    pub state: char,
+    /// CPU time in user and kernel mode, of all its threads, also of those that have ended; in clock ticks.
+    pub cpu_ticks: u64,
+    /// Number of threads.
+    pub threads: u64,
+    /// Start, in clock ticks since boot. With the pid it identifies a process for good.
+    pub start_ticks: u64,
+    /// Resident memory in bytes.
+    pub rss_bytes: u64,
+}
+
+impl Stat {
+    /// Reads the figures of a process; `None` when it is gone (or a zombie, whose figures are over).
+    pub fn read(pid: u32) -> Option<Self> {
+        let bytes = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(&String::from_utf8_lossy(&bytes), page_size()).filter(|stat| !matches!(stat.state, 'Z' | 'X'))
+    }
+
+    /// Parses the text of `/proc/PID/stat`; `None` when it is not such a text. `page` is the page size in bytes.
+    pub fn parse(text: &str, page: u64) -> Option<Self> {
+        // The name ends at the *last* parenthesis: what follows holds none.
+        let (open, close) = (text.find('(')?, text.rfind(')')?);
+        let comm = crate::text::sanitize(text.get(open + 1..close)?);
+        let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();
+        // `fields[0]` is field 3 of proc(5).
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        Some(Self {
+            comm,
+            state: fields.first()?.chars().next()?,
+            cpu_ticks: number(14)?.saturating_add(number(15)?),
+            threads: number(20)?,
+            start_ticks: number(22)?,
+            rss_bytes: number(24)?.saturating_mul(page),
+        })
+    }
+
+    /// CPU use between an earlier reading and this one, in percent of one core; `None` when the readings are not of the
+    /// same process or no time has passed.
+    pub fn cpu_percent_since(&self, earlier: &Self, elapsed: Duration) -> Option<f64> {
+        if self.start_ticks != earlier.start_ticks || elapsed.is_zero() {
+            return None;
+        }
+        let ticks = self.cpu_ticks.checked_sub(earlier.cpu_ticks)?;
+        Some(100.0 * ticks as f64 / ticks_per_second() as f64 / elapsed.as_secs_f64())
+    }
+}
+
+/// The name (`comm`) of a process, sanitized; `None` when it is gone.
+pub fn read_status_comm(pid: u32) -> Option<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(crate::text::sanitize(String::from_utf8_lossy(&bytes).trim_end_matches('\n')))
+}
+
+/// Clock ticks per second of the figures in `/proc`.
+pub(super) fn ticks_per_second() -> u64 {
+    sysconf(libc::_SC_CLK_TCK, 100)
+}
+
+fn page_size() -> u64 {
+    sysconf(libc::_SC_PAGESIZE, 4096)
+}
+
+#[expect(unsafe_code, reason = "sysconf has no safe wrapper in the standard library")]
+fn sysconf(name: libc::c_int, otherwise: u64) -> u64 {
+    // SAFETY: sysconf reads a constant of the system and touches no memory of ours.
+    let value = unsafe { libc::sysconf(name) };
+    u64::try_from(value).ok().filter(|&value| value > 0).unwrap_or(otherwise)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAIL: &str = "S 1 2 2 0 -1 4194560 1 0 0 0 150 50 7 8 20 0 3 0 9000 12345678 250 18446744073709551615 1 1";
+
+    #[test]
+    fn the_figures_are_found() {
+        let stat = Stat::parse(&format!("42 (nginx) {TAIL}"), 4096).expect("parses");
+        let expected = Stat {
+            comm: "nginx".into(),
+            state: 'S',
+            cpu_ticks: 200,
+            threads: 3,
+            start_ticks: 9000,
+            rss_bytes: 250 * 4096,
+        };
+        assert_eq!(stat, expected);
+    }
+
+    #[test]
+    fn names_may_hold_anything() {
+        for (name, shown) in [("a b", "a b"), (") R 1 1 (", ") R 1 1 ("), ("x)\n(y", "x)\u{fffd}(y"), ("", "")] {
+            let stat = Stat::parse(&format!("42 ({name}) {TAIL}"), 4096).expect("parses");
+            assert_eq!((stat.comm.as_str(), stat.cpu_ticks), (shown, 200));
+        }
+    }
+
+    #[test]
+    fn what_is_no_stat_is_refused() {
+        for text in ["", "42", "42 (x", ")(", "42 (x) S 1 2", "42 (x) S 1 2 2 0 -1 4194560 1 0 0 0 a b"] {
+            assert_eq!(Stat::parse(text, 4096), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn cpu_use_is_the_difference_in_percent_of_one_core() {
+        let before = Stat::parse(&format!("42 (x) {TAIL}"), 4096).expect("parses");
+        let mut after = before.clone();
+        after.cpu_ticks += 3 * ticks_per_second();
+        assert_eq!(after.cpu_percent_since(&before, Duration::from_secs(2)), Some(150.0));
+        assert_eq!(after.cpu_percent_since(&before, Duration::ZERO), None);
+        after.start_ticks += 1;
+        assert_eq!(after.cpu_percent_since(&before, Duration::from_secs(2)), None, "another process");
+    }
+
+    #[test]
+    fn this_process_can_be_read() {
+        let stat = Stat::read(std::process::id()).expect("this process is alive");
+        assert!(stat.threads >= 1 && stat.rss_bytes > 0, "{stat:?}");
+        assert_eq!(Stat::read(u32::MAX), None);
+    }
+}
