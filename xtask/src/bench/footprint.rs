@@ -53,7 +53,7 @@ fn observe(name: &str, command: &mut Command, seconds: u32) -> Result<()> {
     let process = (used.0 - used.1) / elapsed * 100.0;
     let kernel = (procfs::perf_programs(pid).run_ns - programs.run_ns) as f64 / 1e9 / elapsed * 100.0;
     let (resident, maps) = (procfs::resident_bytes(pid).unwrap_or(0), procfs::map_bytes(pid));
-    let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+    let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
     println!(
         "  probe {name:<7} {process:5.2} + {kernel:5.2} = {:5.2} %   resident {:.1} MiB + maps {:.1} MiB = {:.1} MiB",
         process + kernel,
