@@ -1,1 +1,10 @@
-//! x
+//! What the end-to-end tests share: building and running known programs, running `probe` on them, and reading what it
+//! wrote. Nothing here knows how `probe` works inside.
+
+pub mod folded;
+pub mod poll;
+pub mod probe;
+pub mod running;
+pub mod trial;
+pub mod webhook;
+pub mod workload;

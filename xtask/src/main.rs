@@ -1,7 +1,10 @@
 //! The developer's commands, one file per command: `cargo xtask <command>`. Nothing here is part of the product.
 
+mod bench;
+mod demo;
 mod ebpf;
 mod shell;
+mod test;
 
 use std::process::ExitCode;
 
@@ -19,11 +22,20 @@ struct Cli {
 enum Command {
     /// Build the kernel object that `probe` embeds, or prove that the committed one is what the sources produce
     Ebpf(ebpf::Args),
+    /// Install what the tests need and run all of them, saying what was skipped and why
+    Test(test::Args),
+    /// Watch a service turn hot, and end with the alert, the culprit and the flamegraph
+    Demo,
+    /// Measure what probe costs, next to its peers
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Ebpf(args) => ebpf::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Demo => demo::run(),
+        Command::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

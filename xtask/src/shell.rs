@@ -59,6 +59,19 @@ fn leaks(name: &str) -> bool {
     of_rust && name != "RUSTUP_HOME" && name != "RUSTUP_AUTO_INSTALL" && !KEPT.iter().any(|kept| name.starts_with(kept))
 }
 
+/// The cargo that started xtask, for what is built with the same compiler and flags as xtask itself.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(checkout());
+    cargo
+}
+
+/// Builds the release binary of `probe` and says where it is.
+pub fn build_probe() -> Result<PathBuf> {
+    run(cargo().args(["build", "--release", "--package", "probe-user", "--bin", "probe"]))?;
+    Ok(target_dir().join("release/probe"))
+}
+
 /// Runs a command, its output going where xtask's goes; anything but success is an error that names the command.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
@@ -103,6 +116,23 @@ pub fn as_root(program: impl AsRef<OsStr>) -> Option<Command> {
     let mut sudo = command("sudo");
     sudo.arg("-n").arg(program);
     Some(sudo)
+}
+
+/// Installs the packages of those programs that are missing; a program that is still missing afterwards is a matter of
+/// who needs it. Pairs of program and package.
+pub fn install_missing(programs: &[(&str, &'static str)]) {
+    let mut packages: Vec<_> =
+        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    // One that the distribution does not have must not keep the others away.
+    if !packages.is_empty() && apt_install(&packages).is_err() && packages.len() > 1 {
+        for package in packages {
+            if let Err(error) = apt_install(&[package]) {
+                eprintln!("xtask: {package} is not installed: {error:#}");
+            }
+        }
+    }
 }
 
 /// Installs Debian packages, never at the price of removing others. Says what it does.

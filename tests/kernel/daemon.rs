@@ -1,0 +1,303 @@
+//! The daemon: what a breach leaves behind, and what goes wrong around it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use libtest_mimic::Trial;
+use probe_tests::folded::Folded;
+use probe_tests::running::Running;
+use probe_tests::trial::trial;
+use probe_tests::webhook::Webhook;
+use probe_tests::{poll, probe, workload};
+use serde_json::Value;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("daemon::calm_then_hot_leaves_exactly_one_snapshot_of_before_and_after", calm_then_hot),
+        trial("daemon::a_target_that_starts_later_is_found_by_its_executable", starts_later),
+        trial("daemon::a_target_that_dies_at_the_breach_keeps_its_names", dies),
+        trial("daemon::a_failing_webhook_loses_no_snapshot", failing_webhook),
+        trial("daemon::a_full_disk_loses_no_alert", full_disk),
+        trial("daemon::snapshots_are_listed_read_and_removed", snapshots),
+    ]
+}
+
+/// How long a breach may take from its cause to the stored snapshot: calm, `for`, `after`, and a busy machine.
+const BREACH: Duration = Duration::from_secs(45);
+
+/// A daemon with one rule on one target, and a store of its own.
+struct Daemon {
+    running: Running,
+    config: PathBuf,
+    log: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Starts a daemon on the targets of a condition, with its store in `store` or a folder of its own.
+    fn start(condition: &str, url: &str, store: Option<&Path>) -> Result<Self> {
+        let folder = workload::scratch()?;
+        let config = folder.path().join("probe.toml");
+        let log = folder.path().join("log");
+        let store = store.map_or_else(|| folder.path().join("store"), Path::to_path_buf);
+        let text = format!(
+            r#"
+[store]
+path = "{}"
+[sampling]
+frequency = 49
+[[target]]
+name = "checkout"
+match = {{ {condition} }}
+[[rule]]
+name = "checkout-cpu"
+target = "checkout"
+metric = "cpu"
+above = 60.0
+for = "2s"
+cooldown = "10m"
+snapshot = {{ threads = 2, before = "4s", after = "2s" }}
+notify = ["hook"]
+[[notify]]
+name = "hook"
+type = "webhook"
+url = "{url}"
+"#,
+            store.display()
+        );
+        fs::write(&config, text)?;
+        let mut command = Command::new(probe::binary());
+        command.args(["daemon", "-v", "--config"]).arg(&config).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
+        Ok(Self { running: Running::start(&mut command)?, config, log, _folder: folder })
+    }
+
+    /// `probe snapshots` with this daemon's store.
+    fn snapshots(&self, arguments: &[&str]) -> Result<probe::Output> {
+        let config = self.config.to_str().context("a readable path")?;
+        probe::run([&["snapshots"], arguments, &["--config", config]].concat())
+    }
+
+    /// The ids of the stored snapshots.
+    fn ids(&self) -> Result<Vec<String>> {
+        let list = self.snapshots(&["ls", "--json"])?.expect(0)?.json()?;
+        let list = list.as_array().with_context(|| format!("not a list: {list}"))?;
+        let id = |snapshot: &Value| snapshot["id"].as_str().map(str::to_owned).context("a snapshot without an id");
+        list.iter().map(id).collect()
+    }
+
+    /// Waits for a snapshot.
+    fn snapshot(&mut self) -> Result<String> {
+        let found = poll::until("a snapshot", BREACH, || {
+            let alive = self.expect_alive();
+            alive.and_then(|()| Ok(self.ids()?.pop())).transpose()
+        });
+        found.and_then(|id| id).with_context(|| format!("the daemon's log:\n{}", self.read_log()))
+    }
+
+    /// The sidecar of a snapshot.
+    fn sidecar(&self, id: &str) -> Result<Value> {
+        self.snapshots(&["get", id, "--json"])?.expect(0)?.json()
+    }
+
+    /// The stacks of a snapshot.
+    fn folded(&self, id: &str) -> Result<Folded> {
+        let output = self.snapshots(&["get", id, "-f", "folded", "-o", "-"])?.expect(0)?;
+        Folded::parse(&output.stdout)
+    }
+
+    fn read_log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Fails unless the daemon still runs.
+    fn expect_alive(&mut self) -> Result<()> {
+        ensure!(self.running.is_alive(), "the daemon has ended:\n{}", self.read_log());
+        Ok(())
+    }
+
+    /// Ends it as a service manager would.
+    fn stop(mut self) -> Result<()> {
+        self.expect_alive()?;
+        self.running.signal("TERM")?;
+        let status = self.running.wait(Duration::from_secs(15))?;
+        ensure!(status.success(), "the daemon ends with {status}:\n{}", self.read_log());
+        Ok(())
+    }
+}
+
+/// Starts the service: calm for five seconds, then hot in `match_rules` of its thread `matcher`.
+fn service(hot_seconds: u32) -> Result<Running> {
+    let binary = workload::c("hotcold.c", &[])?;
+    Running::ready(Command::new(binary).args(["5", &hot_seconds.to_string()]))
+}
+
+fn pid(service: &Running) -> String {
+    format!("pid = {}", service.pid())
+}
+
+/// Waits for the requests of a webhook.
+fn called(webhook: &Webhook, daemon: &mut Daemon) -> Result<String> {
+    poll::until("a call of the webhook", BREACH, || {
+        let alive = daemon.expect_alive();
+        alive.map(|()| webhook.bodies().pop()).transpose()
+    })?
+}
+
+fn expect_culprit(sidecar: &Value) -> Result<()> {
+    ensure!(sidecar["threads"][0]["name"] == "matcher", "the hottest thread: {sidecar:#}");
+    let culprit = sidecar["culprits"][0]["function"].as_str().unwrap_or_default();
+    ensure!(culprit.contains("match_rules"), "the culprit is {culprit:?}: {sidecar:#}");
+    Ok(())
+}
+
+fn calm_then_hot() -> Result<()> {
+    let webhook = Webhook::listen("200 OK")?;
+    let target = service(0)?;
+    let mut daemon = Daemon::start(&pid(&target), webhook.url(), None)?;
+    let id = daemon.snapshot()?;
+    let sidecar = daemon.sidecar(&id)?;
+    ensure!(sidecar["id"] == id.as_str() && sidecar["target"] == "checkout" && sidecar["rule"] == "checkout-cpu");
+    ensure!(sidecar["process"]["pid"] == target.pid(), "the process: {sidecar:#}");
+    expect_culprit(&sidecar)?;
+    let time = |name: &str| instant(&sidecar[name]).with_context(|| format!("{name} in {sidecar:#}"));
+    let (start, breach, end) = (time("started_at")?, time("breached_at")?, time("ended_at")?);
+    ensure!(start < breach && breach < end, "from {start} over {breach} to {end}");
+    // The windows before the breach are calm: the same thread did something else.
+    daemon.folded(&id)?.expect("match_rules", 0.5)?;
+    let body = called(&webhook, &mut daemon)?;
+    for word in ["checkout", "checkout-cpu", "match_rules", &id] {
+        ensure!(body.contains(word), "no {word} in the webhook's {body}");
+    }
+    // It stays hot, but the rule is cooling down: neither a second snapshot nor a second call.
+    let quiet = Instant::now();
+    poll::until("six seconds", Duration::from_secs(8), || (quiet.elapsed().as_secs() >= 6).then_some(()))?;
+    daemon.expect_alive()?;
+    ensure!(daemon.ids()? == [id], "more than one snapshot: {:?}", daemon.ids()?);
+    ensure!(webhook.bodies().len() == 1, "the webhook was called more than once: {:?}", webhook.bodies());
+    daemon.stop()
+}
+
+/// A time of the sidecar as text that sorts by time: RFC 3339 in UTC does.
+fn instant(value: &Value) -> Result<&str> {
+    match value.as_str() {
+        Some(text) if text.ends_with('Z') && text.contains('T') => Ok(text),
+        _ => bail!("not a time in UTC: {value}"),
+    }
+}
+
+fn starts_later() -> Result<()> {
+    let webhook = Webhook::listen("200 OK")?;
+    let folder = workload::scratch()?;
+    let binary = folder.path().join("checkout-late");
+    fs::copy(workload::c("hotcold.c", &[])?, &binary)?;
+    let mut daemon = Daemon::start(&format!("exe = \"{}*\"", binary.display()), webhook.url(), None)?;
+    let target = Running::ready(Command::new(&binary).args(["4", "0"]))?;
+    let id = daemon.snapshot()?;
+    let sidecar = daemon.sidecar(&id)?;
+    ensure!(sidecar["process"]["pid"] == target.pid(), "the process: {sidecar:#}");
+    expect_culprit(&sidecar)?;
+    daemon.stop()
+}
+
+fn dies() -> Result<()> {
+    let webhook = Webhook::listen("200 OK")?;
+    // Hot for four seconds: long enough to break the rule, gone before the snapshot is complete.
+    let target = service(4)?;
+    let mut daemon = Daemon::start(&pid(&target), webhook.url(), None)?;
+    let id = daemon.snapshot()?;
+    expect_culprit(&daemon.sidecar(&id)?)?;
+    daemon.folded(&id)?.expect("match_rules", 0.5)?;
+    called(&webhook, &mut daemon)?;
+    daemon.stop()
+}
+
+fn failing_webhook() -> Result<()> {
+    let webhook = Webhook::listen("500 Internal Server Error")?;
+    let target = service(0)?;
+    let mut daemon = Daemon::start(&pid(&target), webhook.url(), None)?;
+    let id = daemon.snapshot()?;
+    expect_culprit(&daemon.sidecar(&id)?)?;
+    poll::until("a second attempt", BREACH, || (webhook.bodies().len() >= 2).then_some(()))?;
+    daemon.expect_alive()?;
+    daemon.stop()
+}
+
+fn full_disk() -> Result<()> {
+    let webhook = Webhook::listen("200 OK")?;
+    let disk = Disk::tiny()?;
+    let target = service(0)?;
+    let mut daemon = Daemon::start(&pid(&target), webhook.url(), Some(&disk.store()))?;
+    // The disk fills while the daemon runs, as disks do.
+    disk.fill()?;
+    let body = called(&webhook, &mut daemon)?;
+    ensure!(body.contains("checkout"), "the webhook's {body}");
+    daemon.expect_alive()?;
+    ensure!(daemon.ids()?.is_empty(), "half a snapshot is listed: {:?}", daemon.ids()?);
+    daemon.stop()
+}
+
+/// A file system of its own that is soon full.
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    fn tiny() -> Result<Self> {
+        let folder = workload::scratch()?;
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "none"]).arg(folder.path()).status()?;
+        ensure!(mount.success(), "mount: {mount}");
+        let disk = Self { folder };
+        fs::create_dir(disk.store())?;
+        Ok(disk)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// Writes until nothing more fits.
+    fn fill(&self) -> Result<()> {
+        for block in [65536, 4096, 1] {
+            for number in 0.. {
+                let file = self.folder.path().join(format!("filler-{block}-{number}"));
+                if fs::write(file, vec![0; block]).is_err() {
+                    break;
+                }
+                ensure!(number < 1000, "the file system does not become full");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.folder.path()).status();
+    }
+}
+
+fn snapshots() -> Result<()> {
+    let webhook = Webhook::listen("200 OK")?;
+    let target = service(0)?;
+    let mut daemon = Daemon::start(&pid(&target), webhook.url(), None)?;
+    ensure!(daemon.ids()?.is_empty(), "snapshots of a new store: {:?}", daemon.ids()?);
+    let id = daemon.snapshot()?;
+    let table = daemon.snapshots(&["ls"])?.expect(0)?.stdout;
+    ensure!(table.contains(&id) && table.contains("checkout"), "the table:\n{table}");
+    let folder = workload::scratch()?;
+    for name in ["out.html", "out.pb.gz", "out.svg"] {
+        let file = folder.path().join(name);
+        daemon.snapshots(&["get", &id, "-o", file.to_str().context("a readable path")?])?.expect(0)?;
+        ensure!(fs::metadata(&file)?.len() > 100, "{name} is empty");
+    }
+    daemon.snapshots(&["rm", &id])?.expect(0)?;
+    ensure!(daemon.ids()?.is_empty(), "left after rm: {:?}", daemon.ids()?);
+    let missing = daemon.snapshots(&["get", &id, "--json"])?;
+    ensure!(missing.code.is_some_and(|code| code != 0), "{missing:#?}");
+    missing.expect_stderr(&id)?;
+    daemon.stop()
+}

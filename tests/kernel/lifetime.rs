@@ -1,0 +1,80 @@
+//! Processes that begin and end while they are recorded.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use probe_tests::folded::Folded;
+use probe_tests::running::Running;
+use probe_tests::trial::trial;
+use probe_tests::{poll, probe, workload};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("lifetime::a_process_that_exits_while_it_is_recorded_keeps_its_names", exits),
+        trial("lifetime::a_command_is_recorded_from_its_start_to_its_end", command),
+        trial("lifetime::children_of_a_command_are_recorded", children),
+        trial("lifetime::the_exit_code_and_output_of_a_command_are_its_own", output_of_command),
+        trial("lifetime::an_interrupt_ends_the_recording_and_writes_it", interrupt),
+    ]
+}
+
+fn exits() -> Result<()> {
+    let target = Running::ready(Command::new(workload::c("short.c", &[])?).arg("1500"))?;
+    probe::record(target.pid(), 6, &[])?.expect("short_work", 0.95)
+}
+
+fn record_command(arguments: &[&str]) -> Result<Folded> {
+    let short = workload::c("short.c", &[])?;
+    let mut command = vec!["-F", "199", "--", short.to_str().context("a readable path")?];
+    command.extend(arguments);
+    probe::record_with(&command)
+}
+
+fn command() -> Result<()> {
+    let begun = Instant::now();
+    let folded = record_command(&["700"])?;
+    ensure!(begun.elapsed() < Duration::from_secs(20), "the recording does not end with the command");
+    folded.expect("short_work", 0.8)?;
+    // 0.7 s of processor time at 199 samples a second.
+    let samples = folded.total();
+    ensure!((120..=160).contains(&samples), "{samples} samples instead of about 139:\n{}", folded.show());
+    Ok(())
+}
+
+fn children() -> Result<()> {
+    let folded = record_command(&["700", "fork"])?;
+    folded.expect("child_work", 0.9)?;
+    let samples = folded.total();
+    ensure!((240..=320).contains(&samples), "{samples} samples of two children instead of about 279");
+    Ok(())
+}
+
+fn output_of_command() -> Result<()> {
+    let folder = workload::scratch()?;
+    let file = folder.path().join("out.folded");
+    let file = file.to_str().context("a readable path")?;
+    let script = "echo to-stdout; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+    let output = probe::run(["record", "-F", "199", "-o", file, "--", "sh", "-c", script])?.expect(0)?;
+    ensure!(output.stdout == "to-stdout\n", "{output:#?}");
+    Ok(())
+}
+
+fn interrupt() -> Result<()> {
+    let target = Running::workload(&workload::c("split.c", &[])?)?;
+    let folder = workload::scratch()?;
+    let file = folder.path().join("out.folded");
+    let pid = target.pid().to_string();
+    let mut command = Command::new(probe::binary());
+    command.args(["record", "-p", &pid, "-F", "199", "-d", "50", "-o"]).arg(&file);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut recording = Running::start(&mut command)?;
+    // It must have taken samples; how long it takes to begin is not known from outside.
+    let begun = Instant::now();
+    poll::until("three seconds", Duration::from_secs(5), || (begun.elapsed().as_secs() >= 3).then_some(()))?;
+    recording.signal("INT")?;
+    let status = recording.wait(Duration::from_secs(15))?;
+    ensure!(status.success(), "ended with {status}");
+    Folded::parse(&std::fs::read_to_string(&file)?)?.expect("takes_three_quarters", 0.5)
+}

@@ -1,0 +1,19 @@
+//! End-to-end tests: the real `probe`, on this machine's kernel, against programs whose truth is known. One file per
+//! question. They run one after the other, because they measure shares of the processor.
+
+mod containers;
+mod daemon;
+mod errors;
+mod formats;
+mod lifetime;
+mod stacks;
+mod symbols;
+
+fn main() {
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    arguments.test_threads.get_or_insert(1);
+    let groups =
+        [stacks::tests(), symbols::tests(), containers::tests(), lifetime::tests(), formats::tests(), errors::tests()];
+    let tests = groups.into_iter().flatten().chain(daemon::tests()).collect();
+    libtest_mimic::run(&arguments, tests).exit();
+}

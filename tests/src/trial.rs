@@ -1,0 +1,45 @@
+//! Tests that may find that they cannot run here. Such a test is counted as ignored and says why; it never passes
+//! silently.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use libtest_mimic::{Completion, Failed, Trial};
+
+/// The reason why a test cannot run here. Return it as the error of the test.
+#[derive(Debug)]
+pub struct Skip(pub String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// A test on the real kernel: skipped without root, and where the test finds that it cannot run.
+pub fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
+    Trial::ignorable_test(name, move || {
+        let done = require_root().and_then(|()| test());
+        done.map(|()| Completion::Completed).or_else(|error| match error.downcast_ref::<Skip>() {
+            Some(Skip(reason)) => Ok(Completion::ignored_with(reason)),
+            None => Err(Failed::from(format!("{error:#}"))),
+        })
+    })
+}
+
+/// Skips the test unless the process is root.
+fn require_root() -> Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).and_then(|ids| ids.split_whitespace().nth(1));
+    if uid == Some("0") { Ok(()) } else { Err(Skip("needs root".to_owned()).into()) }
+}
+
+/// Where a program is; skips the test when it is not installed.
+pub fn require(program: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file());
+    found.ok_or_else(|| Skip(format!("{program} is not installed")).into())
+}

@@ -1,0 +1,30 @@
+/* What the workloads share: telling the test that they are ready, and burning processor time by the thread's own clock,
+ * so that a busy machine changes how long it takes but not how it is divided. */
+#pragma once
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static volatile uint64_t sink;
+
+/* One line tells the test that what it waits for has begun. */
+static inline void say_ready(void) {
+    puts("ready");
+    fflush(stdout);
+}
+
+static inline uint64_t thread_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Burns `ms` milliseconds of processor time in the function into which it is inlined. The clock is a system call, so it
+ * is read rarely. */
+static inline __attribute__((always_inline)) void burn_ms(uint64_t ms) {
+    uint64_t end = thread_ns() + ms * 1000000u;
+    do {
+        for (int i = 0; i < 100000; i++) sink = sink * 2862933555777941757u + 3037000493u;
+    } while (thread_ns() < end);
+}

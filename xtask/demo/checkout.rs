@@ -1,0 +1,88 @@
+//! The demonstration's service: a shop that takes orders calmly until its rules become expensive. One thread then does
+//! nothing but match rules, which is what `probe` is to find.
+
+use std::hint::black_box;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long it is calm.
+const CALM: Duration = Duration::from_secs(8);
+
+fn main() {
+    let begun = Instant::now();
+    let threads = [
+        named("acceptor", move || {
+            loop {
+                accept_order();
+                thread::sleep(Duration::from_millis(20));
+            }
+        }),
+        named("matcher", move || {
+            loop {
+                if begun.elapsed() < CALM {
+                    price_order();
+                    thread::sleep(Duration::from_millis(10));
+                } else {
+                    match_rules();
+                }
+            }
+        }),
+        named("journal", move || {
+            loop {
+                write_journal();
+                thread::sleep(Duration::from_millis(100));
+            }
+        }),
+    ];
+    println!("ready");
+    for thread in threads {
+        thread.join().expect("the service's threads do not end");
+    }
+}
+
+fn named(name: &str, work: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).expect("threads can be started")
+}
+
+#[inline(never)]
+fn accept_order() {
+    spin(50_000);
+}
+
+#[inline(never)]
+fn write_journal() {
+    spin(100_000);
+}
+
+#[inline(never)]
+fn price_order() {
+    match_rule(40);
+}
+
+/// Every order against every rule, and each rule against every part of the order.
+#[inline(never)]
+fn match_rules() {
+    for rule in 0..200 {
+        match_rule(rule);
+    }
+    price_order();
+}
+
+#[inline(never)]
+fn match_rule(rule: u64) {
+    compare_parts(rule);
+    spin(2_000);
+}
+
+#[inline(never)]
+fn compare_parts(rule: u64) {
+    spin(10_000 + rule);
+}
+
+#[inline(always)]
+fn spin(rounds: u64) {
+    let mut value = rounds;
+    for round in 0..rounds {
+        value = black_box(value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round));
+    }
+}

@@ -1,0 +1,83 @@
+//! What /proc says about a process that is measured: its BPF programs and maps, its processor time and its memory.
+
+use std::fs;
+
+/// The sampling programs of a process, by the kernel's statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Programs {
+    /// Time that they took.
+    pub run_ns: u64,
+    /// How often they ran, samples of other processes included.
+    pub runs: u64,
+}
+
+/// Programs of perf events that a process holds open. Each is counted once, however many descriptors it has.
+pub fn perf_programs(pid: u32) -> Programs {
+    const PERF_EVENT: u64 = 7;
+    let mut seen = Vec::new();
+    let mut sum = Programs::default();
+    for info in descriptors(pid) {
+        let (Some(id), Some(PERF_EVENT)) = (number(&info, "prog_id:"), number(&info, "prog_type:")) else { continue };
+        // A link to a program names it too, but only the program's own descriptor has its statistics.
+        if let (Some(run_ns), Some(runs)) = (number(&info, "run_time_ns:"), number(&info, "run_cnt:"))
+            && !seen.contains(&id)
+        {
+            seen.push(id);
+            sum.run_ns += run_ns;
+            sum.runs += runs;
+        }
+    }
+    sum
+}
+
+/// Memory of the maps that a process holds open, in bytes.
+pub fn map_bytes(pid: u32) -> u64 {
+    let mut maps: Vec<(u64, u64)> =
+        descriptors(pid).filter_map(|info| Some((number(&info, "map_id:")?, number(&info, "memlock:")?))).collect();
+    maps.sort_unstable();
+    maps.dedup();
+    maps.iter().map(|(_, bytes)| bytes).sum()
+}
+
+/// The process's resident memory, in bytes.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(number(&status, "VmRSS:")? * 1024)
+}
+
+/// Processor time that a process has used, user and kernel, in seconds.
+pub fn cpu_seconds(pid: u32) -> Option<f64> {
+    /// What the kernel counts in, on every architecture that `probe` runs on.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = stat.rsplit_once(')')?.1;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(ticks as f64 / TICKS_PER_SECOND)
+}
+
+fn descriptors(pid: u32) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| fs::read_to_string(entry.path()).ok())
+}
+
+/// The first number of the line that begins with a name.
+fn number(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_from_their_lines() {
+        let info = "pos:\t0\nprog_type:\t7\nprog_id:\t42\nrun_time_ns:\t1234\nrun_cnt:\t5\n";
+        assert_eq!(number(info, "prog_id:"), Some(42));
+        assert_eq!(number(info, "run_cnt:"), Some(5));
+        assert_eq!(number(info, "map_id:"), None);
+        assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 1 << 16));
+        assert!(cpu_seconds(std::process::id()).is_some());
+    }
+}

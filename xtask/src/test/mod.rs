@@ -1,0 +1,127 @@
+//! `cargo xtask test`: everything that is tested, in one command: installs what the tests need, runs those that need
+//! nothing, then those on the real kernel, and ends with what passed, failed and was skipped, and why.
+
+mod tally;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell;
+use tally::Tally;
+
+/// Flags of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Install nothing; tests that lack something are skipped
+    #[arg(long)]
+    no_install: bool,
+    /// Only tests whose name has this text
+    filter: Option<String>,
+}
+
+/// What the tests on the real kernel use, and the Debian package that has it.
+const PROGRAMS: [(&str, &str); 11] = [
+    ("gcc", "gcc"),
+    ("g++", "g++"),
+    ("strip", "binutils"),
+    ("unshare", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("xmllint", "libxml2-utils"),
+    ("go", "golang-go"),
+    ("python3", "python3-minimal"),
+    ("node", "nodejs"),
+    ("crun", "crun"),
+    ("chromium", "chromium"),
+];
+
+/// Runs `cargo xtask test`.
+pub fn run(args: &Args) -> Result<()> {
+    if !args.no_install {
+        install();
+    }
+    let mut tally = Tally::default();
+    println!("== Tests that need nothing");
+    let mut cargo = shell::cargo();
+    cargo.args(["test", "--workspace", "--exclude", "probe-tests", "--no-fail-fast"]).args(&args.filter);
+    follow(&mut cargo, &mut tally)?;
+
+    println!("\n== Tests on the real kernel");
+    let probe = shell::build_probe()?;
+    let tests = build_kernel_tests()?;
+    match shell::as_root("env") {
+        Some(mut root) => {
+            // sudo clears the environment; PATH is what finds compilers, and the rest is where cargo keeps things.
+            let path = std::env::var("PATH").unwrap_or_default();
+            root.arg(format!("PATH={}/bin:{path}", shell::cargo_home().display()));
+            for (name, value) in [
+                ("CARGO_HOME", shell::cargo_home()),
+                ("RUSTUP_HOME", shell::rustup_home()),
+                ("CARGO_TARGET_DIR", shell::target_dir()),
+                ("PROBE_BIN", probe),
+            ] {
+                root.arg(format!("{name}={}", value.display()));
+            }
+            root.arg(&tests).args(&args.filter);
+            follow(&mut root, &mut tally)?;
+        }
+        None => {
+            let list = shell::output(Command::new(&tests).args(["--list", "--format", "terse"]).args(&args.filter));
+            let names = list.unwrap_or_default();
+            for name in names.lines().filter_map(|line| line.strip_suffix(": test")) {
+                tally.skip(name, "needs root, or sudo without a password");
+            }
+        }
+    }
+
+    println!("\n{}", tally.report());
+    if !tally.is_good() {
+        bail!("not all tests passed");
+    }
+    Ok(())
+}
+
+fn install() {
+    shell::install_missing(&PROGRAMS);
+    let browser = shell::checkout().join("tests/browser");
+    if browser.join("package-lock.json").exists() && !browser.join("node_modules").exists() {
+        if shell::find("npm").is_none() {
+            shell::install_missing(&[("npm", "npm")]);
+        }
+        let installed = shell::run(Command::new("npm").args(["ci", "--no-fund", "--no-audit"]).current_dir(&browser));
+        if let Err(error) = installed {
+            eprintln!("xtask: the browser test will be skipped: {error:#}");
+        }
+    }
+}
+
+/// Runs a program of tests, shows what it says and counts it.
+fn follow(command: &mut Command, tally: &mut Tally) -> Result<()> {
+    let shown = shell::show(command);
+    let child = command.current_dir(shell::checkout()).stdout(Stdio::piped()).spawn();
+    let mut child = child.with_context(|| format!("cannot run `{shown}`"))?;
+    let output = child.stdout.take().context("the output is piped")?;
+    for line in BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        println!("{line}");
+        tally.read(&line);
+    }
+    tally.ended(&shown, child.wait()?.success());
+    Ok(())
+}
+
+/// Compiles the tests on the real kernel as the user who asks, so that nothing in the target folder becomes root's.
+fn build_kernel_tests() -> Result<PathBuf> {
+    let mut cargo = shell::cargo();
+    cargo.args(["test", "--package", "probe-tests", "--no-run", "--message-format=json-render-diagnostics"]);
+    let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let executable = messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_ours = message["target"]["name"] == "kernel" && message["profile"]["test"] == true;
+        is_ours.then(|| message["executable"].as_str().map(|path| Path::new(path).to_path_buf())).flatten()
+    });
+    executable.context("the tests on the real kernel do not build")
+}
