@@ -24,6 +24,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::alert::{Outbox, Sender};
 use crate::config::Config;
+use crate::record::Lifecycle;
 use crate::snapshot::Store;
 use crate::symbolize::Profile;
 pub use collector::collect;
@@ -45,28 +46,6 @@ pub trait Scene: Send + Sync {
 
     /// Now.
     fn now_ns(&self) -> u64;
-}
-
-/// What happens to the host's processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lifecycle {
-    /// A process runs another program now.
-    Exec {
-        /// The process.
-        pid: u32,
-    },
-    /// A process made another.
-    Fork {
-        /// The process.
-        parent: u32,
-        /// The new one.
-        child: u32,
-    },
-    /// A process ended.
-    Exit {
-        /// The process.
-        pid: u32,
-    },
 }
 
 /// Breaches that may wait for the keeper. Each is a few hundred bytes; there is at most one for each rule and process in

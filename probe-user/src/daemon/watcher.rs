@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
+use super::Scene;
 use super::holds::Holds;
 use super::keeper::{Job, Told};
 use super::roster::{Look, Member, Roster};
-use super::{Lifecycle, Scene};
 use crate::config::{Config, Rule};
 use crate::monitor::{Breach, Engine, Observation, Transition};
+use crate::record::Lifecycle;
 use crate::snapshot;
 use crate::target::{Host, HostCpu, Stat, pids};
 
