@@ -84,7 +84,7 @@ impl Keeper {
             unstored: VecDeque::new(),
             retry_at: Instant::now(),
             retry: Duration::from_secs(5),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_secs(20),
         }
     }
 

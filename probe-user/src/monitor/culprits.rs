@@ -6,8 +6,11 @@
 //! leaf. Functions are ranked by the CPU time per second that they add, not by their share: the shares of a nearly idle
 //! baseline rest on a few samples, and a function that was all of almost nothing and is all of a full core now has the
 //! same share in both.
+//!
+//! A helper that was at work in the baseline as well explains less than the new caller that keeps it busy: where nearly
+//! all of a function's samples are below one caller that the baseline hardly knew, that caller is named instead.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,34 +57,62 @@ impl Culprit {
     }
 }
 
+/// A function is new when the baseline had less than this part of its present rate.
+const NEW: f64 = 0.01;
+/// A caller explains a function when it is above this part of its samples.
+const EXPLAINS: f64 = 0.8;
+
 /// The functions that add most over the baseline, most responsible first, at most ten. Functions that add nothing are not
 /// named. Either profile may be empty.
 pub fn culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
     let (now, calm) = (charge(breach), charge(baseline));
-    let mut ranked: Vec<(f64, Culprit)> = Vec::new();
-    for (key, charged) in &now.functions {
-        let calm_count = calm.functions.get(key).map_or(0, |charged| charged.count);
-        let added = now.rate(charged.count) - calm.rate(calm_count);
-        if added <= 0.0 {
-            continue;
+    // What the charged functions add goes to whoever explains them.
+    let mut added: BTreeMap<&Function, f64> = BTreeMap::new();
+    for (function, charged) in &now.functions {
+        let more = now.rate(charged.own.count) - calm.rate(calm.own(function));
+        if more > 0.0 {
+            *added.entry(explanation(function, charged, &now, &calm)).or_default() += more;
         }
-        let (file, line) = hottest(&charged.places).unwrap_or_default();
-        let (share, baseline_share) = (now.share(charged.count), calm.share(calm_count));
-        let culprit = Culprit {
-            function: key.function.clone(),
-            module: key.module.clone(),
-            file,
-            line,
-            thread: hottest(&charged.threads).unwrap_or_default(),
-            share: tenth(share),
-            baseline_share: tenth(baseline_share),
-            change: tenth(share - baseline_share),
-        };
-        ranked.push((added, culprit));
     }
+    let mut ranked: Vec<(&Function, f64)> = added.into_iter().collect();
     // The functions come sorted by name, and the sort is stable: equals stay in that order.
-    ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    ranked.into_iter().take(MAX_CULPRITS).map(|(_, culprit)| culprit).collect()
+    ranked.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    ranked.into_iter().take(MAX_CULPRITS).map(|(function, _)| describe(function, &now, &calm)).collect()
+}
+
+/// The nearest caller that is new and above nearly all of a function that is not; else the function itself.
+fn explanation<'a>(function: &'a Function, charged: &'a Charged, now: &Charges, calm: &Charges) -> &'a Function {
+    let is_new = |function: &Function| {
+        let rate = now.functions.get(function).map_or(0.0, |charged| now.rate(charged.with_callees.count));
+        calm.rate(calm.with_callees(function)) < NEW * rate
+    };
+    if is_new(function) {
+        return function;
+    }
+    let explains = |caller: &Caller| caller.count as f64 >= EXPLAINS * charged.own.count as f64;
+    let callers = charged.callers.iter().filter(|(caller, above)| explains(above) && is_new(caller));
+    callers.min_by_key(|(_, above)| above.distance).map_or(function, |(caller, _)| caller)
+}
+
+fn describe(function: &Function, now: &Charges, calm: &Charges) -> Culprit {
+    let nothing = Charged::default();
+    let charged = now.functions.get(function).unwrap_or(&nothing);
+    // A function that runs code of its own is measured by that, one that only calls by what it calls.
+    let own = charged.own.count * 2 >= charged.with_callees.count;
+    let (tally, calm_count) =
+        if own { (&charged.own, calm.own(function)) } else { (&charged.with_callees, calm.with_callees(function)) };
+    let (file, line) = hottest(&tally.places).unwrap_or_default();
+    let (share, baseline_share) = (now.share(tally.count), calm.share(calm_count));
+    Culprit {
+        function: function.function.clone(),
+        module: function.module.clone(),
+        file,
+        line,
+        thread: hottest(&tally.threads).unwrap_or_default(),
+        share: tenth(share),
+        baseline_share: tenth(baseline_share),
+        change: tenth(share - baseline_share),
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,11 +121,39 @@ struct Function {
     module: String,
 }
 
+/// Samples with where they were.
 #[derive(Debug, Default)]
-struct Charged {
+struct Tally {
     count: u64,
     places: BTreeMap<(String, u32), u64>,
     threads: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    fn add(&mut self, count: u64, place: &(String, u32), thread: &str) {
+        self.count += count;
+        *self.places.entry(place.clone()).or_default() += count;
+        *self.threads.entry(thread.to_owned()).or_default() += count;
+    }
+}
+
+/// What a function is charged with.
+#[derive(Debug, Default)]
+struct Charged {
+    /// Samples in the function itself, or in what it called of the kernel and the run-time libraries.
+    own: Tally,
+    /// Samples in the function or in anything below it.
+    with_callees: Tally,
+    /// The program's functions above its own samples.
+    callers: BTreeMap<Function, Caller>,
+}
+
+/// A caller of a charged function.
+#[derive(Debug)]
+struct Caller {
+    count: u64,
+    /// Calls between the two, at the least.
+    distance: usize,
 }
 
 #[derive(Debug, Default)]
@@ -112,27 +171,56 @@ impl Charges {
     fn rate(&self, count: u64) -> f64 {
         if self.seconds > 0.0 { count as f64 / self.seconds } else { count as f64 }
     }
+
+    fn own(&self, function: &Function) -> u64 {
+        self.functions.get(function).map_or(0, |charged| charged.own.count)
+    }
+
+    fn with_callees(&self, function: &Function) -> u64 {
+        self.functions.get(function).map_or(0, |charged| charged.with_callees.count)
+    }
 }
 
 fn charge(profile: &Profile) -> Charges {
     let mut charges = Charges { seconds: profile.header.duration_ns as f64 / 1e9, ..Charges::default() };
-    let mut known: HashMap<u32, Option<(Function, String, u32)>> = HashMap::new();
+    let mut known: HashMap<u32, Vec<(Function, (String, u32))>> = HashMap::new();
     for sample in profile.totals() {
         charges.count += sample.count;
-        let charged = known.entry(sample.stack).or_insert_with(|| {
-            let frames = profile.frames(sample.stack);
-            let frame = frames.iter().rev().find(|frame| is_own(frame)).or(frames.last())?;
-            let function = Function { function: frame.function.to_string(), module: frame.module.to_owned() };
-            Some((function, frame.file.to_owned(), frame.line))
-        });
-        let Some((function, file, line)) = charged else { continue };
-        let entry = charges.functions.entry(function.clone()).or_default();
-        entry.count += sample.count;
-        *entry.places.entry((file.clone(), *line)).or_default() += sample.count;
+        let chain = known.entry(sample.stack).or_insert_with(|| charged_chain(profile, sample.stack));
         let thread = profile.threads.get(sample.thread as usize).map_or("", |thread| thread.name.as_str());
-        *entry.threads.entry(thread.to_owned()).or_default() += sample.count;
+        for (function, place) in chain.iter() {
+            charges.functions.entry(function.clone()).or_default().with_callees.add(sample.count, place, thread);
+        }
+        let Some(((innermost, place), callers)) = chain.split_first() else { continue };
+        let charged = charges.functions.entry(innermost.clone()).or_default();
+        charged.own.add(sample.count, place, thread);
+        for (distance, (caller, _)) in callers.iter().enumerate() {
+            let caller = charged.callers.entry(caller.clone()).or_insert(Caller { count: 0, distance });
+            caller.count += sample.count;
+            caller.distance = caller.distance.min(distance);
+        }
     }
     charges
+}
+
+/// The program's own functions in a stack with their places, innermost first, each once; the leaf where there are none.
+fn charged_chain(profile: &Profile, stack: u32) -> Vec<(Function, (String, u32))> {
+    let frames = profile.frames(stack);
+    let charge = |frame: &Frame<'_>| {
+        let function = Function { function: frame.function.to_string(), module: frame.module.to_owned() };
+        (function, (frame.file.to_owned(), frame.line))
+    };
+    let mut chain: Vec<(Function, (String, u32))> = Vec::new();
+    let mut seen = HashSet::new();
+    for (function, place) in frames.iter().rev().filter(|frame| is_own(frame)).map(charge) {
+        if seen.insert(function.clone()) {
+            chain.push((function, place));
+        }
+    }
+    if chain.is_empty() {
+        chain.extend(frames.last().map(charge));
+    }
+    chain
 }
 
 /// Is it code of the program, rather than of what every program stands on?

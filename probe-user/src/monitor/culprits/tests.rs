@@ -83,6 +83,23 @@ fn what_was_all_of_almost_nothing_and_is_all_of_a_core_is_named() {
 }
 
 #[test]
+fn a_new_caller_explains_a_helper_that_was_busy_before() {
+    let calm = profile(30, &[("poller", "run poll#3 burn", 30)]);
+    let hot = profile(10, &[("poller", "run poll#3 burn", 10), ("matcher", "run match_rules#41 burn", 180)]);
+    let found = culprits(&hot, &calm);
+    assert_eq!(names(&found), ["match_rules"]);
+    assert_eq!((found[0].line, found[0].thread.as_str(), found[0].baseline_share), (41, "matcher", 0.0));
+    assert_eq!(found[0].share, 94.7);
+}
+
+#[test]
+fn a_helper_that_everybody_calls_more_is_named_itself() {
+    let calm = profile(30, &[("t", "main a burn", 10), ("t", "main b burn", 10)]);
+    let hot = profile(10, &[("t", "main a burn", 90), ("t", "main b burn", 90), ("t", "main c burn", 10)]);
+    assert_eq!(names(&culprits(&hot, &calm)), ["burn"]);
+}
+
+#[test]
 fn what_was_as_busy_before_is_not_named() {
     let calm = profile(30, &[("t", "main steady", 300)]);
     let hot = profile(10, &[("t", "main steady", 100), ("t", "main new", 5)]);
