@@ -14,6 +14,7 @@ mod stack;
 
 use aya_ebpf::macros::{btf_tracepoint, perf_event};
 use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext};
+use aya_log_ebpf::debug;
 
 /// A CPU clock or cycle counter ran over.
 #[perf_event]
@@ -26,6 +27,7 @@ pub fn sample(context: PerfEventContext) -> u32 {
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn on_exec(context: BtfTracePointContext) -> i32 {
     process::exec(context.arg(2));
+    debug!(&context, "exec in process {}", process::current_tgid());
     0
 }
 
@@ -33,6 +35,7 @@ pub fn on_exec(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn on_fork(context: BtfTracePointContext) -> i32 {
     process::fork(context.arg(0), context.arg(1));
+    debug!(&context, "process {} forks or makes a thread", process::current_tgid());
     0
 }
 
@@ -40,6 +43,7 @@ pub fn on_fork(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn on_exit(context: BtfTracePointContext) -> i32 {
     process::exit(context.arg(0));
+    debug!(&context, "a thread of process {} exits", process::current_tgid());
     0
 }
 

@@ -25,7 +25,7 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-fn current_tgid() -> u32 {
+pub fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 

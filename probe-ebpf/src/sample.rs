@@ -3,13 +3,17 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use aya_ebpf::programs::PerfEventContext;
-use probe_ebpf::abi::{Counter, SampleEvent, StackId, kind, target_flags};
+use probe_ebpf::abi::{Counter, RING_BYTES, SampleEvent, StackId, kind, target_flags};
 
 use crate::maps::{EVENTS, count, settings, target};
 use crate::stack;
 
 /// Do not wake the reader: it reads on a timer, so that sampling costs no context switches.
 const BPF_RB_NO_WAKEUP: u64 = 1;
+/// Wake it: the buffer fills faster than the timer empties it.
+const BPF_RB_FORCE_WAKEUP: u64 = 2;
+/// `bpf_ringbuf_query`: bytes that wait to be read.
+const BPF_RB_AVAIL_DATA: u64 = 0;
 
 #[inline(always)]
 pub fn take(context: &PerfEventContext) {
@@ -50,5 +54,6 @@ pub fn take(context: &PerfEventContext) {
         kernel_stack,
         comm: bpf_get_current_comm().unwrap_or_default(),
     });
-    entry.submit(BPF_RB_NO_WAKEUP);
+    let is_filling = EVENTS.query(BPF_RB_AVAIL_DATA) > u64::from(RING_BYTES / 4);
+    entry.submit(if is_filling { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP });
 }

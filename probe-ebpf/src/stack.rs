@@ -21,7 +21,13 @@ use crate::maps::{EVENTS, SEEN, count};
 struct Scratch {
     header: StackEvent,
     frames: [u64; MAX_FRAMES],
+    /// A piece of the user stack; the extra word lets a pair begin at the last one.
+    window: [u64; WINDOW_WORDS + 1],
 }
+
+/// The user stack is copied in pieces of this many words, a power of two: one helper call serves a dozen frames, and is
+/// not much dearer than one for two words.
+const WINDOW_WORDS: usize = 128;
 
 /// The sampler's own: a perf interrupt never lands inside another one on the same CPU. Other programs get theirs.
 #[map]
@@ -66,8 +72,14 @@ pub fn user(context: &PerfEventContext, in_kernel: bool, tgid: u32, epoch: u32, 
         (Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp }, regs.cs)
     };
     let Some(scratch) = SAMPLER_STACK.get_ptr_mut(0) else { return StackId::NONE };
-    let mut walk =
-        Walk { registers, hash: StackHash::new(tgid, epoch), scratch, frame_count: 0, end: End::TooDeep as u32 };
+    let mut walk = Walk {
+        registers,
+        hash: StackHash::new(tgid, epoch),
+        scratch,
+        window_start: 0,
+        frame_count: 0,
+        end: End::TooDeep as u32,
+    };
     let limit = if cs == USER_CS {
         MAX_FRAMES as u32
     } else {
@@ -113,6 +125,8 @@ struct Walk {
     registers: Registers,
     hash: StackHash,
     scratch: *mut Scratch,
+    /// Address of the piece of stack in the scratch's window; 0 before the first.
+    window_start: u64,
     frame_count: u32,
     end: u32,
 }
@@ -127,7 +141,8 @@ extern "C" fn walk_frame(index: u32, walk: *mut Walk) -> i64 {
     unsafe { (&raw mut (*walk.scratch).frames).cast::<u64>().add(index).write(walk.registers.pc) };
     walk.hash.add(walk.registers.pc);
     walk.frame_count = index as u32 + 1;
-    match step(&mut walk.registers, &mut UserMemory) {
+    let mut memory = UserMemory { scratch: walk.scratch, window_start: &mut walk.window_start };
+    match step(&mut walk.registers, &mut memory) {
         Ok(()) => 0,
         Err(end) => {
             walk.end = end as u32;
@@ -136,17 +151,39 @@ extern "C" fn walk_frame(index: u32, walk: *mut Walk) -> i64 {
     }
 }
 
-/// The current process's memory.
-struct UserMemory;
+/// The current process's stack, read through the window. Addresses grow along a stack, so the window only moves up.
+struct UserMemory<'a> {
+    scratch: *mut Scratch,
+    window_start: &'a mut u64,
+}
 
-impl Memory for UserMemory {
+impl Memory for UserMemory<'_> {
     #[inline(always)]
     fn read_pair(&mut self, address: u64) -> Option<[u64; 2]> {
-        let mut pair = [0u64; 2];
-        // SAFETY: the helper checks the address, and writes only on success.
-        let failed = unsafe { bpf_probe_read_user(pair.as_mut_ptr().cast(), 16, address as *const c_void) };
-        (failed == 0).then_some(pair)
+        const WINDOW_BYTES: u64 = WINDOW_WORDS as u64 * 8;
+        // SAFETY: this CPU's scratch, as in `user`.
+        let window = unsafe { (&raw mut (*self.scratch).window).cast::<u64>() };
+        if address.wrapping_sub(*self.window_start) >= WINDOW_BYTES {
+            // SAFETY: the helper checks the address; the window is that long.
+            let failed =
+                unsafe { bpf_probe_read_user(window.cast(), WINDOW_BYTES as u32 + 8, address as *const c_void) };
+            if failed != 0 {
+                return read_pair_alone(address); // the end of the stack's memory is near
+            }
+            *self.window_start = address;
+        }
+        let index = (address.wrapping_sub(*self.window_start) / 8) as usize & (WINDOW_WORDS - 1);
+        // SAFETY: the index is at most the last but one.
+        Some(unsafe { [*window.add(index), *window.add(index + 1)] })
     }
+}
+
+#[inline(always)]
+fn read_pair_alone(address: u64) -> Option<[u64; 2]> {
+    let mut pair = [0u64; 2];
+    // SAFETY: the helper checks the address, and writes only on success.
+    let failed = unsafe { bpf_probe_read_user(pair.as_mut_ptr().cast(), 16, address as *const c_void) };
+    (failed == 0).then_some(pair)
 }
 
 /// Sends a stack's frames unless they have travelled before.
