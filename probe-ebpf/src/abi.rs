@@ -9,8 +9,6 @@ pub const MAX_FRAMES: usize = 1024;
 pub const MAX_KERNEL_FRAMES: usize = 127;
 /// Longest path in an [`ExecEvent`], with the terminating zero; longer ones are cut.
 pub const MAX_PATH: usize = 256;
-/// Longest file name in a [`MapEvent`], with the terminating zero; longer ones are cut.
-pub const MAX_FILE_NAME: usize = 64;
 /// Length of a thread's name (`TASK_COMM_LEN`), with the terminating zero.
 pub const COMM_LEN: usize = 16;
 /// Processes that can be targets at once.
@@ -32,8 +30,6 @@ pub mod kind {
     pub const FORK: u32 = 4;
     /// An [`super::ExitEvent`].
     pub const EXIT: u32 = 5;
-    /// A [`super::MapEvent`].
-    pub const MAP: u32 = 6;
 }
 
 /// Identity of a stack: a 128-bit hash of its frames and of whose they are. All zero means "no stack".
@@ -137,36 +133,12 @@ pub struct ExitEvent {
     pub time_ns: u64,
 }
 
-/// A target mapped executable memory.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct MapEvent {
-    /// [`kind::MAP`].
-    pub kind: u32,
-    /// Process.
-    pub tgid: u32,
-    /// First address.
-    pub start: u64,
-    /// First address behind it.
-    pub end: u64,
-    /// Offset of `start` in the file, in bytes.
-    pub file_offset: u64,
-    /// Inode number; 0 for anonymous memory.
-    pub inode: u64,
-    /// Device of the file's filesystem in the kernel's own encoding: major << 20 | minor.
-    pub device: u32,
-    /// The process's [`Target::epoch`] from now on.
-    pub epoch: u32,
-    /// Last component of the file's path, zero-terminated; empty for anonymous memory.
-    pub name: [u8; MAX_FILE_NAME],
-}
-
 /// Key: tgid. A process that is sampled.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// Counts changes of the address space. It is part of a stack's identity: the same address means something else
-    /// after an exec or a dlopen.
+    /// Changes with the address space. It is part of a stack's identity: the same address means something else after an
+    /// exec (counted by the kernel) or a dlopen (counted by user space, which is told of mappings).
     pub epoch: u32,
     /// [`target_flags`].
     pub flags: u32,
@@ -214,30 +186,6 @@ pub struct Offsets {
     pub signal_live: u32,
     /// `linux_binprm.filename`
     pub binprm_filename: u32,
-    /// `vm_area_struct.vm_start`
-    pub vma_start: u32,
-    /// `vm_area_struct.vm_end`
-    pub vma_end: u32,
-    /// `vm_area_struct.vm_pgoff`
-    pub vma_pgoff: u32,
-    /// `vm_area_struct.vm_flags`
-    pub vma_flags: u32,
-    /// `vm_area_struct.vm_file`
-    pub vma_file: u32,
-    /// `file.f_inode`
-    pub file_inode: u32,
-    /// `file.f_path` + `path.dentry`
-    pub file_dentry: u32,
-    /// `dentry.d_name` + `qstr.name`
-    pub dentry_name: u32,
-    /// `inode.i_ino`
-    pub inode_number: u32,
-    /// `inode.i_sb`
-    pub inode_superblock: u32,
-    /// `super_block.s_dev`
-    pub superblock_device: u32,
-    /// Zero.
-    pub padding: u32,
 }
 
 /// Index into the per-CPU counters.
@@ -250,7 +198,7 @@ pub enum Counter {
     SamplesLost = 1,
     /// Stacks that found the ring buffer full; they travel at their next sample.
     StacksLost = 2,
-    /// Process events (exec, fork, exit, map) that found the ring buffer full.
+    /// Process events (exec, fork, exit) that found the ring buffer full.
     ProcessEventsLost = 3,
     /// New processes that did not fit into the table of targets.
     TargetsFull = 4,
@@ -300,12 +248,7 @@ assert_packed! {
     ExecEvent { kind, tgid, time_ns, path }
     ForkEvent { kind, parent, child, padding, time_ns }
     ExitEvent { kind, tgid, time_ns }
-    MapEvent { kind, tgid, start, end, file_offset, inode, device, epoch, name }
     Target { epoch, flags }
     Settings { all, all_lifecycle, user_stacks, kernel_stacks, offsets }
-    Offsets {
-        task_flags, task_pid, task_tgid, task_signal, signal_live, binprm_filename, vma_start, vma_end, vma_pgoff,
-        vma_flags, vma_file, file_inode, file_dentry, dentry_name, inode_number, inode_superblock,
-        superblock_device, padding,
-    }
+    Offsets { task_flags, task_pid, task_tgid, task_signal, signal_live, binprm_filename }
 }

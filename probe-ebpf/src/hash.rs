@@ -21,7 +21,7 @@ impl StackHash {
     #[inline(always)]
     pub fn new(tgid: u32, epoch: u32) -> Self {
         let mut hash = Self { lo: LO_FACTOR, hi: HI_FACTOR };
-        hash.add((tgid as u64) << 32 | epoch as u64);
+        hash.add(u64::from(tgid) << 32 | u64::from(epoch));
         hash
     }
 
@@ -36,7 +36,7 @@ impl StackHash {
     #[inline(always)]
     pub fn finish(self, length: u32) -> StackId {
         let mut end = self;
-        end.add(length as u64);
+        end.add(u64::from(length));
         // One round mixes the high bits of each lane back into its low ones.
         StackId {
             lo: (end.lo ^ end.lo >> 32).wrapping_mul(HI_FACTOR) | 1,

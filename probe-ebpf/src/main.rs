@@ -1,9 +1,10 @@
 //! The kernel programs' entry points: each a thin wrapper over one function of a stage.
 //!
 //! - `sample`: a perf event on every CPU → one `SampleEvent`, and the stacks that user space has not seen yet
-//! - `on_exec`, `on_fork`, `on_exit`, `on_map`: processes come and go, and map code
+//! - `on_exec`, `on_fork`, `on_exit`: processes come and go
 #![no_std]
 #![no_main]
+#![allow(missing_docs, reason = "the attribute macros make undocumented wrappers")]
 #![expect(unsafe_code, reason = "BPF helpers and kernel pointers; the verifier checks every access again")]
 
 mod maps;
@@ -11,8 +12,8 @@ mod process;
 mod sample;
 mod stack;
 
-use aya_ebpf::macros::{btf_tracepoint, fentry, perf_event};
-use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, PerfEventContext};
+use aya_ebpf::macros::{btf_tracepoint, perf_event};
+use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext};
 
 /// A CPU clock or cycle counter ran over.
 #[perf_event]
@@ -39,13 +40,6 @@ pub fn on_fork(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn on_exit(context: BtfTracePointContext) -> i32 {
     process::exit(context.arg(0));
-    0
-}
-
-/// `perf_event_mmap(struct vm_area_struct *)`: the kernel calls it for every mapping that is made or becomes executable
-#[fentry(function = "perf_event_mmap")]
-pub fn on_map(context: FEntryContext) -> i32 {
-    process::map(context.arg(0));
     0
 }
 

@@ -14,26 +14,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     all_lifecycle: 0,
     user_stacks: 1,
     kernel_stacks: 1,
-    offsets: Offsets {
-        task_flags: 0,
-        task_pid: 0,
-        task_tgid: 0,
-        task_signal: 0,
-        signal_live: 0,
-        binprm_filename: 0,
-        vma_start: 0,
-        vma_end: 0,
-        vma_pgoff: 0,
-        vma_flags: 0,
-        vma_file: 0,
-        file_inode: 0,
-        file_dentry: 0,
-        dentry_name: 0,
-        inode_number: 0,
-        inode_superblock: 0,
-        superblock_device: 0,
-        padding: 0,
-    },
+    offsets: Offsets { task_flags: 0, task_pid: 0, task_tgid: 0, task_signal: 0, signal_live: 0, binprm_filename: 0 },
 });
 
 /// Everything that travels to user space.

@@ -4,18 +4,12 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
 };
-use probe_ebpf::abi::{
-    Counter, ExecEvent, ExitEvent, ForkEvent, MAX_FILE_NAME, MAX_PATH, MapEvent, Target, kind, target_flags,
-};
+use probe_ebpf::abi::{Counter, ExecEvent, ExitEvent, ForkEvent, MAX_PATH, Target, kind, target_flags};
 
 use crate::maps::{EVENTS, TARGETS, count, settings, target};
 
 /// Wake the reader at once: what it must read of a process may be gone in a moment.
 const BPF_RB_FORCE_WAKEUP: u64 = 2;
-/// `vm_flags` of executable memory (include/linux/mm.h).
-const VM_EXEC: u64 = 4;
-/// `vm_pgoff` counts pages of this size.
-const PAGE_SHIFT: u64 = 12;
 
 pub type Struct = *const u8;
 
@@ -129,48 +123,5 @@ pub fn exit(task: Struct) {
         return;
     };
     entry.write(ExitEvent { kind: kind::EXIT, tgid, time_ns: now() });
-    entry.submit(BPF_RB_FORCE_WAKEUP);
-}
-
-#[inline(always)]
-pub fn map(vma: Struct) {
-    let settings = settings();
-    let offsets = &settings.offsets;
-    let tgid = current_tgid();
-    let Some(target) = target(tgid, &settings) else { return };
-    let Some(flags) = field::<u64>(vma, offsets.vma_flags) else { return };
-    if flags & VM_EXEC == 0 {
-        return;
-    }
-    let epoch = target.epoch.wrapping_add(1);
-    store(tgid, Target { epoch, ..target });
-    let Some(mut entry) = EVENTS.reserve::<MapEvent>(0) else {
-        count(Counter::ProcessEventsLost);
-        return;
-    };
-    let event = entry.as_mut_ptr();
-    let file = field::<Struct>(vma, offsets.vma_file).filter(|file| !file.is_null());
-    let inode = file.and_then(|file| field::<Struct>(file, offsets.file_inode));
-    let device = inode
-        .and_then(|inode| field::<Struct>(inode, offsets.inode_superblock))
-        .and_then(|superblock| field::<u32>(superblock, offsets.superblock_device));
-    let name = file
-        .and_then(|file| field::<Struct>(file, offsets.file_dentry))
-        .and_then(|dentry| field::<*const u8>(dentry, offsets.dentry_name));
-    // SAFETY: reserved for this event; every field is written.
-    unsafe {
-        (*event).kind = kind::MAP;
-        (*event).tgid = tgid;
-        (*event).start = field(vma, offsets.vma_start).unwrap_or(0);
-        (*event).end = field(vma, offsets.vma_end).unwrap_or(0);
-        (*event).file_offset = field::<u64>(vma, offsets.vma_pgoff).unwrap_or(0) << PAGE_SHIFT;
-        (*event).inode = inode.and_then(|inode| field(inode, offsets.inode_number)).unwrap_or(0);
-        (*event).device = device.unwrap_or(0);
-        (*event).epoch = epoch;
-        (*event).name = [0; MAX_FILE_NAME];
-        if let Some(name) = name {
-            let _ = bpf_probe_read_kernel_str_bytes(name, &mut (*event).name);
-        }
-    }
     entry.submit(BPF_RB_FORCE_WAKEUP);
 }

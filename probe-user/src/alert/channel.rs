@@ -45,6 +45,15 @@ fn origin(url: &str) -> &str {
     &url[..end]
 }
 
+/// Is it an address on this host?
+fn is_loopback(url: &str) -> bool {
+    let uri = url.parse::<ureq::http::Uri>().ok();
+    uri.as_ref().and_then(|uri| uri.host()).is_some_and(|host| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    })
+}
+
 /// Is it the address of a webhook: an `http` or `https` URL with a host?
 pub fn check_url(url: &str) -> Result<()> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
@@ -74,7 +83,12 @@ impl Channel {
     pub(super) fn deliver(&self, message: &impl Serialize) -> Result<()> {
         let url = self.url()?;
         let body = serde_json::to_vec(message)?;
-        let agent: ureq::Agent = ureq::Agent::config_builder()
+        let mut config = ureq::Agent::config_builder();
+        if is_loopback(&url) {
+            // A proxy, which the environment may name, cannot reach this host's loopback.
+            config = config.proxy(None);
+        }
+        let agent: ureq::Agent = config
             .timeout_global(Some(TIMEOUT))
             .timeout_connect(Some(TIMEOUT / 2))
             .max_redirects(0)
@@ -106,6 +120,14 @@ mod tests {
         for url in ["", "ftp://x/", "http://", "http:///x", "hooks.example.org", "http://a b/"] {
             assert!(check_url(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn this_host_is_known() {
+        for url in ["http://127.0.0.1:1/", "http://localhost/x", "http://[::1]:80/"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        assert!(!is_loopback("https://hooks.example.org/"));
     }
 
     #[test]

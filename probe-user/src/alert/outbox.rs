@@ -50,6 +50,7 @@ struct Waiting {
     attempts: u32,
     due: Instant,
     is_busy: bool,
+    is_saved: bool,
 }
 
 impl Outbox {
@@ -66,7 +67,8 @@ impl Outbox {
     /// Adds a message. It is on the disk when this returns, unless the disk refuses: then it waits in memory.
     pub fn push(&self, channel: &str, message: &Message) {
         let entry = Entry { id: Ulid::new(), channel: channel.to_owned(), message: message.clone() };
-        if let Err(error) = self.write(&entry) {
+        let saved = self.write(&entry);
+        if let Err(error) = &saved {
             tracing::warn!("an alert for {channel} waits in memory only: {error:#}");
         }
         let mut state = self.state();
@@ -77,7 +79,8 @@ impl Outbox {
             let _ = fs::remove_file(self.file(id));
             tracing::warn!("{MAX_WAITING} alerts wait to be delivered: dropped the oldest");
         }
-        state.waiting.insert(entry.id, Waiting { entry, attempts: 0, due: Instant::now(), is_busy: false });
+        let is_saved = saved.is_ok();
+        state.waiting.insert(entry.id, Waiting { entry, attempts: 0, due: Instant::now(), is_busy: false, is_saved });
         self.changed.notify_all();
     }
 
@@ -115,12 +118,13 @@ impl Outbox {
         }
     }
 
-    /// A message was not delivered: again in `after`.
+    /// A message was not delivered: again in `after`. If the disk refused it, perhaps it takes it now.
     pub(super) fn again(&self, id: Ulid, after: Duration) {
         if let Some(waiting) = self.state().waiting.get_mut(&id) {
             waiting.attempts = waiting.attempts.saturating_add(1);
             waiting.due = Instant::now() + after;
             waiting.is_busy = false;
+            waiting.is_saved = waiting.is_saved || self.write(&waiting.entry).is_ok();
         }
         self.changed.notify_all();
     }
@@ -195,7 +199,7 @@ fn take_up(path: &Path, state: &mut State) -> Result<()> {
         let entry = fs::read(&file).map_err(anyhow::Error::from).and_then(|b| Ok(serde_json::from_slice::<Entry>(&b)?));
         match entry {
             Ok(entry) => {
-                let waiting = Waiting { entry, attempts: 0, due: Instant::now(), is_busy: false };
+                let waiting = Waiting { entry, attempts: 0, due: Instant::now(), is_busy: false, is_saved: true };
                 state.waiting.insert(waiting.entry.id, waiting);
             }
             Err(error) => {

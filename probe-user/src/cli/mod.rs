@@ -7,10 +7,10 @@ mod record;
 mod snapshots;
 mod view;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::problem::{Exit, Problem};
@@ -63,9 +63,10 @@ pub fn run() -> ExitCode {
         Color::Never => false,
         Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
     };
-    init_log(cli.verbose, cli.quiet, color);
+    let is_service = matches!(cli.command, Command::Daemon(_));
+    init_log(cli.verbose, cli.quiet, is_service, color);
     let done: Result<ExitCode> = match cli.command {
-        Command::Record(args) => record::run(args),
+        Command::Record(args) => record::run(args, cli.quiet),
         Command::Daemon(args) => daemon::run(args),
         Command::Snapshots(args) => snapshots::run(args),
         Command::View(args) => view::run(args),
@@ -83,9 +84,11 @@ pub fn run() -> ExitCode {
     })
 }
 
-fn init_log(verbose: u8, quiet: bool, color: bool) {
+fn init_log(verbose: u8, quiet: bool, is_service: bool, color: bool) {
     let level = match (quiet, verbose) {
         (true, _) => "error",
+        // Nobody watches a service: its log tells what it does.
+        (false, 0) if is_service => "info",
         (false, 0) => "warn",
         (false, 1) => "info,probe=debug",
         (false, _) => "debug,probe=trace",
@@ -94,9 +97,23 @@ fn init_log(verbose: u8, quiet: bool, color: bool) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
 }
 
+/// Writes text for scripts and people to stdout. A reader that has seen enough is no error.
+fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes data to stdout. A reader that has seen enough is no error.
+fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::CommandFactory as _;
 
     use super::*;
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Options;
 use super::flat::{self, Weight};
+use super::intake;
 use crate::symbolize::{Header, Kind, Line, Location, Module, ProcessInfo, Profile, Sample, Stack, ThreadInfo};
 use crate::text::sanitize;
 
@@ -60,6 +61,9 @@ fn is_skipped(line: &[u8]) -> bool {
 
 /// The frames of a line and its weight; a fraction is cut off.
 fn split(line: &str) -> Option<(&str, u64)> {
+    if line.bytes().any(|byte| byte < b' ' && byte != b'\t') {
+        return None;
+    }
     let (stack, weight) = line.rsplit_once(' ')?;
     let (whole, fraction) = weight.split_once('.').unwrap_or((weight, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -73,19 +77,17 @@ fn split(line: &str) -> Option<(&str, u64)> {
 /// `name-tid` in every line. Weights are taken for numbers of samples. Fails on the first line that is no folded stack.
 pub fn read(bytes: &[u8]) -> Result<Profile> {
     let text = std::str::from_utf8(bytes).context("it is not UTF-8 text")?;
-    let mut stacks = Vec::new();
-    for (at, line) in text.lines().map(str::trim).enumerate() {
-        if is_skipped(line.as_bytes()) {
-            continue;
-        }
-        let Some((stack, weight)) = split(line) else { bail!("line {} is no folded stack", at + 1) };
-        stacks.push((stack.split(';').collect::<Vec<_>>(), weight));
+    let lines = || text.lines().map(str::trim).enumerate().filter(|(_, line)| !is_skipped(line.as_bytes()));
+    let mut threads = true;
+    for (at, line) in lines() {
+        let Some((stack, _)) = split(line) else { bail!("line {} is no folded stack", at + 1) };
+        threads &= stack.split(';').nth(1).is_some_and(|name| thread(name).is_some());
     }
-    let threads = stacks.iter().all(|(names, _)| names.get(1).is_some_and(|name| thread(name).is_some()));
     let mut reader = Reader::default();
-    for (names, weight) in stacks {
-        reader.add(&names, threads, weight);
+    for (stack, weight) in lines().filter_map(|(_, line)| split(line)) {
+        reader.add(&stack.split(';').collect::<Vec<_>>(), threads, weight);
     }
+    intake::check(&reader.profile)?;
     reader.profile.header = Header { event: "samples".into(), unit: "count".into(), ..Header::default() };
     Ok(reader.profile)
 }

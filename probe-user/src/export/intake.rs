@@ -6,11 +6,14 @@ use std::io::Read;
 use anyhow::{Context, Result, ensure};
 use flate2::read::MultiGzDecoder;
 
-use crate::symbolize::Profile;
+use crate::symbolize::{Profile, Sample};
 use crate::text::sanitize;
 
 /// Largest profile that is read, in bytes after decompression. What a minute of a large host takes, with room to spare.
 pub const MAX_BYTES: u64 = 128 << 20;
+
+/// Deepest stack that is read or written, in locations: far above what is recorded, far below what a hostile file may say.
+const MAX_DEPTH: usize = 16_384;
 
 /// The content of a file, decompressed if it is gzip. Fails when it is larger than [`MAX_BYTES`].
 pub fn inflate(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
@@ -29,7 +32,8 @@ fn inflate_within(bytes: &[u8], limit: u64) -> Result<Cow<'_, [u8]>> {
     Ok(raw.into())
 }
 
-/// Fails when a table refers to an entry that does not exist.
+/// Fails when a table refers to an entry that does not exist, when samples add up to more than a number can hold, or a
+/// stack is deeper than any real one. What passes can be written in every format.
 pub fn check(profile: &Profile) -> Result<()> {
     let within = |index: u32, len: usize| (index as usize) < len;
     for (at, thread) in profile.threads.iter().enumerate() {
@@ -40,6 +44,7 @@ pub fn check(profile: &Profile) -> Result<()> {
         ensure!(known, "location {at} refers to a module that is not there");
     }
     for (at, stack) in profile.stacks.iter().enumerate() {
+        ensure!(stack.locations.len() <= MAX_DEPTH, "stack {at} is deeper than {MAX_DEPTH} frames");
         let known = stack.locations.iter().all(|&location| within(location, profile.locations.len()));
         ensure!(known, "stack {at} refers to a location that is not there");
     }
@@ -47,6 +52,10 @@ pub fn check(profile: &Profile) -> Result<()> {
         ensure!(within(sample.thread, profile.threads.len()), "sample {at} refers to a thread that is not there");
         ensure!(within(sample.stack, profile.stacks.len()), "sample {at} refers to a stack that is not there");
     }
+    let sum =
+        |get: fn(&Sample) -> u64| profile.samples.iter().try_fold(0u64, |sum, sample| sum.checked_add(get(sample)));
+    let sums = sum(|sample| sample.count).and(sum(|sample| sample.value));
+    ensure!(sums.is_some(), "its samples add up to more than a number can hold");
     Ok(())
 }
 
@@ -93,14 +102,25 @@ mod tests {
     }
 
     #[test]
+    fn sums_that_overflow_and_endless_stacks_are_refused() {
+        let mut profile = crate::export::fixture::profile();
+        check(&profile).unwrap();
+        profile.samples[0].value = u64::MAX;
+        assert!(check(&profile).unwrap_err().to_string().contains("add up"));
+        profile.samples[0].value = 0;
+        profile.stacks[0].locations = vec![0; MAX_DEPTH + 1];
+        assert!(check(&profile).unwrap_err().to_string().contains("deeper"));
+    }
+
+    #[test]
     fn damaged_gzip_is_an_error() {
         assert!(inflate(b"\x1f\x8b\x08\0garbage").is_err());
     }
 
     #[test]
     fn losses_whose_reasons_become_the_same_are_added_up() {
-        let mut profile = Profile::default();
-        profile.losses = [("a\n".to_owned(), 1), ("a\u{1b}".to_owned(), 2)].into();
+        let losses = [("a\n".to_owned(), 1), ("a\u{1b}".to_owned(), 2)].into();
+        let mut profile = Profile { losses, ..Profile::default() };
         scrub(&mut profile);
         assert_eq!(profile.losses, [("a\u{fffd}".to_owned(), 3)].into());
     }

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use probe_ebpf::abi::{COMM_LEN, MAX_FILE_NAME, MAX_PATH, StackId, kind};
+use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, kind};
 use probe_ebpf::unwind::End;
 
+use crate::target::Mapping;
 use crate::text::sanitize;
 
 /// What the kernel reports.
@@ -34,22 +35,12 @@ pub enum Event {
         /// Process.
         pid: u32,
     },
-    /// A target mapped executable memory.
+    /// A process mapped executable memory.
     Map {
         /// Process.
         pid: u32,
-        /// First address.
-        start: u64,
-        /// First address behind it.
-        end: u64,
-        /// Offset of `start` in the file.
-        file_offset: u64,
-        /// Device (major, minor).
-        device: (u32, u32),
-        /// Inode; 0 for anonymous memory.
-        inode: u64,
-        /// File name without its folder.
-        name: String,
+        /// What it mapped.
+        mapping: Mapping,
     },
 }
 
@@ -122,15 +113,6 @@ impl Event {
             }
             kind::FORK => Self::Fork { parent: reader.u32()?, child: reader.u32()? },
             kind::EXIT => Self::Exit { pid: reader.u32()? },
-            kind::MAP => {
-                let pid = reader.u32()?;
-                let (start, end, file_offset, inode) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?);
-                let (device, _epoch) = (reader.u32()?, reader.u32()?);
-                // include/linux/kdev_t.h: 20 bits of minor
-                let device = (device >> 20, device & 0xf_ffff);
-                let name = text(&reader.array::<MAX_FILE_NAME>()?);
-                Self::Map { pid, start, end, file_offset, device, inode, name }
-            }
             _ => return None,
         };
         Some(event)
@@ -197,13 +179,12 @@ mod tests {
 
     #[test]
     fn sizes_agree_with_the_shared_definition() {
-        use probe_ebpf::abi::{ExecEvent, ExitEvent, ForkEvent, MapEvent, SampleEvent};
+        use probe_ebpf::abi::{ExecEvent, ExitEvent, ForkEvent, SampleEvent};
         for (kind, size) in [
             (kind::SAMPLE, size_of::<SampleEvent>()),
             (kind::EXEC, size_of::<ExecEvent>()),
             (kind::FORK, size_of::<ForkEvent>()),
             (kind::EXIT, size_of::<ExitEvent>()),
-            (kind::MAP, size_of::<MapEvent>()),
         ] {
             let mut bytes = vec![0; size];
             bytes[..4].copy_from_slice(&kind.to_ne_bytes());

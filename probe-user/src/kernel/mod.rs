@@ -3,6 +3,7 @@
 mod btf;
 mod event;
 pub mod host;
+mod mappings;
 mod offsets;
 mod sampler;
 

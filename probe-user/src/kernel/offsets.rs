@@ -14,17 +14,5 @@ pub fn look_up(btf: &Btf) -> Result<Offsets> {
         task_signal: btf.offset("task_struct", "signal")?,
         signal_live: btf.offset("signal_struct", "live")?,
         binprm_filename: btf.offset("linux_binprm", "filename")?,
-        vma_start: btf.offset("vm_area_struct", "vm_start")?,
-        vma_end: btf.offset("vm_area_struct", "vm_end")?,
-        vma_pgoff: btf.offset("vm_area_struct", "vm_pgoff")?,
-        vma_flags: btf.offset("vm_area_struct", "vm_flags")?,
-        vma_file: btf.offset("vm_area_struct", "vm_file")?,
-        file_inode: btf.offset("file", "f_inode")?,
-        file_dentry: btf.offset("file", "f_path.dentry")?,
-        dentry_name: btf.offset("dentry", "d_name.name")?,
-        inode_number: btf.offset("inode", "i_ino")?,
-        inode_superblock: btf.offset("inode", "i_sb")?,
-        superblock_device: btf.offset("super_block", "s_dev")?,
-        padding: 0,
     })
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
-use aya::programs::{BtfTracePoint, FEntry, PerfEvent};
+use aya::programs::{BtfTracePoint, PerfEvent};
 use aya::{Ebpf, EbpfLoader, Pod};
 use probe_ebpf::abi::{Counter, Settings, StackId, Target};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::btf::Btf;
+use super::mappings::MappingEvents;
 use super::{Event, offsets};
 use crate::problem::{Exit, Problem};
 use crate::target::monotonic_ns;
@@ -20,6 +21,9 @@ use crate::target::monotonic_ns;
 /// The kernel programs, built by `cargo xtask ebpf`.
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../probe-ebpf/dist/probe.bpf.o"));
+
+/// `BPF_EXIST` (include/uapi/linux/bpf.h): update an element, never make one.
+const BPF_EXIST: u64 = 2;
 
 /// What the programs shall do; fixed once they are loaded.
 #[derive(Clone, Debug)]
@@ -62,7 +66,7 @@ pub struct Sampler {
     targets: HashMap<MapData, u32, [u32; 2]>,
     seen: HashMap<MapData, [u64; 2], u8>,
     counters: PerCpuArray<MapData, u64>,
-    map_events: bool,
+    mappings: MappingEvents,
 }
 
 #[derive(Clone, Copy)]
@@ -97,14 +101,15 @@ impl Sampler {
         if log_level > 0 {
             log_in_background(&mut ebpf);
         }
-        let map_events = attach_process_events(&mut ebpf)?;
+        attach_process_events(&mut ebpf)?;
+        let mappings = MappingEvents::open().map_err(|error| permission("open perf events for mappings", error))?;
         let mut take = |name| ebpf.take_map(name).with_context(|| format!("the kernel object has no map {name}"));
         Ok(Self {
             events: RingBuf::try_from(take("EVENTS")?)?,
             targets: HashMap::try_from(take("TARGETS")?)?,
             seen: HashMap::try_from(take("SEEN")?)?,
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
-            map_events,
+            mappings,
             ebpf,
         })
     }
@@ -133,11 +138,6 @@ impl Sampler {
         }
         tracing::debug!(clock = choice.0.name(), cpus = cpus.len(), frequency, "sampling");
         Ok(choice.0)
-    }
-
-    /// True when new executable mappings are reported; otherwise they have to be looked for.
-    pub fn reports_mappings(&self) -> bool {
-        self.map_events
     }
 
     /// Makes a process a target, or changes its [`super::target_flags`].
@@ -169,6 +169,14 @@ impl Sampler {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("cannot wait for events"),
         }
+        // Mappings first: what was mapped before a sample was taken is known when its stack is looked at.
+        let targets = &mut self.targets;
+        self.mappings.read(|pid, mapping| {
+            if let Ok([epoch, flags]) = targets.get(&pid, 0) {
+                let _ = targets.insert(pid, [epoch.wrapping_add(1), flags], BPF_EXIST);
+            }
+            handle(Event::Map { pid, mapping });
+        });
         while let Some(item) = self.events.next() {
             match Event::decode(&item) {
                 Some(event) => handle(event),
@@ -181,6 +189,9 @@ impl Sampler {
     /// Samples taken since start, and what was lost by reason.
     pub fn counters(&self) -> Result<(u64, BTreeMap<&'static str, u64>)> {
         let mut losses = BTreeMap::new();
+        if self.mappings.lost() > 0 {
+            losses.insert("mappings lost: buffer full", self.mappings.lost());
+        }
         let mut samples = 0;
         for (counter, loss) in Counter::ALL {
             let total = self.counters.get(&(counter as u32), 0)?.iter().sum();
@@ -194,7 +205,7 @@ impl Sampler {
     }
 }
 
-fn attach_process_events(ebpf: &mut Ebpf) -> Result<bool> {
+fn attach_process_events(ebpf: &mut Ebpf) -> Result<()> {
     let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
     for name in ["exec", "fork", "exit"] {
         let program = ebpf.program_mut(&format!("on_{name}")).with_context(|| format!("no program on_{name}"))?;
@@ -203,12 +214,7 @@ fn attach_process_events(ebpf: &mut Ebpf) -> Result<bool> {
         program.load(&tracepoint, &btf).map_err(|error| permission(&format!("load the program for {name}"), error))?;
         program.attach().map_err(|error| permission(&format!("attach to {tracepoint}"), error))?;
     }
-    let program: &mut FEntry = ebpf.program_mut("on_map").context("no program on_map")?.try_into()?;
-    let attached = program.load("perf_event_mmap", &btf).and_then(|()| program.attach());
-    if let Err(error) = &attached {
-        tracing::warn!(%error, "new libraries are looked for instead of being reported (no fentry on this kernel)");
-    }
-    Ok(attached.is_ok())
+    Ok(())
 }
 
 /// An error of the kernel boundary, with what to do if it is one of privileges.

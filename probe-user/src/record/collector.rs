@@ -79,6 +79,8 @@ struct State {
     frequency: u64,
     lifecycle: Option<SyncSender<Lifecycle>>,
     lifecycle_lost: u64,
+    /// Losses that the recorder was told of.
+    told: BTreeMap<String, u64>,
 }
 
 impl Collector {
@@ -87,8 +89,12 @@ impl Collector {
         let mut sampler = Sampler::load(&options.kernel)?;
         let frequency = options.kernel.frequency;
         let clock = sampler.start(frequency)?;
-        let recorder = Recorder::new(options.retention);
-        let mut state = State { sampler, recorder, clock, frequency, lifecycle: None, lifecycle_lost: 0 };
+        let mut recorder = Recorder::new(options.retention, monotonic_ns());
+        if options.kernel.all {
+            recorder.follow_strangers();
+        }
+        let mut state =
+            State { sampler, recorder, clock, frequency, lifecycle: None, lifecycle_lost: 0, told: BTreeMap::new() };
         let (requests, inbox) = sync_channel(REQUESTS);
         let thread = std::thread::Builder::new().name("collector".into()).spawn(move || state.run(&inbox))?;
         Ok(Self { requests: Some(requests), thread: Some(thread), clock })
@@ -110,9 +116,20 @@ impl Collector {
         })?
     }
 
+    /// From now on the children of a process are sampled from their exec on, but not the process itself.
+    pub fn spawner(&self, pid: u32) -> Result<()> {
+        self.ask(move |state| {
+            state.recorder.follow_strangers();
+            state.sampler.watch(pid, kernel::target_flags::SPAWNER)
+        })?
+    }
+
     /// Lets a process go. What was recorded of it stays until it is too old.
     pub fn unwatch(&self, pid: u32) -> Result<()> {
-        self.ask(move |state| state.sampler.unwatch(pid))
+        self.ask(move |state| {
+            state.sampler.unwatch(pid);
+            state.recorder.unwatch(pid);
+        })
     }
 
     /// Processes that come and go, from now on. One listener at a time; a slow one misses events, which are counted.
@@ -128,11 +145,10 @@ impl Collector {
         self.ask(move |state| {
             // What is still in the buffer belongs to the past, too.
             state.read(Duration::ZERO)?;
+            state.tell_losses(monotonic_ns())?;
             let mut recording = state.recorder.extract(&pids, from_ns, to_ns);
             recording.clock = state.clock.name();
             recording.frequency = state.frequency;
-            let lost = state.losses()?;
-            recording.losses.extend(lost);
             Ok(recording)
         })?
     }
@@ -143,11 +159,6 @@ impl Collector {
             let (samples, _) = state.sampler.counters()?;
             Ok(Stats { samples, losses: state.losses()?, bytes: state.recorder.bytes() })
         })?
-    }
-
-    /// True when a process was watched and has ended.
-    pub fn has_exited(&self, pid: u32) -> Result<bool> {
-        self.ask(move |state| state.recorder.has_exited(pid))
     }
 
     fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut State) -> T + Send + 'static) -> Result<T> {
@@ -192,6 +203,9 @@ impl State {
             let now = monotonic_ns();
             if now - trimmed_ns >= TRIM_NS {
                 trimmed_ns = now;
+                if let Err(error) = self.tell_losses(now) {
+                    tracing::error!(error = format!("{error:#}"), "the kernel's counters cannot be read");
+                }
                 let (recorder, sampler) = (&mut self.recorder, &mut self.sampler);
                 recorder.trim(now, |id| sampler.forget_stack(id));
             }
@@ -212,6 +226,15 @@ impl State {
                 recorder.handle(event, monotonic_ns());
             })
             .context("cannot read the ring buffer")
+    }
+
+    /// Gives what was lost since the last call to the present window.
+    fn tell_losses(&mut self, now_ns: u64) -> Result<()> {
+        let losses = self.losses()?;
+        let new = losses.iter().map(|(reason, total)| (reason.clone(), total - self.told.get(reason).unwrap_or(&0)));
+        self.recorder.lose(now_ns, new.filter(|(_, count)| *count > 0));
+        self.told = losses;
+        Ok(())
     }
 
     fn losses(&self) -> Result<BTreeMap<String, u64>> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use super::recording::{RecordedProcess, Recording, Sample, Thread};
 use super::stacks::{Frame, Space, Stack, Stacks};
 use crate::kernel::{Event, RawSample, RawStack, StackId};
-use crate::target::{Mapping, Modules, Process};
+use crate::target::{Modules, Process};
 
 /// Length of a window in nanoseconds.
 const WINDOW_NS: u64 = 1_000_000_000;
@@ -31,7 +31,10 @@ pub struct Recorder {
     threads: HashMap<(u32, u32), Thread>,
     stacks: Stacks,
     windows: VecDeque<Window>,
-    losses: BTreeMap<String, u64>,
+    /// Samples in windows that were dropped before their time.
+    dropped: u64,
+    follow_strangers: bool,
+    started_ns: u64,
 }
 
 /// One second of samples.
@@ -39,6 +42,7 @@ pub struct Recorder {
 struct Window {
     start_ns: u64,
     samples: Vec<Sample>,
+    losses: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -47,12 +51,13 @@ struct Tracked {
     /// Name given by whoever watches it.
     service: Option<String>,
     refreshed_ns: u64,
-    exited: bool,
+    /// It ended, or nobody watches it any more: forgotten when its last sample is.
+    released: bool,
 }
 
 impl Recorder {
-    /// An empty recorder.
-    pub fn new(retention: Retention) -> Self {
+    /// An empty recorder. `now_ns` is the present, `CLOCK_MONOTONIC`.
+    pub fn new(retention: Retention, now_ns: u64) -> Self {
         Self {
             retention,
             modules: Modules::default(),
@@ -60,7 +65,9 @@ impl Recorder {
             threads: HashMap::new(),
             stacks: Stacks::default(),
             windows: VecDeque::new(),
-            losses: BTreeMap::new(),
+            dropped: 0,
+            follow_strangers: false,
+            started_ns: now_ns,
         }
     }
 
@@ -70,6 +77,11 @@ impl Recorder {
         self.processes.insert(pid, Tracked { process, service, ..Tracked::default() });
     }
 
+    /// From now on also the mappings of processes are followed whose parent is not watched.
+    pub fn follow_strangers(&mut self) {
+        self.follow_strangers = true;
+    }
+
     /// Takes an event in. `now_ns` is the present, `CLOCK_MONOTONIC`.
     pub fn handle(&mut self, event: Event, now_ns: u64) {
         match event {
@@ -77,8 +89,9 @@ impl Recorder {
             Event::Stack(stack) => self.stack(stack, now_ns),
             // The mappings of the new image were reported before the exec itself, so they are not cleared here: what
             // /proc says replaces them, and if the process is gone already they stay.
-            Event::Exec { pid, .. } => {
+            Event::Exec { pid, path } => {
                 if let Some(tracked) = self.processes.get_mut(&pid) {
+                    tracked.process.replaced_by(&path);
                     tracked.process.refresh(&mut self.modules);
                     tracked.refreshed_ns = now_ns;
                 }
@@ -86,40 +99,56 @@ impl Recorder {
             Event::Fork { parent, child } => self.fork(parent, child),
             Event::Exit { pid } => {
                 if let Some(tracked) = self.processes.get_mut(&pid) {
-                    tracked.exited = true;
+                    tracked.released = true;
                 }
             }
-            Event::Map { pid, start, end, file_offset, device, inode, name } => {
-                let mapping = Mapping { start, end, file_offset, device, inode, path: name };
-                let tracked = tracked(&mut self.processes, pid, &mut self.modules);
-                tracked.process.add_mapping(mapping, &mut self.modules);
+            // Mappings of every process on the host are reported; those of strangers do not matter.
+            Event::Map { pid, mapping } => {
+                if let Some(tracked) = self.processes.get_mut(&pid) {
+                    tracked.process.add_mapping(&mapping, &mut self.modules);
+                }
             }
         }
     }
 
     fn fork(&mut self, parent: u32, child: u32) {
-        let Some(parent) = self.processes.get(&parent) else { return };
-        let process = Process { pid: child, ..parent.process.clone() };
-        let service = parent.service.clone();
+        let (process, service) = match self.processes.get(&parent) {
+            Some(parent) => (Process { pid: child, ..parent.process.clone() }, parent.service.clone()),
+            None if self.follow_strangers => (Process { pid: child, ..Process::default() }, None),
+            None => return,
+        };
         // The kernel may have reused the id of a process that is still remembered.
         self.processes.insert(child, Tracked { process, service, ..Tracked::default() });
     }
 
-    fn sample(&mut self, raw: &RawSample) {
-        let start_ns = raw.time_ns - raw.time_ns % WINDOW_NS;
+    /// The window of a time, made if it is new.
+    fn window(&mut self, time_ns: u64) -> &mut Window {
+        let start_ns = time_ns - time_ns % WINDOW_NS;
         // CPUs deliver out of order by a little: look from the newest window back.
         let at = self.windows.iter().rposition(|window| window.start_ns <= start_ns);
         let index = match at {
             Some(index) if self.windows[index].start_ns == start_ns => index,
             at => {
                 let index = at.map_or(0, |index| index + 1);
-                self.windows.insert(index, Window { start_ns, samples: Vec::new() });
+                self.windows.insert(index, Window { start_ns, samples: Vec::new(), losses: BTreeMap::new() });
                 index
             }
         };
+        &mut self.windows[index]
+    }
+
+    /// Counts what was lost up to `time_ns` since the last call.
+    pub fn lose(&mut self, time_ns: u64, losses: impl IntoIterator<Item = (String, u64)>) {
+        for (reason, count) in losses {
+            *self.window(time_ns).losses.entry(reason).or_default() += count;
+        }
+    }
+
+    fn sample(&mut self, raw: &RawSample) {
         let mut slot = |id| (id != StackId::NONE).then(|| self.stacks.slot(id));
         let (user, kernel) = (slot(raw.user_stack), slot(raw.kernel_stack));
-        self.windows[index].samples.push(Sample { time_ns: raw.time_ns, pid: raw.pid, tid: raw.tid, user, kernel });
+        let sample = Sample { time_ns: raw.time_ns, pid: raw.pid, tid: raw.tid, user, kernel };
+        self.window(raw.time_ns).samples.push(sample);
         match self.threads.entry((raw.pid, raw.tid)) {
             Entry::Vacant(entry) => drop(entry.insert(Thread { name: raw.thread_name() })),
             Entry::Occupied(mut entry) => {
@@ -138,7 +167,7 @@ impl Recorder {
                 let tracked = tracked(&mut self.processes, pid, &mut self.modules);
                 let unknown = raw.frames.iter().any(|&address| tracked.process.locate(address).is_none());
                 // New code that no event told of: an event was lost, or the kernel cannot report mappings.
-                if unknown && !tracked.exited && now_ns.saturating_sub(tracked.refreshed_ns) >= REFRESH_NS {
+                if unknown && !tracked.released && now_ns.saturating_sub(tracked.refreshed_ns) >= REFRESH_NS {
                     tracked.process.refresh_mappings(&mut self.modules);
                     tracked.refreshed_ns = now_ns;
                 }
@@ -164,8 +193,7 @@ impl Recorder {
             // Samples are cheap, stacks are not, and those of a dropped window leave only at a later sweep: drop a
             // tenth at a time rather than everything at once.
             for _ in 0..self.windows.len().div_ceil(10) {
-                let samples = self.windows.pop_front().map_or(0, |window| window.samples.len());
-                *self.losses.entry("samples dropped: memory bound".into()).or_default() += samples as u64;
+                self.dropped += self.windows.pop_front().map_or(0, |window| window.samples.len() as u64);
             }
             if self.sample_bytes() < self.retention.memory / 2 {
                 break;
@@ -180,7 +208,7 @@ impl Recorder {
             processes.insert(sample.pid);
         }
         self.threads.retain(|thread, _| threads.contains(thread));
-        self.processes.retain(|pid, tracked| !tracked.exited || processes.contains(pid));
+        self.processes.retain(|pid, tracked| !tracked.released || processes.contains(pid));
         self.modules.sweep();
     }
 
@@ -195,7 +223,17 @@ impl Recorder {
 
     /// The samples of a stretch of time, of these processes or (with an empty list) of all.
     pub fn extract(&self, pids: &[u32], from_ns: u64, to_ns: u64) -> Recording {
-        let mut recording = Recording { from_ns, to_ns, losses: self.losses.clone(), ..Recording::default() };
+        // No longer than what was really looked at.
+        let oldest = self.started_ns.max(to_ns.saturating_sub(self.retention.window_ns));
+        let mut recording = Recording { from_ns: from_ns.max(oldest), to_ns, ..Recording::default() };
+        if self.dropped > 0 {
+            recording.losses.insert("samples dropped: memory bound".into(), self.dropped);
+        }
+        for window in self.windows.iter().filter(|w| w.start_ns < to_ns && w.start_ns + WINDOW_NS > from_ns) {
+            for (reason, count) in &window.losses {
+                *recording.losses.entry(reason.clone()).or_default() += count;
+            }
+        }
         let wanted = |sample: &&Sample| {
             (from_ns..to_ns).contains(&sample.time_ns) && (pids.is_empty() || pids.contains(&sample.pid))
         };
@@ -217,9 +255,11 @@ impl Recorder {
         recording
     }
 
-    /// True when a process is known and has ended.
-    pub fn has_exited(&self, pid: u32) -> bool {
-        self.processes.get(&pid).is_some_and(|tracked| tracked.exited)
+    /// Forgets a process when its last sample is too old.
+    pub fn unwatch(&mut self, pid: u32) {
+        if let Some(tracked) = self.processes.get_mut(&pid) {
+            tracked.released = true;
+        }
     }
 }
 
@@ -248,7 +288,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn recorder(window_ns: u64, memory: usize) -> Recorder {
-        Recorder::new(Retention { window_ns, memory })
+        Recorder::new(Retention { window_ns, memory }, 0)
     }
 
     fn id(lo: u64) -> StackId {
@@ -307,6 +347,15 @@ mod tests {
         let starts: Vec<u64> = recorder.windows.iter().map(|w| w.start_ns / SECOND).collect();
         assert_eq!(starts, [4, 5, 6]);
         assert_eq!(recorder.windows[1].samples.len(), 2);
+    }
+
+    #[test]
+    fn losses_belong_to_their_window() {
+        let mut recorder = recorder(60 * SECOND, 1 << 20);
+        recorder.lose(3 * SECOND, [("full".to_owned(), 2)]);
+        recorder.lose(5 * SECOND, [("full".to_owned(), 3)]);
+        let lost = |from, to| recorder.extract(&[], from * SECOND, to * SECOND).losses.get("full").copied();
+        assert_eq!((lost(0, 4), lost(4, 9), lost(0, 9), lost(6, 9)), (Some(2), Some(3), Some(5), None));
     }
 
     #[test]

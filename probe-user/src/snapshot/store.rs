@@ -171,18 +171,14 @@ impl Store {
 
     /// One snapshot.
     pub fn get(&self, id: Ulid) -> Result<Sidecar> {
-        if !self.folder(id).exists() {
-            return Err(self.missing(id));
-        }
+        self.find(id)?;
         self.load(id).with_context(|| format!("the snapshot {} is damaged", self.folder(id).display()))
     }
 
     /// The bytes of a stored profile: a gzip pprof.
     pub fn profile(&self, id: Ulid, window: Window) -> Result<Vec<u8>> {
         let path = self.folder(id).join(window.file());
-        if !self.folder(id).exists() {
-            return Err(self.missing(id));
-        }
+        self.find(id)?;
         fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
@@ -197,6 +193,23 @@ impl Store {
         .with_context(|| format!("cannot remove the snapshot {}", folder.display()))
     }
 
+    fn find(&self, id: Ulid) -> Result<()> {
+        match fs::metadata(self.folder(id)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.missing(id)),
+            Err(error) => Err(self.unreadable(error)),
+        }
+    }
+
+    fn unreadable(&self, error: io::Error) -> anyhow::Error {
+        let message = format!("cannot read the store {}", self.path.display());
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            let hint = "snapshots are for their owner only: run as the user that runs the daemon";
+            return Problem::new(Exit::NotPermitted, format!("{message}: {error}"), hint).into();
+        }
+        anyhow::Error::new(error).context(message)
+    }
+
     fn missing(&self, id: Ulid) -> anyhow::Error {
         let message = format!("there is no snapshot {id} in {}", self.path.display());
         Problem::new(Exit::NoTarget, message, "`probe snapshots ls` lists them").into()
@@ -204,14 +217,13 @@ impl Store {
 
     /// Ids of all folders that are named by one, newest first.
     fn ids(&self) -> Result<Vec<Ulid>> {
-        let failed = || format!("cannot read the store {}", self.path.display());
         let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.with_context(failed)?,
+            entries => entries.map_err(|error| self.unreadable(error))?,
         };
         let mut ids = Vec::new();
         for entry in entries {
-            let name = entry.with_context(failed)?.file_name();
+            let name = entry.map_err(|error| self.unreadable(error))?.file_name();
             let id = name.to_str().and_then(|name| Ulid::from_string(name).ok().filter(|id| id.to_string() == name));
             ids.extend(id);
         }

@@ -15,5 +15,5 @@ pub use host::{Host, HostCpu};
 pub use mappings::{Mapping, Mappings};
 pub use matching::{Candidate, Matcher, pids};
 pub use modules::{Module, ModuleKind, Modules};
-pub use process::{Process, exists, own_pid_namespace_is_initial};
+pub use process::{Process, exists, own_pid_namespace_is_initial, process_of_thread};
 pub use stat::{Stat, read_status_comm};

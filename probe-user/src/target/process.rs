@@ -1,5 +1,6 @@
 //! A process: who it is and what it has mapped, read while it lives.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,17 +69,19 @@ impl Process {
         true
     }
 
-    /// Adds a mapping that the kernel reported.
-    pub fn add_mapping(&mut self, mut mapping: Mapping, modules: &mut Modules) {
-        // The event has the file's name only; the path is in /proc as long as the process lives.
-        if mapping.inode != 0
-            && let Ok(link) =
-                std::fs::read_link(format!("/proc/{}/map_files/{:x}-{:x}", self.pid, mapping.start, mapping.end))
-        {
-            mapping.path = link.to_string_lossy().into_owned();
-        }
-        let module = modules.of(self.pid, &mapping);
-        self.mappings.insert(&mapping, module);
+    /// Adds a mapping that the kernel reported. The process may be gone already.
+    pub fn add_mapping(&mut self, mapping: &Mapping, modules: &mut Modules) {
+        let module = modules.of(self.pid, mapping);
+        self.mappings.insert(mapping, module);
+    }
+
+    /// It replaced its program by the one at `path`. What is known from the event alone serves if the process is gone
+    /// before it can be read.
+    pub fn replaced_by(&mut self, path: &OsStr) {
+        let path = path.to_string_lossy();
+        self.exe = sanitize(&path);
+        self.cmdline = self.exe.clone();
+        self.comm = sanitize(path.rsplit('/').next().unwrap_or_default()).chars().take(15).collect();
     }
 
     /// The module at an address, and the offset in it.
@@ -90,6 +93,12 @@ impl Process {
 /// True if a process with this id exists.
 pub fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// The process that a thread belongs to: itself for a process id. `None` when there is no such thread.
+pub fn process_of_thread(tid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 /// True if our process ids are the kernel's. In a pid namespace of its own (a container without the host's pids) the

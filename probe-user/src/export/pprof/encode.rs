@@ -78,7 +78,10 @@ impl<'a> Encoder<'a> {
         self.message.period = signed(header.period);
         self.message.time_nanos = signed(header.started_at_ns);
         self.message.duration_nanos = signed(header.duration_ns);
-        let frequency = (header.frequency > 0).then(|| header.frequency.to_string()).unwrap_or_default();
+        let frequency = match header.frequency {
+            0 => String::new(),
+            frequency => frequency.to_string(),
+        };
         for (key, text) in [
             (key::SAMPLER, header.sampler.as_str()),
             (key::FREQUENCY, frequency.as_str()),

@@ -11,6 +11,7 @@
 mod decode;
 mod encode;
 mod proto;
+mod size;
 
 use std::io::Write;
 
@@ -110,6 +111,23 @@ mod tests {
         assert_eq!(bytes(&profile, &Options::default()), bytes(&profile, &Options::default()));
         let raw = intake::inflate(&bytes(&profile, &Options::default())).unwrap().into_owned();
         golden::check_bytes(&raw, "profile.pb");
+    }
+
+    #[test]
+    fn whatever_can_be_read_can_be_written() {
+        let raw = intake::inflate(&bytes(&fixture::profile(), &Options::default())).unwrap().into_owned();
+        let mut read = 0;
+        for at in (0..raw.len()).step_by(29) {
+            let mut damaged = raw.clone();
+            damaged[at] ^= 1 << (at % 8);
+            let Ok(profile) = decode(&damaged) else { continue };
+            read += 1;
+            for format in Format::ALL {
+                // An SVG of no samples is an error; a panic would end the test.
+                let _ = export(&profile, format, &Options::default(), &mut std::io::sink());
+            }
+        }
+        assert!(read > 20, "{read} were read at all");
     }
 
     #[test]

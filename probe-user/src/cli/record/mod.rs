@@ -1,0 +1,189 @@
+//! `probe record`: sample targets for a while, then write a profile.
+
+mod output;
+mod run;
+mod summary;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::export::Format;
+use crate::problem::{Exit, Problem};
+
+/// Frequencies beyond this cost more than they show.
+const MAX_FREQUENCY: u64 = 10_000;
+
+/// Flags of `probe record`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  probe record -p 1234 -d 30             30 seconds of a process, as profile.html
+  probe record -a -d 10 -o host.pb.gz    everything on this host, for `go tool pprof`
+  probe record -o build.svg -- make      a command from its first instruction")]
+pub struct Args {
+    /// Processes to sample, with their children
+    #[arg(short, long, value_name = "PID", value_delimiter = ',', num_args = 1)]
+    pid: Vec<u32>,
+    /// Sample every process of the host
+    #[arg(short, long, conflicts_with_all = ["pid", "command"])]
+    all: bool,
+    /// Samples per second and CPU
+    #[arg(short = 'F', long, visible_alias = "rate", default_value_t = 99, value_name = "HZ",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_FREQUENCY))]
+    frequency: u64,
+    /// How long: 30s, 5m, or a number of seconds; until Ctrl-C or the end of the targets by default
+    #[arg(short, long, value_parser = parse_duration, value_name = "TIME")]
+    duration: Option<Duration>,
+    /// What to sample
+    #[arg(short, long, value_enum, default_value_t = Event::Cpu)]
+    event: Event,
+    /// File to write, `-` for stdout [default: profile.html, or profile with the ending of --format]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Format of the file; by its ending when not given
+    #[arg(short, long, value_enum)]
+    format: Option<Format>,
+    /// A frame per thread
+    #[arg(short, long)]
+    threads: bool,
+    /// User stacks only
+    #[arg(short = 'U', long, conflicts_with = "kernel_only")]
+    user_only: bool,
+    /// Kernel stacks only
+    #[arg(short = 'K', long)]
+    kernel_only: bool,
+    /// A command to run and sample from its first instruction to its end
+    #[arg(last = true, value_name = "CMD", conflicts_with = "pid")]
+    command: Vec<OsString>,
+}
+
+/// What can be sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Event {
+    /// On which code CPU time is spent
+    Cpu,
+}
+
+/// Whom to sample.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Pids(Vec<u32>),
+    All,
+    Command(Vec<OsString>),
+}
+
+/// What the flags ask for, checked.
+#[derive(Debug)]
+struct Plan {
+    target: Target,
+    frequency: u64,
+    duration: Option<Duration>,
+    output: PathBuf,
+    format: Format,
+    threads: bool,
+    user_stacks: bool,
+    kernel_stacks: bool,
+}
+
+/// Runs `probe record`.
+pub fn run(args: Args, quiet: bool) -> Result<ExitCode> {
+    run::run(&plan(args)?, quiet)
+}
+
+fn plan(args: Args) -> Result<Plan> {
+    let Args { pid, all, frequency, duration, event, output, format, threads, user_only, kernel_only, command } = args;
+    let Event::Cpu = event;
+    let target = match (pid.is_empty(), all, command.is_empty()) {
+        (false, _, _) => Target::Pids(pid),
+        (_, true, _) => Target::All,
+        (_, _, false) => Target::Command(command),
+        _ => bail!(Problem::new(
+            Exit::Usage,
+            "no target: nothing to record",
+            "name processes with -p PID, everything with -a, or a command after --"
+        )),
+    };
+    if let Target::Pids(pids) = &target
+        && pids.contains(&0)
+    {
+        bail!(Problem::new(Exit::Usage, "0 is not a process id", "-a samples every process"));
+    }
+    let (output, format) = match (output, format) {
+        (None, format) => {
+            let format = format.unwrap_or(Format::Html);
+            (PathBuf::from(format!("profile{}", format.extension())), format)
+        }
+        (Some(path), Some(format)) => (path, format),
+        (Some(path), None) if path.as_os_str() == "-" => (path, Format::Folded),
+        (Some(path), None) => {
+            let format = Format::from_path(&path)?;
+            (path, format)
+        }
+    };
+    let (user_stacks, kernel_stacks) = (!kernel_only, !user_only);
+    Ok(Plan { target, frequency, duration, output, format, threads, user_stacks, kernel_stacks })
+}
+
+/// `30s`, `5m`, `1h30m`, or a bare number of seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?,
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string())?,
+    };
+    if duration.is_zero() { Err("longer than nothing, please".into()) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Plan> {
+        plan(Command::try_parse_from(line.split(' '))?.args)
+    }
+
+    #[test]
+    fn durations_are_numbers_or_have_units() {
+        assert_eq!(parse_duration("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        for bad in ["0", "-3", "soon", "", "nan", "inf"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_output_follows_from_what_is_given() {
+        let output = |line| parse(line).map(|plan| (plan.output.display().to_string(), plan.format)).unwrap();
+        assert_eq!(output("record -p 1"), ("profile.html".into(), Format::Html));
+        assert_eq!(output("record -p 1 -f pprof"), ("profile.pb.gz".into(), Format::Pprof));
+        assert_eq!(output("record -p 1 -o x.svg"), ("x.svg".into(), Format::Svg));
+        assert_eq!(output("record -p 1 -o -"), ("-".into(), Format::Folded));
+        assert_eq!(output("record -p 1 -o x.svg -f json"), ("x.svg".into(), Format::Json));
+        assert!(parse("record -p 1 -o x.png").is_err());
+    }
+
+    #[test]
+    fn there_is_exactly_one_kind_of_target() {
+        assert_eq!(parse("record -p 1,2 -p 3").unwrap().target, Target::Pids(vec![1, 2, 3]));
+        assert_eq!(parse("record -a").unwrap().target, Target::All);
+        let command = Target::Command(vec!["ls".into(), "-l".into()]);
+        assert_eq!(parse("record -- ls -l").unwrap().target, command);
+        for bad in ["record", "record -p 0", "record -p 1 -a", "record -a -- ls", "record -p 1 -- ls", "record -p x"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(parse("record -p 1 -U -K").is_err());
+        assert!(parse("record -p 1 -F 0").is_err());
+    }
+}

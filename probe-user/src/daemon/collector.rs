@@ -1,0 +1,54 @@
+//! The scene of a real host: the flight recorder and the symbolizer behind [`Scene`].
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use anyhow::Result;
+
+use super::Scene;
+use crate::config::Sampling;
+use crate::kernel;
+use crate::record::{Collector, Lifecycle, Options, Retention};
+use crate::symbolize::{Profile, Symbolizer};
+use crate::target;
+
+/// Starts recording on this host, of no process yet. Also returns what happens to its processes.
+pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycle>)> {
+    let collector = Collector::start(&Options {
+        kernel: kernel::Options {
+            frequency: sampling.frequency.into(),
+            all: false,
+            all_lifecycle: true,
+            user_stacks: true,
+            kernel_stacks: true,
+        },
+        retention: Retention { window_ns: sampling.window.as_nanos() as u64, memory: sampling.memory as usize },
+    })?;
+    let lifecycle = collector.lifecycle()?;
+    Ok((Arc::new(Live { collector }), lifecycle))
+}
+
+struct Live {
+    collector: Collector,
+}
+
+impl Scene for Live {
+    fn watch(&self, pid: u32, name: &str) -> Result<()> {
+        // Children are matched on their own.
+        self.collector.watch(pid, Some(name.to_owned()), 0)
+    }
+
+    fn unwatch(&self, pid: u32) -> Result<()> {
+        self.collector.unwatch(pid)
+    }
+
+    fn profile(&self, pid: u32, from_ns: u64, to_ns: u64) -> Result<Profile> {
+        let recording = self.collector.extract(&[pid], from_ns, to_ns)?;
+        // A symbolizer remembers every file it has read: a new one for each scene keeps a daemon of months small.
+        Ok(Symbolizer::new().symbolize(&recording))
+    }
+
+    fn now_ns(&self) -> u64 {
+        target::monotonic_ns()
+    }
+}

@@ -1,0 +1,124 @@
+//! From a breach and the profiles of its two windows to the snapshot that is stored. Pure but for the encoding.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use anyhow::Result;
+use ulid::Ulid;
+
+use super::keeper::Job;
+use super::narrow::{busiest, narrow, samples_by_thread};
+use crate::export;
+use crate::monitor::culprits;
+use crate::snapshot::{OtherThreads, Profiles, Sidecar, Thread, Timestamp, VERSION};
+use crate::symbolize::Profile;
+
+/// The windows of a breach, of the whole process.
+#[derive(Debug, Default)]
+pub(super) struct Windows {
+    /// Until the value went above the threshold.
+    pub(super) before: Profile,
+    /// From then on.
+    pub(super) breach: Profile,
+    /// Windows that could not be read: reason → 1.
+    pub(super) failures: BTreeMap<String, u64>,
+}
+
+/// The times of a breach, in nanoseconds of the monotonic clock, and how far the wall clock is ahead of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) from_ns: u64,
+    pub(super) end_ns: u64,
+    pub(super) wall_ahead_ns: u64,
+}
+
+/// Makes the snapshot: the whole process for the culprits, the busiest threads for the profiles.
+pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Sidecar, Profiles)> {
+    let Job { breach, evidence, host, process, .. } = job;
+    let Windows { before, breach: during, failures } = windows;
+    let wall = |monotonic: u64| Timestamp(monotonic.saturating_add(times.wall_ahead_ns));
+    let mut counts = samples_by_thread(during);
+    let before_counts = samples_by_thread(before);
+    // A process that died at once may have samples from before only.
+    let chosen = busiest(if counts.is_empty() { &before_counts } else { &counts }, evidence.threads);
+    let kept: BTreeSet<u32> = chosen.iter().copied().collect();
+    let left_out =
+        |counts: &BTreeMap<u32, u64>| counts.iter().filter(|(tid, _)| !kept.contains(tid)).map(|(_, n)| n).sum();
+    let other_threads = OtherThreads {
+        threads: counts
+            .keys()
+            .chain(before_counts.keys())
+            .filter(|tid| !kept.contains(tid))
+            .collect::<BTreeSet<_>>()
+            .len() as u64,
+        before_samples: left_out(&before_counts),
+        breach_samples: left_out(&counts),
+    };
+    let window_ns = times.end_ns.saturating_sub(breach.exceeded_since_ns);
+    let threads = chosen
+        .iter()
+        .map(|&tid| Thread {
+            tid,
+            name: thread_name(during, tid).or_else(|| thread_name(before, tid)).unwrap_or_default(),
+            samples: counts.remove(&tid).unwrap_or(0),
+            cpu_percent: tenth(cpu_percent(during, tid, window_ns)),
+        })
+        .collect();
+    let mut losses = failures.clone();
+    for (reason, count) in before.losses.iter().chain(&during.losses) {
+        *losses.entry(reason.clone()).or_default() += count;
+    }
+    let sidecar = Sidecar {
+        id: Ulid::from_datetime(wall(breach.breached_at_ns).system()),
+        version: VERSION,
+        target: breach.target.clone(),
+        rule: breach.rule.clone(),
+        metric: breach.metric,
+        value: tenth(breach.value),
+        threshold: breach.threshold,
+        unit: breach.metric.unit().to_owned(),
+        started_at: wall(times.from_ns),
+        exceeded_at: wall(breach.exceeded_since_ns),
+        breached_at: wall(breach.breached_at_ns),
+        ended_at: wall(times.end_ns),
+        host: host.clone(),
+        process: process.clone(),
+        threads,
+        other_threads,
+        culprits: culprits(during, before),
+        losses,
+        profiles: Vec::new(),
+    };
+    let profiles = Profiles { before: encode(&narrow(before, &kept))?, breach: encode(&narrow(during, &kept))? };
+    Ok((sidecar, profiles))
+}
+
+/// The format that snapshots hold: gzip pprof, with the time of each sample.
+fn encode(profile: &Profile) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    export::write(profile, export::Format::Pprof, &export::Options::default(), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// How far the wall clock is ahead of the monotonic one, in nanoseconds.
+pub(super) fn wall_ahead_ns(monotonic_now_ns: u64) -> u64 {
+    Timestamp::from(SystemTime::now()).0.saturating_sub(monotonic_now_ns)
+}
+
+fn thread_name(profile: &Profile, tid: u32) -> Option<String> {
+    profile.threads.iter().find(|thread| thread.tid == tid).map(|thread| thread.name.clone())
+}
+
+/// CPU use of a thread in percent of one core, from the value of its samples; 0 when they do not count time.
+fn cpu_percent(profile: &Profile, tid: u32, window_ns: u64) -> f64 {
+    if profile.header.unit != "nanoseconds" || window_ns == 0 {
+        return 0.0;
+    }
+    let of_thread = profile.samples.iter().filter(|sample| profile.threads[sample.thread as usize].tid == tid);
+    100.0 * of_thread.map(|sample| sample.value).sum::<u64>() as f64 / window_ns as f64
+}
+
+/// Rounds to a tenth, as far as the figures deserve.
+pub(super) fn tenth(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}

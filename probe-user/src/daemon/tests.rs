@@ -1,0 +1,162 @@
+//! The whole daemon on real processes, with a scene that is made up; and that scene, for the tests of the parts.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use super::*;
+use crate::config::{Evidence, Rule, Sampling, Target};
+use crate::monitor::Metric;
+use crate::symbolize::{Line, Location, ProcessInfo, Sample, Stack, ThreadInfo};
+use crate::target::Matcher;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A profile of a process from (thread, function, samples of 10 ms); thread ids follow the pid.
+pub(crate) fn profile(pid: u32, seconds: u64, samples: &[(&str, &str, u64)]) -> Profile {
+    let mut profile = Profile::default();
+    profile.header.event = "cpu".into();
+    profile.header.unit = "nanoseconds".into();
+    profile.header.period = 10_000_000;
+    profile.header.duration_ns = seconds * SECOND;
+    profile.processes.push(ProcessInfo { pid, name: "app".into(), ..ProcessInfo::default() });
+    for (index, &(thread, function, count)) in (0..).zip(samples) {
+        profile.threads.push(ThreadInfo { process: 0, tid: pid + index, name: thread.into() });
+        let line = Line { function: function.into(), file: "app.c".into(), line: 41 };
+        profile.locations.push(Location { address: u64::from(index), lines: vec![line], ..Location::default() });
+        profile.stacks.push(Stack { locations: vec![index], truncated: None });
+        let value = count * profile.header.period;
+        profile.samples.push(Sample { thread: index, stack: index, time_ns: 0, count, value });
+    }
+    profile
+}
+
+/// A scene whose breaches are always the same: `match_rules` gets hot in the thread `matcher`.
+pub(super) struct Fake {
+    /// Nanoseconds; 0 for the real clock.
+    pub(super) now: AtomicU64,
+    /// (pid, from, to) of each profile that was asked for.
+    pub(super) asked: Mutex<Vec<(u32, u64, u64)>>,
+    /// Processes that are sampled.
+    pub(super) watched: Mutex<BTreeMap<u32, String>>,
+    /// Does asking for profiles fail?
+    pub(super) is_broken: AtomicBool,
+    start: Instant,
+}
+
+impl Fake {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            now: AtomicU64::new(0),
+            asked: Mutex::default(),
+            watched: Mutex::default(),
+            is_broken: AtomicBool::new(false),
+            start: Instant::now(),
+        })
+    }
+}
+
+impl Scene for Fake {
+    fn watch(&self, pid: u32, name: &str) -> Result<()> {
+        self.watched.lock().expect("no panic").insert(pid, name.to_owned());
+        Ok(())
+    }
+
+    fn unwatch(&self, pid: u32) -> Result<()> {
+        self.watched.lock().expect("no panic").remove(&pid);
+        Ok(())
+    }
+
+    fn profile(&self, pid: u32, from_ns: u64, to_ns: u64) -> Result<Profile> {
+        anyhow::ensure!(!self.is_broken.load(Ordering::Relaxed), "the scene is broken");
+        anyhow::ensure!(self.watched.lock().expect("no panic").contains_key(&pid), "pid {pid} is not sampled");
+        let mut asked = self.asked.lock().expect("no panic");
+        asked.push((pid, from_ns, to_ns));
+        Ok(if asked.len() % 2 == 1 {
+            profile(pid, 30, &[("main", "serve", 30), ("matcher", "serve", 5), ("spare", "poll", 2)])
+        } else {
+            profile(pid, 10, &[("main", "serve", 10), ("matcher", "match_rules", 880), ("spare", "poll", 1)])
+        })
+    }
+
+    fn now_ns(&self) -> u64 {
+        match self.now.load(Ordering::Relaxed) {
+            0 => 100 * SECOND + u64::try_from(self.start.elapsed().as_nanos()).expect("short"),
+            now => now,
+        }
+    }
+}
+
+fn config(path: &std::path::Path, matcher: Matcher, url: &str) -> Config {
+    let rule = crate::monitor::Rule {
+        name: "hot".into(),
+        target: "app".into(),
+        metric: Metric::Cpu,
+        above: 15.0,
+        for_ns: SECOND,
+        cooldown_ns: 300 * SECOND,
+    };
+    let evidence = Evidence { threads: 2, before: Duration::from_secs(30), after: Duration::from_secs(1) };
+    Config {
+        store: crate::config::Store { path: path.to_owned(), limits: crate::snapshot::Limits::default() },
+        sampling: Sampling { frequency: 19, memory: 64 << 20, window: Duration::from_secs(60) },
+        targets: vec![Target { name: "app".into(), matcher }],
+        rules: vec![Rule { rule, evidence, notify: vec!["ops".into()] }],
+        channels: vec![crate::alert::Channel { name: "ops".into(), address: crate::alert::Address::Url(url.into()) }],
+    }
+}
+
+#[test]
+fn calm_then_hot_gives_one_snapshot_although_the_webhook_fails() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store");
+    let marker = format!("probe-daemon-test-{}", std::process::id());
+    let matcher = Matcher::default().comm("sh").and_then(|m| m.cmdline(&marker)).expect("valid");
+    // Nothing listens on port 1.
+    let config = config(&path, matcher, "http://127.0.0.1:1/");
+    let scene = Fake::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (events, received) = std::sync::mpsc::channel();
+    let daemon = std::thread::spawn({
+        let (scene, stop) = (Arc::clone(&scene), Arc::clone(&stop));
+        move || run(&config, scene, &received, &stop)
+    });
+    // It starts later than the daemon, is calm at first, then hot.
+    let script = format!("sleep 2.5; while :; do :; done # {marker}");
+    let mut process = Command::new("sh").args(["-c", &script]).spawn().expect("sh runs");
+    let pid = process.id();
+    std::thread::sleep(Duration::from_millis(300));
+    events.send(Lifecycle::Exec { pid }).expect("the daemon runs");
+    let read = Store::read(&path, crate::snapshot::Limits::default());
+    let end = Instant::now() + Duration::from_secs(30);
+    while read.list().expect("listed").snapshots.is_empty() {
+        assert!(Instant::now() < end, "no snapshot; watched: {:?}", scene.watched.lock());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(scene.watched.lock().expect("no panic").get(&pid).map(String::as_str), Some("app"));
+    process.kill().expect("ends");
+    process.wait().expect("ends");
+    events.send(Lifecycle::Exit { pid }).expect("the daemon runs");
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(scene.watched.lock().expect("no panic").is_empty(), "let go");
+    stop.store(true, Ordering::Relaxed);
+    let stopping = Instant::now();
+    daemon.join().expect("no panic").expect("no error");
+    assert!(stopping.elapsed() < Duration::from_secs(5));
+
+    let listing = read.list().expect("listed");
+    assert_eq!((listing.snapshots.len(), listing.damaged.len()), (1, 0));
+    let snapshot = &listing.snapshots[0];
+    assert_eq!((snapshot.target.as_str(), snapshot.process.pid), ("app", pid));
+    assert!(snapshot.value > 15.0 && snapshot.process.cpu_percent > 15.0, "{snapshot:?}");
+    assert!(snapshot.started_at < snapshot.exceeded_at && snapshot.exceeded_at < snapshot.breached_at);
+    assert!(snapshot.process.cmdline.contains(&marker) && snapshot.host.cpus > 0);
+    let asked = scene.asked.lock().expect("no panic").clone();
+    assert_eq!(asked.len(), 2);
+    assert_eq!((asked[0].2 - asked[0].1, asked[0].2), (30 * SECOND, asked[1].1), "two windows that meet");
+    assert!(asked[1].2 - asked[1].1 >= 2 * SECOND);
+    // The message waits for a webhook that works.
+    assert_eq!(std::fs::read_dir(path.join("outbox")).expect("there").count(), 1);
+}
