@@ -138,12 +138,13 @@ fn pid(service: &Running) -> String {
     format!("pid = {}", service.pid())
 }
 
-/// Waits for the requests of a webhook.
+/// Waits for a request of a webhook and returns its body.
 fn called(webhook: &Webhook, daemon: &mut Daemon) -> Result<String> {
-    poll::until("a call of the webhook", BREACH, || {
+    let body = poll::until("a call of the webhook", BREACH, || {
         let alive = daemon.expect_alive();
         alive.map(|()| webhook.bodies().pop()).transpose()
-    })?
+    });
+    body.and_then(|body| body).with_context(|| format!("the daemon's log:\n{}", daemon.read_log()))
 }
 
 fn expect_culprit(sidecar: &Value) -> Result<()> {

@@ -3,7 +3,7 @@
 
 namespace shop {
 
-inline __attribute__((always_inline)) void apply_discount() { burn_ms(10); }
+inline __attribute__((always_inline)) void apply_discount() { BURN_MS(10); }
 
 template <typename Money>
 struct Cart {

@@ -7,8 +7,8 @@
 
 static uint64_t calm_seconds, hot_seconds;
 
-__attribute__((noinline)) void calm_work(void) { burn_ms(2); sink++; }
-__attribute__((noinline)) void match_rules(void) { burn_ms(10); sink++; }
+__attribute__((noinline)) void calm_work(void) { BURN_MS(2); sink++; }
+__attribute__((noinline)) void match_rules(void) { BURN_MS(10); sink++; }
 
 static double now(void) {
     struct timespec now;

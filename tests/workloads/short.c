@@ -4,8 +4,8 @@
 #include <unistd.h>
 #include "common.h"
 
-__attribute__((noinline)) void short_work(uint64_t ms) { burn_ms(ms); sink++; }
-__attribute__((noinline)) void child_work(uint64_t ms) { burn_ms(ms); sink++; }
+__attribute__((noinline)) void short_work(uint64_t ms) { BURN_MS(ms); sink++; }
+__attribute__((noinline)) void child_work(uint64_t ms) { BURN_MS(ms); sink++; }
 
 int main(int count, char **arguments) {
     uint64_t ms = count > 1 ? strtoull(arguments[1], NULL, 10) : 100;

@@ -4,8 +4,8 @@
 #include <unistd.h>
 #include "common.h"
 
-__attribute__((noinline)) void alpha_work(void) { burn_ms(5); sink++; }
-__attribute__((noinline)) void beta_work(void) { burn_ms(5); sink++; }
+__attribute__((noinline)) void alpha_work(void) { BURN_MS(5); sink++; }
+__attribute__((noinline)) void beta_work(void) { BURN_MS(5); sink++; }
 
 static void *alpha(void *unused) {
     pthread_setname_np(pthread_self(), "alpha");

@@ -136,8 +136,7 @@ fn print_findings(sidecar: &Value, id: &str) {
         println!("Thread:     {} at {} % of a core", text(&thread["name"]), text(&thread["cpu_percent"]));
     }
     let culprit = &sidecar["culprits"][0];
-    let percent =
-        |value: &Value| value.as_f64().map_or_else(|| "?".to_owned(), |share| format!("{:.0} %", share * 100.0));
+    let percent = |value: &Value| value.as_f64().map_or_else(|| "?".to_owned(), |share| format!("{share:.0} %"));
     println!(
         "Culprit:    {}, {} of the samples, {} before",
         text(&culprit["function"]),
