@@ -85,12 +85,25 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
         process: process.clone(),
         threads,
         other_threads,
-        culprits: culprits(during, before),
+        culprits: culprits(during, &calm(before)),
         losses,
         profiles: Vec::new(),
     };
     let profiles = Profiles { before: encode(&narrow(before, &kept))?, breach: encode(&narrow(during, &kept))? };
     Ok((sidecar, profiles))
+}
+
+/// The part of `before` that is surely calm. The value is measured once a second, so the second before the one that broke
+/// the threshold may have begun to be hot: too little to break it, enough to make what is new look familiar.
+fn calm(before: &Profile) -> Profile {
+    const LAST_NS: u64 = 1_000_000_000;
+    let end_ns = before.header.duration_ns.saturating_sub(LAST_NS);
+    let mut calm = before.clone();
+    if end_ns > 2 * LAST_NS {
+        calm.header.duration_ns = end_ns;
+        calm.samples.retain(|sample| sample.time_ns < end_ns);
+    }
+    calm
 }
 
 /// The format that snapshots hold: gzip pprof, with the time of each sample.

@@ -57,7 +57,7 @@ impl Culprit {
     }
 }
 
-/// A function is new when the baseline had less than this part of its present rate.
+/// A caller is new when the baseline had less than this part of its present rate, and knew the function it calls better.
 const NEW: f64 = 0.01;
 /// A caller explains a function when it is above this part of its samples.
 const EXPLAINS: f64 = 0.8;
@@ -82,15 +82,14 @@ pub fn culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
 
 /// The nearest caller that is new and above nearly all of a function that is not; else the function itself.
 fn explanation<'a>(function: &'a Function, charged: &'a Charged, now: &Charges, calm: &Charges) -> &'a Function {
-    let is_new = |function: &Function| {
+    // How much of its present rate a function had in the baseline.
+    let known = |function: &Function| {
         let rate = now.functions.get(function).map_or(0.0, |charged| now.rate(charged.with_callees.count));
-        calm.rate(calm.with_callees(function)) < NEW * rate
+        calm.rate(calm.with_callees(function)) / rate.max(f64::MIN_POSITIVE)
     };
-    if is_new(function) {
-        return function;
-    }
+    let limit = NEW.min(known(function) / 4.0);
     let explains = |caller: &Caller| caller.count as f64 >= EXPLAINS * charged.own.count as f64;
-    let callers = charged.callers.iter().filter(|(caller, above)| explains(above) && is_new(caller));
+    let callers = charged.callers.iter().filter(|(caller, above)| explains(above) && known(caller) < limit);
     callers.min_by_key(|(_, above)| above.distance).map_or(function, |(caller, _)| caller)
 }
 

@@ -93,6 +93,13 @@ fn a_new_caller_explains_a_helper_that_was_busy_before() {
 }
 
 #[test]
+fn one_sample_of_a_helper_in_the_baseline_does_not_make_it_new() {
+    let calm = profile(30, &[("journal", "run write burn", 1)]);
+    let hot = profile(10, &[("matcher", "run match_rules burn", 190)]);
+    assert_eq!(names(&culprits(&hot, &calm)), ["match_rules"]);
+}
+
+#[test]
 fn a_helper_that_everybody_calls_more_is_named_itself() {
     let calm = profile(30, &[("t", "main a burn", 10), ("t", "main b burn", 10)]);
     let hot = profile(10, &[("t", "main a burn", 90), ("t", "main b burn", 90), ("t", "main c burn", 10)]);
