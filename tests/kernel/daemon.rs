@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Trial> {
         trial("daemon::a_target_that_starts_later_is_found_by_its_executable", starts_later),
         trial("daemon::a_target_that_dies_at_the_breach_keeps_its_names", dies),
         trial("daemon::a_failing_webhook_loses_no_snapshot", failing_webhook),
-        trial("daemon::a_full_disk_loses_no_alert", full_disk),
+        trial("daemon::a_full_disk_loses_neither_the_snapshot_nor_the_alert", full_disk),
         trial("daemon::snapshots_are_listed_read_and_removed", snapshots),
     ]
 }
@@ -233,10 +233,17 @@ fn full_disk() -> Result<()> {
     let mut daemon = Daemon::start(&pid(&target), webhook.url(), Some(&disk.store()))?;
     // The disk fills while the daemon runs, as disks do.
     disk.fill()?;
-    let body = called(&webhook, &mut daemon)?;
-    ensure!(body.contains("checkout"), "the webhook's {body}");
+    poll::until("the daemon says that the disk is full", BREACH, || {
+        daemon.read_log().contains("No space left on device").then_some(())
+    })?;
     daemon.expect_alive()?;
     ensure!(daemon.ids()?.is_empty(), "half a snapshot is listed: {:?}", daemon.ids()?);
+    // What was seen meanwhile is kept as soon as there is room for it.
+    disk.empty()?;
+    let id = daemon.snapshot()?;
+    expect_culprit(&daemon.sidecar(&id)?)?;
+    let body = called(&webhook, &mut daemon)?;
+    ensure!(body.contains(&id), "the webhook's {body}");
     daemon.stop()
 }
 
@@ -269,6 +276,17 @@ impl Disk {
                     break;
                 }
                 ensure!(number < 1000, "the file system does not become full");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room again.
+    fn empty(&self) -> Result<()> {
+        for entry in fs::read_dir(self.folder.path())? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(b"filler-") {
+                fs::remove_file(entry.path())?;
             }
         }
         Ok(())

@@ -44,45 +44,43 @@ fn named(name: &str, work: impl FnOnce() + Send + 'static) -> thread::JoinHandle
     thread::Builder::new().name(name.to_owned()).spawn(work).expect("threads can be started")
 }
 
+/// Work that belongs to the function in which it stands.
+macro_rules! compute {
+    ($rounds:expr) => {
+        let mut value: u64 = $rounds;
+        for round in 0..$rounds {
+            value = black_box(value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round));
+        }
+    };
+}
+
 #[inline(never)]
 fn accept_order() {
-    spin(50_000);
+    compute!(50_000);
 }
 
 #[inline(never)]
 fn write_journal() {
-    spin(100_000);
+    compute!(100_000);
 }
 
 #[inline(never)]
 fn price_order() {
-    match_rule(40);
+    compute!(30_000);
+    compare_parts(7);
 }
 
-/// Every order against every rule, and each rule against every part of the order.
+/// Every order against every rule, and each rule against some parts of the order.
 #[inline(never)]
 fn match_rules() {
     for rule in 0..200 {
-        match_rule(rule);
+        compute!(10_000);
+        compare_parts(rule);
     }
     price_order();
 }
 
 #[inline(never)]
-fn match_rule(rule: u64) {
-    compare_parts(rule);
-    spin(2_000);
-}
-
-#[inline(never)]
 fn compare_parts(rule: u64) {
-    spin(10_000 + rule);
-}
-
-#[inline(always)]
-fn spin(rounds: u64) {
-    let mut value = rounds;
-    for round in 0..rounds {
-        value = black_box(value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round));
-    }
+    compute!(2_000 + rule);
 }

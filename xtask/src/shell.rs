@@ -59,11 +59,23 @@ fn leaks(name: &str) -> bool {
     of_rust && name != "RUSTUP_HOME" && name != "RUSTUP_AUTO_INSTALL" && !KEPT.iter().any(|kept| name.starts_with(kept))
 }
 
-/// The cargo that started xtask, for what is built with the same compiler and flags as xtask itself.
+/// The cargo that started xtask, for what is built with the same compiler and flags as xtask itself. What it said about
+/// the package of xtask is taken away: build scripts that look at it would make every other build compile anew.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(checkout());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_package) {
+            cargo.env_remove(name);
+        }
+    }
     cargo
+}
+
+/// Whether a variable is one by which cargo describes the package that it runs.
+fn is_of_package(name: &str) -> bool {
+    const PREFIXES: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || ["OUT_DIR", "CARGO_PRIMARY_PACKAGE"].contains(&name)
 }
 
 /// Builds the release binary of `probe` and says where it is.

@@ -25,6 +25,9 @@ pub struct Args {
     /// How often each profiler is measured; the median counts
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Install nothing; peers that are not here are left out
+    #[arg(long)]
+    no_install: bool,
 }
 
 const DEPTHS: [u32; 2] = [20, 127];
@@ -42,8 +45,10 @@ struct Measured {
 pub fn run(args: &Args) -> Result<()> {
     ensure!(shell::is_root(), "the kernel's statistics need root: run this command as root");
     ensure!(args.rounds > 0 && args.seconds > 0, "at least one round of one second");
-    shell::install_missing(&[("gcc", "gcc")]);
-    let tools = tools::all(shell::build_probe()?);
+    if !args.no_install {
+        shell::install_missing(&[("gcc", "gcc")]);
+    }
+    let tools = tools::all(shell::build_probe()?, !args.no_install);
     let binary = workload::build()?;
     let _statistics = statistics::Enabled::new()?;
     describe(args);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::shell;
 
@@ -38,14 +38,16 @@ pub struct Job {
 /// The peer's version: its flags and its costs change between versions.
 const PROFILE_BEE: &str = "0.3.13";
 
-/// The profilers that are there, `probe` first. Says which are not.
-pub fn all(probe: PathBuf) -> Vec<Tool> {
+/// The profilers that are there or can be installed, `probe` first. Says which are not.
+pub fn all(probe: PathBuf, install: bool) -> Vec<Tool> {
     let mut tools = vec![Tool { name: "probe", kind: Kind::Probe, binary: probe }];
-    match profile_bee() {
+    match profile_bee(install) {
         Ok(binary) => tools.push(Tool { name: "profile-bee", kind: Kind::ProfileBee, binary }),
         Err(error) => eprintln!("xtask: without profile-bee: {error:#}"),
     }
-    shell::install_missing(&[("bpftrace", "bpftrace")]);
+    if install {
+        shell::install_missing(&[("bpftrace", "bpftrace")]);
+    }
     match shell::find("bpftrace") {
         Some(binary) => tools.push(Tool { name: "bpftrace", kind: Kind::Bpftrace, binary }),
         None => eprintln!("xtask: without bpftrace: it is not installed"),
@@ -53,10 +55,11 @@ pub fn all(probe: PathBuf) -> Vec<Tool> {
     tools
 }
 
-fn profile_bee() -> Result<PathBuf> {
+fn profile_bee(install: bool) -> Result<PathBuf> {
     let root = shell::target_dir().join("bench-tools");
     let binary = root.join("bin/probee");
     if !binary.exists() {
+        ensure!(install, "it is not in {}", root.display());
         let mut cargo = shell::cargo();
         cargo.args(["install", "profile-bee", "--locked", "--version", PROFILE_BEE, "--root"]).arg(&root);
         shell::run(cargo.arg("--target-dir").arg(root.join("build")))?;
