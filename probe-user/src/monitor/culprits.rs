@@ -120,16 +120,21 @@ struct Function {
     module: String,
 }
 
+/// File and line.
+type Place = (String, u32);
+/// Functions of a stack with where they are in it.
+type Chain = Vec<(Function, Place)>;
+
 /// Samples with where they were.
 #[derive(Debug, Default)]
 struct Tally {
     count: u64,
-    places: BTreeMap<(String, u32), u64>,
+    places: BTreeMap<Place, u64>,
     threads: BTreeMap<String, u64>,
 }
 
 impl Tally {
-    fn add(&mut self, count: u64, place: &(String, u32), thread: &str) {
+    fn add(&mut self, count: u64, place: &Place, thread: &str) {
         self.count += count;
         *self.places.entry(place.clone()).or_default() += count;
         *self.threads.entry(thread.to_owned()).or_default() += count;
@@ -182,7 +187,7 @@ impl Charges {
 
 fn charge(profile: &Profile) -> Charges {
     let mut charges = Charges { seconds: profile.header.duration_ns as f64 / 1e9, ..Charges::default() };
-    let mut known: HashMap<u32, Vec<(Function, (String, u32))>> = HashMap::new();
+    let mut known: HashMap<u32, Chain> = HashMap::new();
     for sample in profile.totals() {
         charges.count += sample.count;
         let chain = known.entry(sample.stack).or_insert_with(|| charged_chain(profile, sample.stack));
@@ -203,13 +208,13 @@ fn charge(profile: &Profile) -> Charges {
 }
 
 /// The program's own functions in a stack with their places, innermost first, each once; the leaf where there are none.
-fn charged_chain(profile: &Profile, stack: u32) -> Vec<(Function, (String, u32))> {
+fn charged_chain(profile: &Profile, stack: u32) -> Chain {
     let frames = profile.frames(stack);
     let charge = |frame: &Frame<'_>| {
         let function = Function { function: frame.function.to_string(), module: frame.module.to_owned() };
         (function, (frame.file.to_owned(), frame.line))
     };
-    let mut chain: Vec<(Function, (String, u32))> = Vec::new();
+    let mut chain = Chain::new();
     let mut seen = HashSet::new();
     for (function, place) in frames.iter().rev().filter(|frame| is_own(frame)).map(charge) {
         if seen.insert(function.clone()) {

@@ -186,6 +186,7 @@ impl Recorder {
     /// `forget` is told the stacks that the kernel has to send again.
     pub fn trim(&mut self, now_ns: u64, forget: impl FnMut(StackId)) {
         let oldest = now_ns.saturating_sub(self.retention.window_ns);
+        let before = self.windows.len();
         while self.windows.front().is_some_and(|window| window.start_ns + WINDOW_NS < oldest) {
             self.windows.pop_front();
         }
@@ -198,6 +199,9 @@ impl Recorder {
             if self.sample_bytes() < self.retention.memory / 2 {
                 break;
             }
+        }
+        if self.windows.len() == before && !self.windows.is_empty() {
+            return; // everything is still referred to by what it was
         }
         let samples = || self.windows.iter().flat_map(|window| &window.samples);
         self.stacks.sweep(samples().flat_map(|s| s.user.into_iter().chain(s.kernel)), forget);

@@ -1,6 +1,8 @@
 //! Names for the addresses of one module, by blazesym: ELF symbols, DWARF lines and inlined functions, debug files by
 //! build id or debug link, MiniDebugInfo, kallsyms.
 
+use std::path::PathBuf;
+
 use blazesym::MaybeDefault;
 use blazesym::symbolize::source::{Elf, Kernel, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
@@ -18,22 +20,34 @@ pub fn kernel(symbolizer: &Symbolizer, addresses: &[u64]) -> Vec<Named> {
     answers(symbolizer.symbolize(&source, Input::AbsAddr(addresses)), addresses.len(), "kernel symbols unreadable")
 }
 
-/// Names offsets in the file of a module.
+/// Names offsets in the file of a module: by its debug file where one is installed, and what that does not name by the
+/// file itself.
 pub fn module(symbolizer: &Symbolizer, module: &Module, offsets: &[u64]) -> Vec<Named> {
-    let Some(path) = module.open_path() else {
-        return vec![Err("file unreadable"); offsets.len()];
-    };
-    // Offsets that no segment holds have no address; they keep their place in the answer.
-    let addresses: Vec<Option<u64>> = offsets.iter().map(|&offset| module.virtual_address(offset)).collect();
-    let known: Vec<u64> = addresses.iter().copied().flatten().collect();
-    let source = Source::Elf(Elf::new(path));
-    let mut named =
-        answers(symbolizer.symbolize(&source, Input::VirtOffset(&known)), known.len(), "file unreadable").into_iter();
-    let mut next = |address: Option<u64>| match address {
-        Some(_) => named.next().unwrap_or(Err("no symbol")),
-        None => Err("address in no segment"),
-    };
-    addresses.into_iter().map(&mut next).collect()
+    let mut named: Vec<Named> = vec![Err("file unreadable"); offsets.len()];
+    for path in [debug_file(&module.build_id), module.open_path()].into_iter().flatten() {
+        let open: Vec<usize> = (0..offsets.len()).filter(|&index| named[index].is_err()).collect();
+        // Offsets that no segment holds have no address.
+        let addresses: Vec<Option<u64>> = open.iter().map(|&index| module.virtual_address(offsets[index])).collect();
+        let known: Vec<u64> = addresses.iter().copied().flatten().collect();
+        let source = Source::Elf(Elf::new(path));
+        let found = symbolizer.symbolize(&source, Input::VirtOffset(&known));
+        let mut found = answers(found, known.len(), "file unreadable").into_iter();
+        for (index, address) in open.into_iter().zip(addresses) {
+            named[index] = match address {
+                Some(_) => found.next().unwrap_or(Err("no symbol")),
+                None => Err("address in no segment"),
+            };
+        }
+    }
+    named
+}
+
+/// Where distributions install the debug file of a build id. blazesym looks there as well, but only for a file that also
+/// has a debug link.
+fn debug_file(build_id: &str) -> Option<PathBuf> {
+    let (folder, file) = build_id.split_at_checked(2).filter(|(_, file)| !file.is_empty())?;
+    let path = PathBuf::from(format!("/usr/lib/debug/.build-id/{folder}/{file}.debug"));
+    path.exists().then_some(path)
 }
 
 fn answers(result: blazesym::Result<Vec<Symbolized<'_>>>, count: usize, failure: &'static str) -> Vec<Named> {
