@@ -70,7 +70,7 @@ fn profile_bee(install: bool) -> Result<PathBuf> {
 impl Tool {
     /// The command that does a job.
     pub fn command(&self, job: &Job) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = self.own_command();
         let (pid, frequency) = (job.pid.to_string(), job.frequency.to_string());
         match self.kind {
             Kind::Probe => {
@@ -78,7 +78,9 @@ impl Tool {
                 command.arg(&job.output);
             }
             Kind::ProfileBee => {
-                command.args(["-p", &pid, "-f", &frequency, "-t", &(job.seconds * 1000).to_string(), "-o"]);
+                // By frame pointers, as the others do; left to itself it may read unwind tables.
+                command.args(["--dwarf=false", "-p", &pid, "-f", &frequency]);
+                command.args(["-t", &(job.seconds * 1000).to_string(), "-o"]);
                 command.arg(&job.output);
             }
             Kind::Bpftrace => {
@@ -93,9 +95,16 @@ impl Tool {
         command
     }
 
-    /// The program without arguments.
+    /// The program without arguments. The peer needs the folder of tracepoints; where it is not mounted, it gets it in a
+    /// mount namespace of its own, and the host stays as it is. The process id remains that of what is started.
     pub fn own_command(&self) -> Command {
-        Command::new(&self.binary)
+        const WITH_TRACEFS: &str = r#"mount -t tracefs tracefs /sys/kernel/tracing && exec "$@""#;
+        if !matches!(self.kind, Kind::ProfileBee) || Path::new("/sys/kernel/tracing/events").exists() {
+            return Command::new(&self.binary);
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh"]).arg(&self.binary);
+        command
     }
 
     /// How many samples the result has.
