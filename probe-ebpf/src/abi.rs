@@ -79,6 +79,8 @@ pub struct StackEvent {
     pub kind: u32,
     /// How many addresses follow, at most [`MAX_FRAMES`].
     pub frame_count: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds, that of the sample.
+    pub time_ns: u64,
     /// Identity.
     pub id: StackId,
     /// Process that the addresses belong to; 0 for a kernel stack.
@@ -137,8 +139,8 @@ pub struct ExitEvent {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// Changes with the address space. It is part of a stack's identity: the same address means something else after an
-    /// exec (counted by the kernel) or a dlopen (counted by user space, which is told of mappings).
+    /// Changes at every exec, and only the kernel changes it. It is part of a stack's identity: the same address means
+    /// something else in another program.
     pub epoch: u32,
     /// [`target_flags`].
     pub flags: u32,
@@ -194,7 +196,7 @@ pub struct Offsets {
 pub enum Counter {
     /// Samples taken of targets.
     Samples = 0,
-    /// Samples that found the ring buffer full.
+    /// Samples that found the ring buffer full, or in an NMI its lock taken.
     SamplesLost = 1,
     /// Stacks that found the ring buffer full; they travel at their next sample.
     StacksLost = 2,
@@ -214,9 +216,9 @@ impl Counter {
     /// All of them with the name under which a loss is reported; `None` for what is no loss.
     pub const ALL: [(Self, Option<&'static str>); Self::COUNT as usize] = [
         (Self::Samples, None),
-        (Self::SamplesLost, Some("samples lost: ring buffer full")),
-        (Self::StacksLost, Some("stacks lost: ring buffer full")),
-        (Self::ProcessEventsLost, Some("process events lost: ring buffer full")),
+        (Self::SamplesLost, Some("samples lost: ring buffer full or busy")),
+        (Self::StacksLost, Some("stacks lost: ring buffer full or busy")),
+        (Self::ProcessEventsLost, Some("process events lost: ring buffer full or busy")),
         (Self::TargetsFull, Some("processes not followed: table of targets full")),
         (Self::NoUserRegisters, Some("user registers unreadable")),
         (Self::Compat, Some("32-bit code: leaf only")),
@@ -244,7 +246,7 @@ macro_rules! assert_packed {
 assert_packed! {
     StackId { lo, hi }
     SampleEvent { kind, cpu, time_ns, tgid, tid, value, user_stack, kernel_stack, comm }
-    StackEvent { kind, frame_count, id, tgid, epoch, end, padding }
+    StackEvent { kind, frame_count, time_ns, id, tgid, epoch, end, padding }
     ExecEvent { kind, tgid, time_ns, path }
     ForkEvent { kind, parent, child, padding, time_ns }
     ExitEvent { kind, tgid, time_ns }

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
 };
-use probe_ebpf::abi::{Counter, ExecEvent, ExitEvent, ForkEvent, MAX_PATH, Target, kind, target_flags};
+use probe_ebpf::abi::{Counter, ExecEvent, ExitEvent, ForkEvent, MAX_PATH, Settings, Target, kind, target_flags};
 
 use crate::maps::{EVENTS, TARGETS, count, settings, target};
 
@@ -29,8 +29,9 @@ pub fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-fn store(tgid: u32, target: Target) {
-    if TARGETS.insert(tgid, target, BPF_ANY.into()).is_err() {
+fn store(tgid: u32, target: Target, settings: &Settings) {
+    // Where every process is a target, one that does not fit is followed nevertheless.
+    if TARGETS.insert(tgid, target, BPF_ANY.into()).is_err() && settings.all == 0 {
         count(Counter::TargetsFull);
     }
 }
@@ -42,7 +43,7 @@ pub fn exec(binprm: Struct) {
     let target = target(tgid, &settings);
     if let Some(target) = target {
         let flags = target.flags & !target_flags::AWAITS_EXEC;
-        store(tgid, Target { epoch: target.epoch.wrapping_add(1), flags });
+        store(tgid, Target { epoch: target.epoch.wrapping_add(1), flags }, &settings);
     }
     if target.is_none() && settings.all_lifecycle == 0 {
         return;
@@ -85,10 +86,10 @@ pub fn fork(parent: Struct, child: Struct) {
     let mut follow = false;
     if let Some(target) = target {
         if target.flags & target_flags::SPAWNER != 0 {
-            store(tgid, Target { epoch, flags: target_flags::AWAITS_EXEC | target_flags::INHERIT });
+            store(tgid, Target { epoch, flags: target_flags::AWAITS_EXEC | target_flags::INHERIT }, &settings);
             follow = true;
         } else if target.flags & target_flags::INHERIT != 0 {
-            store(tgid, Target { epoch, ..target });
+            store(tgid, Target { epoch, ..target }, &settings);
             follow = true;
         }
     }

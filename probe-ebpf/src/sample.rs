@@ -28,12 +28,14 @@ pub fn take(context: &PerfEventContext) {
         return;
     }
     count(Counter::Samples);
+    // SAFETY: a helper without arguments.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the context is the sample's registers.
     let in_kernel = unsafe { (*context.ctx).regs.cs } & 3 == 0;
     let kernel_stack =
-        if in_kernel && settings.kernel_stacks != 0 { stack::kernel(context.as_ptr()) } else { StackId::NONE };
+        if in_kernel && settings.kernel_stacks != 0 { stack::kernel(context.as_ptr(), time_ns) } else { StackId::NONE };
     let user_stack = if settings.user_stacks != 0 {
-        stack::user(context, in_kernel, tgid, target.epoch, &settings.offsets)
+        stack::user(context, in_kernel, time_ns, tgid, target.epoch, &settings.offsets)
     } else {
         StackId::NONE
     };
@@ -43,10 +45,9 @@ pub fn take(context: &PerfEventContext) {
     };
     entry.write(SampleEvent {
         kind: kind::SAMPLE,
-        // SAFETY: helpers without arguments.
-        cpu: unsafe { bpf_get_smp_processor_id() },
         // SAFETY: as above.
-        time_ns: unsafe { bpf_ktime_get_ns() },
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        time_ns,
         tgid,
         tid,
         value: 1,

@@ -40,7 +40,7 @@ const USER_CS: u64 = 0x33;
 
 /// The stack of the interrupted kernel code, by the kernel's own unwinder.
 #[inline(always)]
-pub fn kernel(context: *mut c_void) -> StackId {
+pub fn kernel(context: *mut c_void, time_ns: u64) -> StackId {
     let Some(scratch) = SAMPLER_STACK.get_ptr_mut(0) else { return StackId::NONE };
     // SAFETY: this CPU's scratch; the helper writes at most the given size.
     let scratch = unsafe { &mut *scratch };
@@ -55,12 +55,21 @@ pub fn kernel(context: *mut c_void) -> StackId {
         hash.add(*frame);
     }
     let end = if frame_count >= MAX_KERNEL_FRAMES { End::TooDeep } else { End::Root };
-    send(scratch, hash.finish(frame_count as u32), frame_count as u32, 0, 0, end)
+    let (frame_count, id) = (frame_count as u32, hash.finish(frame_count as u32));
+    let (tgid, epoch, end) = (0, 0, end as u32);
+    send(scratch, StackEvent { kind: kind::STACK, frame_count, time_ns, id, tgid, epoch, end, padding: 0 })
 }
 
 /// The user stack of the current thread.
 #[inline(always)]
-pub fn user(context: &PerfEventContext, in_kernel: bool, tgid: u32, epoch: u32, offsets: &Offsets) -> StackId {
+pub fn user(
+    context: &PerfEventContext,
+    in_kernel: bool,
+    time_ns: u64,
+    tgid: u32,
+    epoch: u32,
+    offsets: &Offsets,
+) -> StackId {
     let (registers, cs) = if in_kernel {
         match saved_registers(offsets) {
             Some(registers) => registers,
@@ -80,21 +89,18 @@ pub fn user(context: &PerfEventContext, in_kernel: bool, tgid: u32, epoch: u32, 
         frame_count: 0,
         end: End::TooDeep as u32,
     };
-    let limit = if cs == USER_CS {
-        MAX_FRAMES as u32
-    } else {
-        count(Counter::Compat);
-        walk.end = End::Compat as u32;
-        1
-    };
+    let limit = if cs == USER_CS { MAX_FRAMES as u32 } else { 1 };
     // SAFETY: the callback's signature is the helper's; the context outlives the call.
     unsafe { bpf_loop(limit, walk_frame as *mut c_void, (&raw mut walk).cast(), 0) };
     if cs != USER_CS {
+        count(Counter::Compat);
         walk.end = End::Compat as u32;
     }
     let id = walk.hash.finish(walk.frame_count);
     // SAFETY: this CPU's scratch, as above.
-    send(unsafe { &mut *scratch }, id, walk.frame_count, tgid, epoch, End::from_u32(walk.end))
+    let scratch = unsafe { &mut *scratch };
+    let (frame_count, end) = (walk.frame_count, walk.end);
+    send(scratch, StackEvent { kind: kind::STACK, frame_count, time_ns, id, tgid, epoch, end, padding: 0 })
 }
 
 /// The registers with which the current thread entered the kernel; `None` for a kernel thread.
@@ -188,14 +194,15 @@ fn read_pair_alone(address: u64) -> Option<[u64; 2]> {
 
 /// Sends a stack's frames unless they have travelled before.
 #[inline(always)]
-fn send(scratch: &mut Scratch, id: StackId, frame_count: u32, tgid: u32, epoch: u32, end: End) -> StackId {
+fn send(scratch: &mut Scratch, header: StackEvent) -> StackId {
+    let id = header.id;
     // SAFETY: only its presence matters.
     if unsafe { SEEN.get(id) }.is_some() {
         return id;
     }
-    scratch.header = StackEvent { kind: kind::STACK, frame_count, id, tgid, epoch, end: end as u32, padding: 0 };
-    let frame_bytes = (frame_count as usize).min(MAX_FRAMES) * 8;
+    let frame_bytes = (header.frame_count as usize).min(MAX_FRAMES) * 8;
     let size = size_of::<StackEvent>() + frame_bytes;
+    scratch.header = header;
     // The mark comes first: two CPUs with the same new stack send it once. It is taken back if the ring is full.
     let _ = SEEN.insert(id, 1, BPF_NOEXIST.into());
     // SAFETY: the size is at most that of `Scratch`.

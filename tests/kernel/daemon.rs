@@ -56,7 +56,7 @@ match = {{ {condition} }}
 name = "checkout-cpu"
 target = "checkout"
 metric = "cpu"
-above = 60.0
+above = 30.0
 for = "2s"
 cooldown = "10m"
 snapshot = {{ threads = 2, before = "4s", after = "2s" }}

@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Trial> {
         trial("lifetime::a_process_that_exits_while_it_is_recorded_keeps_its_names", exits),
         trial("lifetime::a_command_is_recorded_from_its_start_to_its_end", command),
         trial("lifetime::children_of_a_command_are_recorded", children),
+        trial("lifetime::short_lived_processes_keep_their_names", short_lived),
         trial("lifetime::the_exit_code_and_output_of_a_command_are_its_own", output_of_command),
         trial("lifetime::an_interrupt_ends_the_recording_and_writes_it", interrupt),
     ]
@@ -77,4 +78,13 @@ fn interrupt() -> Result<()> {
     let status = recording.wait(Duration::from_secs(15))?;
     ensure!(status.success(), "ended with {status}");
     Folded::parse(&std::fs::read_to_string(&file)?)?.expect("takes_three_quarters", 0.5)
+}
+
+/// A thousand processes of a millisecond each: most are gone before anything of them can be read.
+fn short_lived() -> Result<()> {
+    let script = "i=0; while [ $i -lt 1000 ]; do /bin/true; i=$((i+1)); done";
+    let folded = probe::record_with(&["-F", "999", "--", "sh", "-c", script])?;
+    let nowhere = folded.share(|frames| frames.iter().any(|frame| frame.starts_with("[unknown+")));
+    ensure!(nowhere <= 0.02, "{nowhere:.3} of the samples are in no known file:\n{}", folded.show());
+    Ok(())
 }

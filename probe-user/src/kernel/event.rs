@@ -35,6 +35,12 @@ pub enum Event {
         /// Process.
         pid: u32,
     },
+    /// A process is replacing its program: from here on its mappings are those of the new one. [`Event::Exec`] follows
+    /// when they have been made.
+    NewImage {
+        /// Process.
+        pid: u32,
+    },
     /// A process mapped executable memory.
     Map {
         /// Process.
@@ -86,8 +92,9 @@ impl RawSample {
 }
 
 impl Event {
-    /// Reads one record of the ring buffer; `None` when it is none of ours.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads one record of the ring buffer: its time (`CLOCK_MONOTONIC`, nanoseconds) and what happened. `None` when it is
+    /// none of ours.
+    pub fn decode(bytes: &[u8]) -> Option<(u64, Self)> {
         let mut reader = Reader(bytes);
         // The order of the reads is the order of the fields in `probe_ebpf::abi`.
         let event = match reader.u32()? {
@@ -96,23 +103,29 @@ impl Event {
                 let (pid, tid, value) = (reader.u32()?, reader.u32()?, reader.u64()?);
                 let (user_stack, kernel_stack) = (reader.stack_id()?, reader.stack_id()?);
                 let comm = reader.array::<COMM_LEN>()?;
-                Self::Sample(RawSample { time_ns, cpu, pid, tid, value, user_stack, kernel_stack, comm })
+                (time_ns, Self::Sample(RawSample { time_ns, cpu, pid, tid, value, user_stack, kernel_stack, comm }))
             }
             kind::STACK => {
-                let (count, id) = (reader.u32()?, reader.stack_id()?);
+                let (count, time_ns, id) = (reader.u32()?, reader.u64()?, reader.stack_id()?);
                 let (pid, _epoch, end, _) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
                 let frames = reader.0.get(..count as usize * 8)?;
                 let frames = frames.chunks_exact(8).map(|c| u64::from_ne_bytes(c.try_into().unwrap_or_default()));
                 let pid = (pid != 0).then_some(pid);
-                Self::Stack(RawStack { id, pid, end: End::from_u32(end), frames: frames.collect() })
+                (time_ns, Self::Stack(RawStack { id, pid, end: End::from_u32(end), frames: frames.collect() }))
             }
             kind::EXEC => {
-                let (pid, _time) = (reader.u32()?, reader.u64()?);
+                let (pid, time_ns) = (reader.u32()?, reader.u64()?);
                 let path = reader.array::<MAX_PATH>()?;
-                Self::Exec { pid, path: OsString::from_vec(until_zero(&path).to_vec()) }
+                (time_ns, Self::Exec { pid, path: OsString::from_vec(until_zero(&path).to_vec()) })
             }
-            kind::FORK => Self::Fork { parent: reader.u32()?, child: reader.u32()? },
-            kind::EXIT => Self::Exit { pid: reader.u32()? },
+            kind::FORK => {
+                let (parent, child, _) = (reader.u32()?, reader.u32()?, reader.u32()?);
+                (reader.u64()?, Self::Fork { parent, child })
+            }
+            kind::EXIT => {
+                let pid = reader.u32()?;
+                (reader.u64()?, Self::Exit { pid })
+            }
             _ => return None,
         };
         Some(event)
@@ -159,8 +172,8 @@ mod tests {
 
     #[test]
     fn a_stack_is_read() {
-        let bytes = words(&[kind::STACK, 2, 5, 0, 6, 0, 77, 1, End::TooDeep as u32, 0, 0x10, 0, 0x20, 1]);
-        let Some(Event::Stack(stack)) = Event::decode(&bytes) else { panic!("no stack") };
+        let bytes = words(&[kind::STACK, 2, 9, 0, 5, 0, 6, 0, 77, 1, End::TooDeep as u32, 0, 0x10, 0, 0x20, 1]);
+        let Some((9, Event::Stack(stack))) = Event::decode(&bytes) else { panic!("no stack") };
         assert_eq!((stack.id, stack.pid, stack.end), (StackId { lo: 5, hi: 6 }, Some(77), End::TooDeep));
         assert_eq!(stack.frames, [0x10, 0x1_0000_0020]);
     }
@@ -169,7 +182,7 @@ mod tests {
     fn cut_and_unknown_records_are_refused() {
         assert_eq!(Event::decode(&[]), None);
         assert_eq!(Event::decode(&words(&[99, 0, 0])), None);
-        let mut bytes = words(&[kind::STACK, 2, 5, 0, 6, 0, 77, 1, 0, 0, 0x10, 0, 0x20, 1]);
+        let mut bytes = words(&[kind::STACK, 2, 9, 0, 5, 0, 6, 0, 77, 1, 0, 0, 0x10, 0, 0x20, 1]);
         for length in 0..bytes.len() {
             assert_eq!(Event::decode(&bytes[..length]), None);
         }

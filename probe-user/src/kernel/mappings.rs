@@ -1,17 +1,20 @@
-//! Executable mappings as they are made, on the whole host: `PERF_RECORD_MMAP2` of a perf event on each CPU, which unlike a
-//! BPF program learns the whole path, and needs no function tracer in the kernel.
+//! Executable mappings and execs as they are made, on the whole host: `PERF_RECORD_MMAP2` and `PERF_RECORD_COMM` of a perf
+//! event on each CPU, which unlike a BPF program learns the whole path, and needs no function tracer in the kernel.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use perf_event::data::Record;
 use perf_event::events::Software;
-use perf_event::{Builder, Sampler};
+use perf_event::{Builder, Clock, SampleFlag, Sampler};
 
+use super::Event;
 use crate::target::Mapping;
 
 /// Buffer of one CPU in bytes, a power of two: some 600 records between two reads.
 const BUFFER_BYTES: usize = 128 * 1024;
+/// `PERF_RECORD_MISC_COMM_EXEC` (include/uapi/linux/perf_event.h): the name changed because of an exec.
+const COMM_EXEC: u16 = 1 << 13;
 
 /// The perf events.
 pub struct MappingEvents {
@@ -28,6 +31,12 @@ impl MappingEvents {
                 .one_cpu(cpu as usize)
                 .mmap(true)
                 .mmap2(true)
+                .comm(true)
+                .comm_exec(true)
+                // The time is the last word of every record, by the clock of the kernel programs.
+                .sample_id_all(true)
+                .sample(SampleFlag::TIME)
+                .clockid(Clock::MONOTONIC)
                 .include_kernel()
                 .include_hv()
                 .enabled(true)
@@ -38,10 +47,13 @@ impl MappingEvents {
         Ok(Self { samplers: cpus.into_iter().map(open).collect::<io::Result<_>>()?, lost: 0 })
     }
 
-    /// Hands over what was mapped since the last call, in the order of each CPU.
-    pub fn read(&mut self, mut handle: impl FnMut(u32, Mapping)) {
+    /// Adds what happened since the last call, with its time.
+    pub fn read(&mut self, into: &mut Vec<(u64, Event)>) {
         for sampler in &mut self.samplers {
             while let Some(record) = sampler.next_record() {
+                let bytes = record.to_contiguous();
+                let time_ns = bytes.last_chunk::<8>().map_or(0, |word| u64::from_ne_bytes(*word));
+                let is_exec = record.misc() & COMM_EXEC != 0;
                 match record.parse_record() {
                     Ok(Record::Mmap2(mapped)) => {
                         let mapping = Mapping {
@@ -52,8 +64,9 @@ impl MappingEvents {
                             inode: mapped.ino().unwrap_or(0),
                             path: String::from_utf8_lossy(mapped.filename_os().as_bytes()).into_owned(),
                         };
-                        handle(mapped.pid, mapping);
+                        into.push((time_ns, Event::Map { pid: mapped.pid, mapping }));
                     }
+                    Ok(Record::Comm(comm)) if is_exec => into.push((time_ns, Event::NewImage { pid: comm.pid })),
                     Ok(Record::Lost(lost)) => self.lost += lost.lost,
                     Ok(_) => {}
                     Err(error) => tracing::error!(%error, "a perf record is not understood"),
@@ -62,7 +75,7 @@ impl MappingEvents {
         }
     }
 
-    /// Mappings that found a buffer full.
+    /// Records that found a buffer full.
     pub fn lost(&self) -> u64 {
         self.lost
     }

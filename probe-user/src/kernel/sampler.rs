@@ -22,8 +22,8 @@ use crate::target::monotonic_ns;
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../probe-ebpf/dist/probe.bpf.o"));
 
-/// `BPF_EXIST` (include/uapi/linux/bpf.h): update an element, never make one.
-const BPF_EXIST: u64 = 2;
+/// Events that are put in order at once; the rest is read next. The ring holds fewer samples than that.
+const MAX_EVENTS: usize = 64 * 1024;
 
 /// What the programs shall do; fixed once they are loaded.
 #[derive(Clone, Debug)]
@@ -169,20 +169,20 @@ impl Sampler {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("cannot wait for events"),
         }
-        // Mappings first: what was mapped before a sample was taken is known when its stack is looked at.
-        let targets = &mut self.targets;
-        self.mappings.read(|pid, mapping| {
-            if let Ok([epoch, flags]) = targets.get(&pid, 0) {
-                let _ = targets.insert(pid, [epoch.wrapping_add(1), flags], BPF_EXIST);
-            }
-            handle(Event::Map { pid, mapping });
-        });
+        // Everything that is in the ring now was preceded by the mappings that are in the other buffers after that.
+        let mut events = Vec::new();
         while let Some(item) = self.events.next() {
             match Event::decode(&item) {
-                Some(event) => handle(event),
+                Some(event) => events.push(event),
                 None => tracing::error!(bytes = item.len(), "a record of the ring buffer is not understood"),
             }
+            if events.len() >= MAX_EVENTS {
+                break;
+            }
         }
+        self.mappings.read(&mut events);
+        events.sort_by_key(|(time_ns, _)| *time_ns);
+        events.into_iter().for_each(|(_, event)| handle(event));
         Ok(())
     }
 
@@ -190,7 +190,7 @@ impl Sampler {
     pub fn counters(&self) -> Result<(u64, BTreeMap<&'static str, u64>)> {
         let mut losses = BTreeMap::new();
         if self.mappings.lost() > 0 {
-            losses.insert("mappings lost: buffer full", self.mappings.lost());
+            losses.insert("mappings and execs lost: buffer full", self.mappings.lost());
         }
         let mut samples = 0;
         for (counter, loss) in Counter::ALL {

@@ -252,6 +252,6 @@ fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
         Event::Exec { pid, .. } => Some(Lifecycle::Exec { pid }),
         Event::Fork { parent, child } => Some(Lifecycle::Fork { parent, child }),
         Event::Exit { pid } => Some(Lifecycle::Exit { pid }),
-        Event::Sample(_) | Event::Stack(_) | Event::Map { .. } => None,
+        Event::Sample(_) | Event::Stack(_) | Event::NewImage { .. } | Event::Map { .. } => None,
     }
 }

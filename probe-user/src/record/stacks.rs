@@ -57,6 +57,8 @@ pub struct Stacks {
 #[derive(Debug)]
 struct Entry {
     id: StackId,
+    /// Process that it belongs to.
+    pid: Option<u32>,
     /// `None` until the frames arrive: a sample may overtake them.
     stack: Option<Arc<Stack>>,
     /// Not referred to at the last sweep: the kernel was told to send it again. It stays for one more round, because
@@ -70,7 +72,7 @@ impl Stacks {
         if let Some(&slot) = self.by_id.get(&id) {
             return slot;
         }
-        let entry = Entry { id, stack: None, condemned: false };
+        let entry = Entry { id, pid: None, stack: None, condemned: false };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = entry;
@@ -85,13 +87,23 @@ impl Stacks {
         slot
     }
 
-    /// Keeps the frames of a stack.
-    pub fn fill(&mut self, id: StackId, stack: Stack) {
+    /// Keeps the frames of a stack, of a process or (`None`) the kernel.
+    pub fn fill(&mut self, id: StackId, pid: Option<u32>, stack: Stack) {
         let slot = self.slot(id) as usize;
         let entry = &mut self.slots[slot];
         if entry.stack.is_none() {
+            entry.pid = pid;
             self.bytes += stack.bytes();
             entry.stack = Some(Arc::new(stack));
+        }
+    }
+
+    /// Makes the stacks of a process strangers to what comes from now on: the same addresses mean something else. Samples
+    /// that refer to them keep them. `forget` is told each, for the kernel has to send it again.
+    pub fn retire(&mut self, pid: u32, mut forget: impl FnMut(StackId)) {
+        for entry in self.slots.iter().filter(|entry| entry.pid == Some(pid) && entry.id != StackId::NONE) {
+            forget(entry.id);
+            self.by_id.remove(&entry.id);
         }
     }
 
@@ -118,7 +130,10 @@ impl Stacks {
                 }
                 (false, true) => {
                     self.bytes -= entry.stack.take().map_or(0, |stack| stack.bytes());
-                    self.by_id.remove(&entry.id);
+                    // A retired stack's identity may belong to another slot by now.
+                    if self.by_id.get(&entry.id) == Some(&(slot as Slot)) {
+                        self.by_id.remove(&entry.id);
+                    }
                     entry.id = StackId::NONE;
                     self.free.push(slot as Slot);
                 }
@@ -149,15 +164,15 @@ mod tests {
         let mut stacks = Stacks::default();
         let slot = stacks.slot(id(1));
         assert!(stacks.get(slot).is_none());
-        stacks.fill(id(1), stack(7));
+        stacks.fill(id(1), Some(1), stack(7));
         assert_eq!(stacks.get(slot).unwrap().frames[0].offset, 7);
     }
 
     #[test]
     fn an_unused_stack_leaves_after_the_kernel_was_told_and_one_more_round() {
         let mut stacks = Stacks::default();
-        stacks.fill(id(1), stack(1));
-        stacks.fill(id(2), stack(2));
+        stacks.fill(id(1), Some(1), stack(1));
+        stacks.fill(id(2), Some(1), stack(2));
         let (one, two) = (stacks.slot(id(1)), stacks.slot(id(2)));
         let mut told = Vec::new();
         stacks.sweep([one], |id| told.push(id));
@@ -173,7 +188,7 @@ mod tests {
     #[test]
     fn a_stack_that_returns_in_time_stays() {
         let mut stacks = Stacks::default();
-        stacks.fill(id(1), stack(1));
+        stacks.fill(id(1), Some(1), stack(1));
         let slot = stacks.slot(id(1));
         let mut told = 0;
         stacks.sweep([], |_| told += 1);
@@ -187,7 +202,7 @@ mod tests {
     fn bytes_follow_what_is_kept() {
         let mut stacks = Stacks::default();
         let empty = stacks.bytes();
-        stacks.fill(id(1), stack(1));
+        stacks.fill(id(1), Some(1), stack(1));
         assert!(stacks.bytes() > empty);
         stacks.sweep([], |_| {});
         stacks.sweep([], |_| {});

@@ -39,8 +39,10 @@ pub fn read(file: &File) -> Result<(String, Vec<Segment>)> {
 fn read_class<Header: FileHeader<Endian = Endianness>>(data: &ReadCache<&File>) -> Result<(String, Vec<Segment>)> {
     let header = Header::parse(data)?;
     let endian = header.endian()?;
+    // Before they are read: where the count does not fit into the header, a hostile file may claim four billion.
+    let count = usize::from(header.e_phnum(endian));
+    ensure!(count <= MAX_SEGMENTS, "{count} program headers");
     let headers = header.program_headers(endian, data)?;
-    ensure!(headers.len() <= MAX_SEGMENTS, "{} program headers", headers.len());
     let mut segments = Vec::new();
     let mut build_id = String::new();
     for header in headers {
@@ -88,6 +90,17 @@ mod tests {
         let (build_id, segments) = read(&File::open("/proc/self/exe").unwrap()).unwrap();
         assert!(build_id.chars().all(|c| c.is_ascii_hexdigit()));
         assert!(segments.iter().any(|s| s.size > 0), "{segments:?}");
+    }
+
+    #[test]
+    fn a_claim_of_millions_of_program_headers_is_refused() {
+        let mut bytes = [0; 128];
+        std::io::Read::read_exact(&mut File::open("/proc/self/exe").unwrap(), &mut bytes).unwrap();
+        bytes[56..58].copy_from_slice(&0xffff_u16.to_ne_bytes()); // e_phnum: PN_XNUM
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        file.set_len(1 << 30).unwrap();
+        assert!(read(&file).unwrap_err().to_string().contains("program headers"));
     }
 
     #[test]

@@ -68,10 +68,12 @@ struct Entry {
 }
 
 impl Mappings {
-    /// Adds a mapping; what it overlaps is gone, as `mmap` has it.
-    pub fn insert(&mut self, mapping: &Mapping, module: Arc<Module>) {
+    /// Adds a mapping; what it overlaps is gone, as `mmap` has it. True if that was code of another module, so that
+    /// addresses have changed their meaning.
+    pub fn insert(&mut self, mapping: &Mapping, module: Arc<Module>) -> bool {
+        let mut changed = false;
         if mapping.start >= mapping.end {
-            return;
+            return changed;
         }
         let overlapped: Vec<u64> = self
             .by_start
@@ -82,6 +84,7 @@ impl Mappings {
             .collect();
         for start in overlapped {
             let Some(old) = self.by_start.remove(&start) else { continue };
+            changed |= !Arc::ptr_eq(&old.module, &module);
             if start < mapping.start {
                 self.by_start.insert(start, Entry { end: mapping.start, ..old.clone() });
             }
@@ -92,6 +95,7 @@ impl Mappings {
         }
         let entry = Entry { end: mapping.end, file_offset: mapping.file_offset, module };
         self.by_start.insert(mapping.start, entry);
+        changed
     }
 
     /// The module at an address, and the offset in its file (the address itself in anonymous memory).
@@ -155,7 +159,8 @@ nonsense
         mappings.insert(&old, old_module);
         let (mut new, new_module) = file(2);
         (new.start, new.end) = (0x3000, 0x5000);
-        mappings.insert(&new, new_module);
+        assert!(mappings.insert(&new, new_module.clone()), "code of another module was there");
+        assert!(!mappings.insert(&new, new_module), "the same again");
         let at = |address| mappings.locate(address).map(|(module, offset)| (module.path.as_str(), offset));
         assert_eq!(at(0x0fff), None);
         assert_eq!(at(0x2fff), Some(("/nowhere/1", 0x20ff)));

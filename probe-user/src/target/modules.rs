@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{Mode, OFlags};
 
 use super::elf::{self, Segment};
 use super::mappings::{Mapping, parse_maps};
@@ -88,7 +89,8 @@ impl Module {
 /// All modules in use. A file that several processes map is opened once; one that nobody refers to is closed.
 #[derive(Debug, Default)]
 pub struct Modules {
-    files: HashMap<(u32, u32, u64), Weak<Module>>,
+    /// By device and inode, with the process in which it was opened last.
+    files: HashMap<(u32, u32, u64), (u32, Weak<Module>)>,
     anonymous: Option<Arc<Module>>,
     vdso: Option<Arc<Module>>,
 }
@@ -105,9 +107,11 @@ impl Modules {
             return self.anonymous.get_or_insert_with(new).clone();
         }
         let key = (mapping.device.0, mapping.device.1, mapping.inode);
-        if let Some(module) = self.files.get(&key).and_then(Weak::upgrade) {
-            // A module that could not be opened is tried again: another process may have the file.
-            if module.file.is_some() {
+        if let Some((tried, known)) = self.files.get(&key)
+            && let Some(module) = known.upgrade()
+        {
+            // A module that could not be opened is tried again by another process, which may have the file.
+            if module.file.is_some() || *tried == pid {
                 return module;
             }
         }
@@ -120,13 +124,13 @@ impl Modules {
                 Module::without_file(ModuleKind::File, path, mapped, format!("{error:#}"))
             }
         });
-        self.files.insert(key, Arc::downgrade(&module));
+        self.files.insert(key, (pid, Arc::downgrade(&module)));
         module
     }
 
     /// Forgets modules that nobody refers to.
     pub fn sweep(&mut self) {
-        self.files.retain(|_, module| module.strong_count() > 0);
+        self.files.retain(|_, (_, module)| module.strong_count() > 0);
     }
 
     /// Modules in use.
@@ -160,12 +164,13 @@ fn open(pid: u32, mapping: &Mapping) -> Result<File> {
 }
 
 fn open_regular(path: &Path, inode: u64) -> Result<File> {
-    let metadata = std::fs::metadata(path)?;
-    // Opening a device can have effects.
-    ensure!(metadata.is_file() && !metadata.file_type().is_char_device(), "not a regular file");
+    // Opening a device can have effects, opening a pipe can wait for ever; and it may become one in between.
+    ensure!(std::fs::metadata(path)?.is_file(), "not a regular file");
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    ensure!(metadata.is_file(), "not a regular file");
     ensure!(metadata.ino() == inode, "replaced by another file");
-    let file = File::open(path)?;
-    ensure!(file.metadata()?.ino() == inode, "replaced by another file");
     Ok(file)
 }
 

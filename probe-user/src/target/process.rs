@@ -26,14 +26,26 @@ pub struct Process {
     pub cmdline: String,
     /// Its executable mappings.
     pub mappings: Mappings,
+    /// Those of the program that it is just replacing: until the new one runs, the saved registers are the old one's.
+    previous: Mappings,
 }
 
 impl Process {
     /// Reads a process. What cannot be read stays empty: it may be gone at any moment.
     pub fn read(pid: u32, modules: &mut Modules) -> Self {
-        let mut process = Self { pid, ..Self::default() };
+        let mut process = Self::unknown(pid);
         process.refresh(modules);
         process
+    }
+
+    /// A process of which nothing is known yet.
+    pub fn unknown(pid: u32) -> Self {
+        Self { pid, ..Self::default() }
+    }
+
+    /// A child that was just forked off: it has all that its parent has.
+    pub fn forked(&self, child: u32) -> Self {
+        Self { pid: child, ..self.clone() }
     }
 
     /// Reads everything again, after an exec. A process that is gone meanwhile keeps what was known.
@@ -69,24 +81,42 @@ impl Process {
         true
     }
 
-    /// Adds a mapping that the kernel reported. The process may be gone already.
-    pub fn add_mapping(&mut self, mapping: &Mapping, modules: &mut Modules) {
+    /// Adds a mapping that the kernel reported; the process may be gone already. True if it replaced other code.
+    pub fn add_mapping(&mut self, mapping: &Mapping, modules: &mut Modules) -> bool {
         let module = modules.of(self.pid, mapping);
-        self.mappings.insert(mapping, module);
+        self.mappings.insert(mapping, module)
+    }
+
+    /// It is replacing its program: what is mapped from now on belongs to the new one.
+    pub fn begin_exec(&mut self) {
+        self.previous = std::mem::take(&mut self.mappings);
+    }
+
+    /// It is gone: no code will be looked for any more.
+    pub fn forget_mappings(&mut self) {
+        self.mappings = Mappings::default();
+        self.previous = Mappings::default();
     }
 
     /// It replaced its program by the one at `path`. What is known from the event alone serves if the process is gone
     /// before it can be read.
     pub fn replaced_by(&mut self, path: &OsStr) {
+        self.previous = Mappings::default();
         let path = path.to_string_lossy();
         self.exe = sanitize(&path);
         self.cmdline = self.exe.clone();
         self.comm = sanitize(path.rsplit('/').next().unwrap_or_default()).chars().take(15).collect();
     }
 
+    /// Bytes that it occupies, roughly.
+    pub fn bytes(&self) -> usize {
+        const MAPPING: usize = 80;
+        size_of::<Self>() * 2 + self.comm.len() + self.exe.len() + self.cmdline.len() + self.mappings.len() * MAPPING
+    }
+
     /// The module at an address, and the offset in it.
     pub fn locate(&self, address: u64) -> Option<(&Arc<Module>, u64)> {
-        self.mappings.locate(address)
+        self.mappings.locate(address).or_else(|| self.previous.locate(address))
     }
 }
 
