@@ -114,10 +114,10 @@ impl Recorder {
             }
             // Mappings of every process on the host are reported; those of strangers do not matter.
             Event::Map { pid, mapping } => {
-                if let Some(tracked) = self.processes.get_mut(&pid) {
-                    if tracked.process.add_mapping(&mapping, &mut self.modules) {
-                        self.remapped.push(pid);
-                    }
+                if let Some(tracked) = self.processes.get_mut(&pid)
+                    && tracked.process.add_mapping(&mapping, &mut self.modules)
+                {
+                    self.remapped.push(pid);
                 }
             }
         }
