@@ -12,6 +12,7 @@ pub fn encode(profile: &Profile, options: &Options) -> proto::Profile {
     encoder.strings.id("");
     encoder.header(profile);
     encoder.mappings(profile);
+    encoder.main_mapping_first(profile);
     for location in &profile.locations {
         encoder.location(profile, location);
     }
@@ -105,6 +106,13 @@ impl<'a> Encoder<'a> {
             let id = self.strings.id(&format!("{key}{qualifier}: {text}"));
             self.message.comment.push(id);
         }
+    }
+
+    /// Readers take the first mapping for the main binary. Ids stay what they are; only the order changes.
+    fn main_mapping_first(&mut self, profile: &Profile) {
+        let Some(main) = profile.processes.first().map(|process| process.exe.as_str()) else { return };
+        let is_other = |id: u64| profile.modules.get(id as usize - 1).is_none_or(|module| module.path != main);
+        self.message.mapping.sort_by_key(|mapping| is_other(mapping.id));
     }
 
     fn mappings(&mut self, profile: &Profile) {
