@@ -138,11 +138,7 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
 fn wrong_settings_name_the_variable_or_flag() {
     for (name, value, expected) in [
         ("PROBE__STORE__PTH", "/x", "PROBE__STORE__PTH: no such setting; did you mean `PROBE__STORE__PATH`?"),
-        (
-            "PROBE__SAMPLNG__PATH",
-            "1",
-            "PROBE__SAMPLNG__PATH: no such setting; did you mean `PROBE__SAMPLING__FREQUENCY`?",
-        ),
+        ("PROBE__SAMPLNG__PATH", "1", "PROBE__SAMPLNG__PATH: no such setting; did you mean `PROBE__SAMPLING__WINDOW`?"),
         ("PROBE__SAMPLING__FREQUENCY", "0", "PROBE__SAMPLING__FREQUENCY: `frequency` is between 1 and 10000, not 0"),
         ("PROBE__STORE__PATH", "x", "PROBE__STORE__PATH: `path` must be absolute: it begins with `/`"),
     ] {
