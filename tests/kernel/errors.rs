@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         trial("errors::an_output_that_cannot_be_written", unwritable),
         trial("errors::no_privileges", no_privileges),
         trial("errors::no_samples", no_samples),
+        trial("errors::kernel_only_leaves_out_what_was_taken_in_user_mode", kernel_only),
         trial("errors::an_unknown_key_names_its_line_and_the_nearest_key", unknown_key),
         trial("errors::a_configuration_that_is_not_there", no_configuration),
         trial("errors::check_tells_what_this_host_allows", check),
@@ -55,7 +56,21 @@ fn as_nobody(arguments: &[&str]) -> Result<probe::Output> {
 fn no_privileges() -> Result<()> {
     let target = Running::workload(&workload::c("split.c", &[])?)?;
     let output = as_nobody(&["record", "-p", &target.pid().to_string(), "-d", "1", "-f", "folded", "-o", "-"])?;
-    output.expect(4)?.expect_stderr("hint:")?;
+    let output = output.expect(4)?.expect_stderr("hint:")?;
+    ensure!(output.stderr.matches("failed to create map").count() < 2, "said twice: {}", output.stderr);
+    // The folder cannot be written either, but that is not what is to be said first.
+    as_nobody(&["record", "-p", &target.pid().to_string(), "-d", "1", "-o", "out.svg"])?.expect(4)?;
+    Ok(())
+}
+
+fn kernel_only() -> Result<()> {
+    let target = Running::workload(&workload::c("split.c", &[])?)?;
+    let pid = target.pid().to_string();
+    let output = probe::run(["record", "-p", &pid, "-K", "-d", "2", "-o", "-"])?;
+    // A program that only computes may be met in the kernel now and then, by an interrupt.
+    let is_bare = |line: &str| !line.contains(';');
+    ensure!(output.code.is_some_and(|code| code == 0 || code == 3), "{output:#?}");
+    ensure!(!output.stdout.lines().any(is_bare), "samples without a stack: {output:#?}");
     Ok(())
 }
 

@@ -16,6 +16,11 @@ pub fn tests() -> Vec<Trial> {
         trial("lifetime::a_command_is_recorded_from_its_start_to_its_end", command),
         trial("lifetime::children_of_a_command_are_recorded", children),
         trial("lifetime::short_lived_processes_keep_their_names", short_lived),
+        trial("lifetime::children_that_run_already_are_recorded", children_before),
+        trial("lifetime::a_process_that_nobody_waits_for_ends_the_recording", zombie),
+        trial("lifetime::a_command_is_ended_with_the_recording", command_ends),
+        trial("lifetime::a_profile_on_stdout_is_not_mixed_with_the_output_of_the_command", stdout),
+        trial("lifetime::whoever_quits_leaves_nothing_behind", quit),
         trial("lifetime::the_exit_code_and_output_of_a_command_are_its_own", output_of_command),
         trial("lifetime::an_interrupt_ends_the_recording_and_writes_it", interrupt),
     ]
@@ -50,6 +55,64 @@ fn children() -> Result<()> {
     let samples = folded.total();
     ensure!((240..=320).contains(&samples), "{samples} samples of two children instead of about 279");
     Ok(())
+}
+
+fn children_before() -> Result<()> {
+    let child = workload::c("short.c", &[])?;
+    let script = format!("{} 60000 & wait", child.display());
+    // The child says that it is ready, so it runs when the recording begins.
+    let parent = Running::ready(Command::new("sh").args(["-c", &script]))?;
+    probe::record(parent.pid(), 2, &[])?.expect("short_work", 0.95)
+}
+
+fn zombie() -> Result<()> {
+    let begun = Instant::now();
+    let child = workload::c("short.c", &[])?;
+    // `exec` leaves a parent that never asks for its child.
+    let script = format!("{} 3000 & exec sleep 60", child.display());
+    let parent = Running::ready(Command::new("sh").args(["-c", &script]))?;
+    probe::record(parent.descendant("short")?, 40, &[])?.expect("short_work", 0.95)?;
+    ensure!(begun.elapsed() < Duration::from_secs(30), "the recording does not end with the process");
+    Ok(())
+}
+
+fn command_ends() -> Result<()> {
+    let folder = workload::scratch()?;
+    let pid = folder.path().join("pid");
+    let script = format!("echo $$ > {}; while :; do :; done", pid.display());
+    probe::record_with(&["-d", "1", "--", "sh", "-c", &script])?;
+    let pid = std::fs::read_to_string(&pid)?;
+    ensure!(!std::path::Path::new(&format!("/proc/{}", pid.trim())).exists(), "the command still runs");
+    Ok(())
+}
+
+fn stdout() -> Result<()> {
+    let script = "echo to-stdout; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+    let output = probe::run(["record", "-F", "199", "-o", "-", "--", "sh", "-c", script])?.expect(0)?;
+    ensure!(!output.stdout.contains("to-stdout"), "{output:#?}");
+    Folded::parse(&output.stdout)?;
+    output.expect_stderr("to-stdout")?;
+    Ok(())
+}
+
+fn quit() -> Result<()> {
+    let folder = workload::scratch()?;
+    let pid = folder.path().join("pid");
+    let script = format!("echo $$ > {}; while :; do :; done", pid.display());
+    let mut command = Command::new(probe::binary());
+    command.args(["record", "-o"]).arg(folder.path().join("out.svg")).args(["--", "sh", "-c", &script]);
+    let mut recording = Running::start(command.stderr(Stdio::null()))?;
+    poll::until("the command", Duration::from_secs(20), || std::fs::metadata(&pid).ok().filter(|pid| pid.len() > 1))?;
+    recording.signal("INT")?;
+    recording.signal("TERM")?;
+    let status = recording.wait(Duration::from_secs(15))?;
+    ensure!(status.code() == Some(130), "ended with {status}");
+    ensure!(std::fs::read_dir(folder.path())?.count() == 1, "a file is left");
+    let command = format!("/proc/{}/stat", std::fs::read_to_string(&pid)?.trim());
+    poll::until("the end of the command", Duration::from_secs(5), || match std::fs::read_to_string(&command) {
+        Ok(stat) if !stat.contains(") Z ") => None,
+        _ => Some(()),
+    })
 }
 
 fn output_of_command() -> Result<()> {

@@ -1,10 +1,9 @@
 //! `probe check`: tells line by line what this host allows, and what to do about what it lacks. Looks; changes nothing.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::kernel::host::Host;
@@ -35,7 +34,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     } else {
         render(&lines)
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    super::print(&text)?;
     Ok(if can_record { ExitCode::SUCCESS } else { ExitCode::from(Exit::NotPermitted as u8) })
 }
 

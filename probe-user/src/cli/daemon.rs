@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::Descriptors;
 use super::config::Source;
 use crate::daemon;
 
@@ -32,6 +33,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if config.rules.is_empty() {
         tracing::warn!("the configuration has no [[rule]]: nothing will be kept");
     }
+    Descriptors::raise();
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(Arc::clone(&stop))?;
     let (scene, events) = daemon::collect(&config.sampling)?;

@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod daemon;
+mod descriptors;
 mod record;
 mod snapshots;
 mod view;
@@ -10,10 +11,11 @@ mod view;
 use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::problem::{Exit, Problem};
+use descriptors::Descriptors;
 
 /// Profiles running programs from the kernel, without touching them.
 #[derive(Debug, Parser)]
@@ -74,11 +76,13 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(args),
     };
     done.unwrap_or_else(|error| {
-        let problem = error.chain().find_map(|cause| cause.downcast_ref::<Problem>());
+        // As a context, or as a cause.
+        let problem = error.downcast_ref::<Problem>();
+        let problem = problem.or_else(|| error.chain().find_map(|cause| cause.downcast_ref::<Problem>()));
         let (red, reset) = if color { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
-        eprintln!("{red}error:{reset} {error:#}");
+        tell(&format!("{red}error:{reset} {}", sentence(&error)));
         if let Some(hint) = problem.map(|p| p.hint.as_str()).filter(|hint| !hint.is_empty()) {
-            eprintln!("hint: {hint}");
+            tell(&format!("hint: {hint}"));
         }
         ExitCode::from(problem.map_or(Exit::Failure, |p| p.exit) as u8)
     })
@@ -97,6 +101,27 @@ fn init_log(verbose: u8, quiet: bool, is_service: bool, color: bool) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
 }
 
+/// An error with its causes. Some libraries repeat in an error's text what its cause says, some causes repeat each other:
+/// everything is said once.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    let mut parts: Vec<&str> = text.split(": ").collect();
+    parts.dedup();
+    parts.join(": ")
+}
+
+/// Says something to people, on stderr. If nobody can hear it (the terminal is gone), the work goes on.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Writes text for scripts and people to stdout. A reader that has seen enough is no error.
 fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
@@ -106,7 +131,12 @@ fn print(text: &str) -> Result<()> {
 fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Problem::new(
+            Exit::Failure,
+            format!("cannot write to stdout: {error}"),
+            "make room where it goes, or send it elsewhere",
+        )
+        .into()),
         _ => Ok(()),
     }
 }
@@ -120,5 +150,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        let cause = anyhow::anyhow!("not permitted");
+        let error = cause.context("map error: cannot make X: cannot make X: not permitted").context("cannot load");
+        assert_eq!(sentence(&error), "cannot load: map error: cannot make X: not permitted");
     }
 }

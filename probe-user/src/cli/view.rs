@@ -89,17 +89,15 @@ fn load(what: &str) -> Result<Profile> {
         "-" => std::io::stdin().lock().take(MAX_FILE + 1).read_to_end(&mut bytes),
         path => std::fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)),
     };
-    read.map_err(|error| {
-        Problem::new(
-            Exit::Failure,
-            format!("cannot read {what}: {error}"),
-            "give a file that `probe record -o` wrote (.pb.gz, .json, .folded) or the id of a snapshot",
-        )
-    })?;
+    let problem = |message| {
+        let hint = "give a file that `probe record -o` wrote (.pb.gz, .json, .folded) or the id of a snapshot";
+        Problem::new(Exit::Failure, message, hint)
+    };
+    read.map_err(|error| problem(format!("cannot read {what}: {error}")))?;
     if bytes.len() as u64 > MAX_FILE {
-        bail!("cannot read {what}: it is larger than {} MiB", MAX_FILE >> 20);
+        bail!(problem(format!("cannot read {what}: it is larger than {} MiB", MAX_FILE >> 20)));
     }
-    export::read(&bytes, what)
+    export::read(&bytes, what).map_err(|error| problem(format!("{error:#}")).into())
 }
 
 #[cfg(test)]
@@ -132,6 +130,8 @@ mod tests {
     fn a_file_that_is_not_there_and_a_snapshot_say_what_to_give() {
         let problem = run_with("/nowhere/x.pb.gz", "127.0.0.1:0");
         assert!(problem.message.contains("/nowhere/x.pb.gz") && problem.hint.contains(".pb.gz"), "{problem:?}");
+        let problem = run_with("/proc/self/exe", "127.0.0.1:0");
+        assert!(problem.message.contains("/proc/self/exe") && problem.hint.contains(".pb.gz"), "{problem:?}");
         let problem = run_with("01ARZ3NDEKTSV4RRFFQ69G5FAV", "127.0.0.1:0");
         assert_eq!(problem.exit, Exit::NoTarget);
         assert!(problem.message.contains("01ARZ3NDEKTSV4RRFFQ69G5FAV in /nowhere/store"), "{problem:?}");

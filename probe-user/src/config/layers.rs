@@ -76,6 +76,10 @@ impl Layers {
         let nearest = nearest(unknown, &known).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
         let mut problem = self.error(span, format!("unknown key `{}`{place}{nearest}", crate::text::sanitize(unknown)));
         problem.hint = format!("known here: {}", known.join(", "));
+        if section.is_none() && PLANNED.contains(&unknown) {
+            problem = self.error(span, format!("`{unknown}` is not supported yet"));
+            problem.hint = format!("leave it away; this version knows {}", known.join(", "));
+        }
         problem
     }
 }
@@ -85,6 +89,9 @@ fn section_of(keys: &[&str]) -> Option<&'static str> {
     let has = |known: &[Key]| known.len() == keys.len() && known.iter().all(|key| keys.contains(&key.name));
     SECTIONS.iter().find(|(_, _, known)| has(known)).map(|&(name, ..)| name)
 }
+
+/// Sections of later versions.
+const PLANNED: &[&str] = &["serve", "function"];
 
 /// Words that people try first, and the key that means it.
 const SYNONYMS: &[(&str, &str)] = &[

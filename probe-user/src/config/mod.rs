@@ -100,6 +100,8 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let hint = match error.kind() {
                 std::io::ErrorKind::NotFound => "name a file with --config; docs/configuration.md has an example",
+                std::io::ErrorKind::IsADirectory => "name the file in it with --config",
+                std::io::ErrorKind::InvalidData => "write it in UTF-8, as TOML demands",
                 std::io::ErrorKind::PermissionDenied => "run as a user who may read it, or name another by --config",
                 _ => "",
             };
@@ -149,9 +151,14 @@ fn setting(name: &str, key: &str, value: &str) -> Result<String, Problem> {
         .collect();
     if !known.iter().any(|other| other == key) {
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        // The section first: a wrong one must not lead to a key of the same name elsewhere.
+        let names = sections.map(|(section, _)| section);
+        let near = nearest(key.split('.').next().unwrap_or_default(), &names).unwrap_or_default();
+        let known: Vec<&str> = known.into_iter().filter(|known| known.split('.').next() == Some(near)).collect();
         let near = nearest(key, &known).unwrap_or_default();
+        let hint = format!("known: {}", known.iter().map(|key| variable(key)).collect::<Vec<_>>().join(", "));
         let near = if name.starts_with("--") { near.to_owned() } else { variable(near) };
-        return Err(Problem::new(Exit::Usage, format!("{name}: no such setting; did you mean `{near}`?"), ""));
+        return Err(Problem::new(Exit::Usage, format!("{name}: no such setting; did you mean `{near}`?"), hint));
     }
     // Integers as they are, everything else as text: the keys that take either accept both.
     let value = match value.trim().parse::<i64>() {

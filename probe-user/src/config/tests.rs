@@ -52,6 +52,8 @@ fn unknown_keys_name_the_line_and_the_nearest() {
         (format!("{BASE}treshold = 3\n"), "probe.toml:13: unknown key `treshold` in [[rule]]; did you mean `above`?"),
         (format!("{BASE}cooldwn = 3\n"), "probe.toml:13: unknown key `cooldwn` in [[rule]]; did you mean `cooldown`?"),
         ("\n[stor]\n".into(), "probe.toml:2: unknown key `stor`; did you mean `store`?"),
+        ("[serve]\nlisten = 'x'".into(), "probe.toml:1: `serve` is not supported yet"),
+        ("\n[[function]]\nname = 'x'".into(), "probe.toml:2: `function` is not supported yet"),
         ("[store]\npaht = 1\n".into(), "probe.toml:2: unknown key `paht` in [store]; did you mean `path`?"),
         (
             "[[target]]\nname = 'a'\nmatch = { cmd = 'x' }\n".into(),
@@ -136,6 +138,7 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
 fn wrong_settings_name_the_variable_or_flag() {
     for (name, value, expected) in [
         ("PROBE__STORE__PTH", "/x", "PROBE__STORE__PTH: no such setting; did you mean `PROBE__STORE__PATH`?"),
+        ("PROBE__SAMPLNG__PATH", "1", "PROBE__SAMPLNG__PATH: no such setting; did you mean `PROBE__SAMPLING__WINDOW`?"),
         ("PROBE__SAMPLING__FREQUENCY", "0", "PROBE__SAMPLING__FREQUENCY: `frequency` is between 1 and 10000, not 0"),
         ("PROBE__STORE__PATH", "x", "PROBE__STORE__PATH: `path` must be absolute: it begins with `/`"),
     ] {

@@ -1,5 +1,6 @@
 //! What can be known of processes and of the host without touching them. The only room that reads /proc.
 
+mod children;
 mod clock;
 mod elf;
 mod host;
@@ -9,6 +10,7 @@ mod modules;
 mod process;
 mod stat;
 
+pub use children::{descendants, is_running};
 pub use clock::{monotonic_ns, wall_ns};
 pub use elf::Segment;
 pub use host::{Host, HostCpu};

@@ -1,7 +1,9 @@
 //! `probe record`: sample targets for a while, then write a profile.
 
+mod command;
 mod output;
 mod run;
+mod signals;
 mod summary;
 
 use std::ffi::OsString;
@@ -9,14 +11,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use clap::ValueEnum;
-
+use super::Descriptors;
 use crate::export::Format;
 use crate::problem::{Exit, Problem};
+use anyhow::{Result, bail};
 
 /// Frequencies beyond this cost more than they show.
 const MAX_FREQUENCY: u64 = 10_000;
+
+/// Nobody waits longer for a profile.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Flags of `probe record`.
 #[derive(Debug, clap::Args)]
@@ -38,8 +42,8 @@ pub struct Args {
     /// How long: 30s, 5m, or a number of seconds; until Ctrl-C or the end of the targets by default
     #[arg(short, long, value_parser = parse_duration, value_name = "TIME")]
     duration: Option<Duration>,
-    /// What to sample
-    #[arg(short, long, value_enum, default_value_t = Event::Cpu)]
+    /// What to sample: cpu (on which code CPU time is spent)
+    #[arg(short, long, default_value = "cpu", value_parser = parse_event)]
     event: Event,
     /// File to write, `-` for stdout [default: profile.html, or profile with the ending of --format]
     #[arg(short, long, value_name = "FILE")]
@@ -53,16 +57,17 @@ pub struct Args {
     /// User stacks only
     #[arg(short = 'U', long, conflicts_with = "kernel_only")]
     user_only: bool,
-    /// Kernel stacks only
+    /// Kernel stacks only; samples taken in user mode are left out
     #[arg(short = 'K', long)]
     kernel_only: bool,
-    /// A command to run and sample from its first instruction to its end
+    /// A command to run and sample from its first instruction to its end; it is ended by SIGTERM when the recording ends
+    /// before it, by -d or Ctrl-C. With `-o -` it writes to stderr
     #[arg(last = true, value_name = "CMD", conflicts_with = "pid")]
     command: Vec<OsString>,
 }
 
 /// What can be sampled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     /// On which code CPU time is spent
     Cpu,
@@ -91,7 +96,8 @@ struct Plan {
 
 /// Runs `probe record`.
 pub fn run(args: Args, quiet: bool) -> Result<ExitCode> {
-    run::run(&plan(args)?, quiet)
+    let plan = plan(args)?;
+    run::run(&plan, Descriptors::raise(), quiet)
 }
 
 fn plan(args: Args) -> Result<Plan> {
@@ -117,11 +123,18 @@ fn plan(args: Args) -> Result<Plan> {
             let format = format.unwrap_or(Format::Html);
             (PathBuf::from(format!("profile{}", format.extension())), format)
         }
+        (Some(path), _) if path.is_dir() => bail!(Problem::new(
+            Exit::Usage,
+            format!("cannot write {}: it is a folder", path.display()),
+            format!("name a file in it: -o {}", path.join("profile.html").display())
+        )),
         (Some(path), Some(format)) => (path, format),
-        (Some(path), None) if path.as_os_str() == "-" => (path, Format::Folded),
+        (Some(path), None) if output::is_stdout(&path) => (path, Format::Folded),
         (Some(path), None) => {
-            let format = Format::from_path(&path)?;
-            (path, format)
+            // A device or a pipe has a name that says nothing.
+            let is_special = std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
+            let format = Format::from_path(&path);
+            (path, if is_special { format.unwrap_or(Format::Folded) } else { format? })
         }
     };
     let (user_stacks, kernel_stacks) = (!kernel_only, !user_only);
@@ -134,7 +147,19 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?,
         Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string())?,
     };
-    if duration.is_zero() { Err("longer than nothing, please".into()) } else { Ok(duration) }
+    match duration {
+        Duration::ZERO => Err("longer than nothing, please".into()),
+        duration if duration > MAX_DURATION => Err("a year at most, please".into()),
+        duration => Ok(duration),
+    }
+}
+
+fn parse_event(text: &str) -> Result<Event, String> {
+    match text {
+        "cpu" => Ok(Event::Cpu),
+        "off-cpu" | "alloc" | "page-fault" | "malloc" => Err("not supported yet; this version samples `cpu`".into()),
+        _ => Err("no such event; this version samples `cpu`".into()),
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +183,7 @@ mod tests {
         assert_eq!(parse_duration("5"), Ok(Duration::from_secs(5)));
         assert_eq!(parse_duration("0.5"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
-        for bad in ["0", "-3", "soon", "", "nan", "inf"] {
+        for bad in ["0", "-3", "soon", "", "nan", "inf", "1e18", "1e300", "2years"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
@@ -171,7 +196,22 @@ mod tests {
         assert_eq!(output("record -p 1 -o x.svg"), ("x.svg".into(), Format::Svg));
         assert_eq!(output("record -p 1 -o -"), ("-".into(), Format::Folded));
         assert_eq!(output("record -p 1 -o x.svg -f json"), ("x.svg".into(), Format::Json));
+        assert_eq!(output("record -p 1 -o /dev/stdout"), ("/dev/stdout".into(), Format::Folded));
+        assert_eq!(output("record -p 1 -o /dev/null"), ("/dev/null".into(), Format::Folded));
         assert!(parse("record -p 1 -o x.png").is_err());
+        for folder in ["/tmp", "/tmp -f svg"] {
+            let error = parse(&format!("record -p 1 -o {folder}")).unwrap_err();
+            assert!(error.to_string().contains("/tmp: it is a folder"), "{error}");
+        }
+    }
+
+    #[test]
+    fn events_of_later_versions_are_told_from_nonsense() {
+        assert!(parse("record -p 1 -e cpu").is_ok());
+        for (event, expected) in [("off-cpu", "not supported yet"), ("nonsense", "no such event")] {
+            let error = parse(&format!("record -p 1 -e {event}")).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The recording itself: start, wait for an end, name, write.
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::process::{Child, Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::output::Output;
+use super::command::Running;
+use super::output::{Output, is_stdout};
+use super::signals::{self, Signals};
 use super::{Plan, Target, summary};
+use crate::cli::{Descriptors, tell};
 use crate::export;
 use crate::kernel::{self, target_flags};
 use crate::problem::{Exit, Problem};
@@ -22,11 +24,12 @@ use crate::target;
 const TICK: Duration = Duration::from_millis(50);
 /// Bound on what a recording may hold: 64 busy CPUs at 99 Hz for an hour and a half.
 const MEMORY: usize = 1 << 30;
+/// How often it is looked for children that were made while others were looked for.
+const LOOKS: usize = 3;
 
-pub fn run(plan: &Plan, quiet: bool) -> Result<ExitCode> {
+pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCode> {
+    let signals = Signals::listen()?;
     check_targets(&plan.target)?;
-    // Before anything is recorded: a path that cannot be written is better known now.
-    let output = Output::open(&plan.output)?;
     let collector = Collector::start(&Options {
         kernel: kernel::Options {
             frequency: plan.frequency,
@@ -37,33 +40,42 @@ pub fn run(plan: &Plan, quiet: bool) -> Result<ExitCode> {
         },
         retention: Retention { window_ns: u64::MAX, memory: MEMORY },
     })?;
-    let interrupts = count_interrupts()?;
+    // Before anything is recorded: a path that cannot be written is better known now.
+    let output = Output::open(&plan.output)?;
+    if signals.came() {
+        tell("stopped; nothing was recorded");
+        return Ok(ExitCode::from(signals::QUIT));
+    }
     let from_ns = target::monotonic_ns();
-    let mut end = begin(&collector, &plan.target)?;
+    let mut end = begin(plan, &collector, descriptors, &signals)?;
     if !quiet {
         summary::started(plan, collector.clock());
     }
-    wait(plan, &collector, &mut end, &interrupts, quiet)?;
-    let recording = collector.extract(&[], from_ns, target::monotonic_ns())?;
+    wait(plan, &collector, &mut end, &signals, quiet)?;
+    let mut recording = collector.extract(&[], from_ns, target::monotonic_ns())?;
+    let was_told = if let End::Command(command) = &mut end { command.end()? } else { false };
     drop(collector);
+    if !plan.user_stacks {
+        // Taken in user mode: there is nothing of it that was asked for.
+        recording.samples.retain(|sample| sample.kernel.is_some());
+    }
     let profile = Symbolizer::new().symbolize(&recording);
     if profile.samples.is_empty() {
         summary::losses(&profile);
-        bail!(Problem::new(
-            Exit::NoTarget,
-            "no samples: the targets used no CPU time while they were recorded",
-            hint(plan)
-        ));
+        let mode = if plan.user_stacks { "on a CPU" } else { "in the kernel" };
+        let message = format!("no samples: the targets were not seen {mode} while they were recorded");
+        bail!(Problem::new(Exit::NoTarget, message, hint(plan)));
     }
     let options = export::Options { threads: plan.threads, ..export::Options::default() };
-    let written = output.write(|out| export::write(&profile, plan.format, &options, out))?;
+    let written = output.write(&signals, |out| export::write(&profile, plan.format, &options, out))?;
     if !quiet {
         summary::finished(&profile, &written);
-        if let End::Command(child) = &mut end
-            && let Ok(Some(status)) = child.try_wait()
+        if let End::Command(command) = &mut end
+            && !was_told
+            && let Some(status) = command.status()?
             && !status.success()
         {
-            eprintln!("the command ended with {status}");
+            tell(&format!("the command ended with {status}"));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -71,7 +83,8 @@ pub fn run(plan: &Plan, quiet: bool) -> Result<ExitCode> {
 
 fn hint(plan: &Plan) -> String {
     match (&plan.target, plan.user_stacks) {
-        (Target::Command(_), _) => format!("it may have been too short for {} Hz: raise -F", plan.frequency),
+        (_, false) => "samples without a kernel stack are left out: leave -K away, or record longer (-d)".into(),
+        (Target::Command(_), true) => format!("it may have been too short for {} Hz: raise -F", plan.frequency),
         _ => "record longer (-d), at a time when they work; waiting threads are not sampled".into(),
     }
 }
@@ -87,7 +100,12 @@ fn check_targets(target: &Target) -> Result<()> {
     let Target::Pids(pids) = target else { return Ok(()) };
     for &pid in pids {
         match target::process_of_thread(pid) {
-            Some(process) if process == pid => {}
+            Some(process) if process == pid && target::is_running(pid) => {}
+            Some(process) if process == pid => bail!(Problem::new(
+                Exit::NoTarget,
+                format!("process {pid} has ended; only its parent has not asked for it yet"),
+                "`pgrep -a NAME` finds processes by name"
+            )),
             Some(process) => bail!(Problem::new(
                 Exit::Usage,
                 format!("{pid} is a thread of process {process}"),
@@ -106,49 +124,58 @@ fn check_targets(target: &Target) -> Result<()> {
 /// What ends the recording besides time and Ctrl-C.
 enum End {
     Processes(Vec<u32>),
-    Command(Child),
+    Command(Running),
     Never,
 }
 
-fn begin(collector: &Collector, target: &Target) -> Result<End> {
-    match target {
+fn begin(plan: &Plan, collector: &Collector, descriptors: Descriptors, signals: &Arc<Signals>) -> Result<End> {
+    match &plan.target {
         Target::All => Ok(End::Never),
         Target::Pids(pids) => {
-            for &pid in pids {
-                collector.watch(pid, None, target_flags::INHERIT)?;
-            }
+            watch(collector, pids)?;
             Ok(End::Processes(pids.clone()))
         }
-        Target::Command(command) => spawn(collector, command).map(End::Command),
+        Target::Command(command) => {
+            Running::start(collector, command, is_stdout(&plan.output), descriptors, signals).map(End::Command)
+        }
     }
 }
 
-/// Starts the command such that the kernel makes it a target in the moment of its exec: nothing of it is missed, and
-/// nothing of what runs between fork and exec is taken for it.
-fn spawn(collector: &Collector, command: &[OsString]) -> Result<Child> {
-    let (program, arguments) = command.split_first().context("no command")?;
-    let ourselves = std::process::id();
-    collector.spawner(ourselves)?;
-    let child = Command::new(program).args(arguments).spawn();
-    collector.unwatch(ourselves)?;
-    child.map_err(|error| {
-        let message = format!("cannot run {}: {error}", program.to_string_lossy());
-        Problem::new(Exit::Failure, message, "give the path of a program after --").into()
-    })
+/// Watches processes and their descendants. Those that come later are watched by the kernel.
+fn watch(collector: &Collector, pids: &[u32]) -> Result<()> {
+    let mut watched = BTreeSet::new();
+    for &pid in pids {
+        if watched.insert(pid) {
+            collector.watch(pid, None, target_flags::INHERIT)?;
+        }
+    }
+    // The child of a child that was not watched yet is new in the next look.
+    for _ in 0..LOOKS {
+        let found: BTreeSet<u32> = pids.iter().flat_map(|&pid| target::descendants(pid)).collect();
+        let new: Vec<u32> = found.difference(&watched).copied().collect();
+        if new.is_empty() {
+            break;
+        }
+        for pid in new {
+            collector.watch(pid, None, target_flags::INHERIT)?;
+            watched.insert(pid);
+        }
+    }
+    Ok(())
 }
 
-fn wait(plan: &Plan, collector: &Collector, end: &mut End, interrupts: &AtomicU32, quiet: bool) -> Result<()> {
+fn wait(plan: &Plan, collector: &Collector, end: &mut End, signals: &Signals, quiet: bool) -> Result<()> {
     let begin = Instant::now();
     let progress = !quiet && std::io::stderr().is_terminal();
     let mut shown = begin;
     loop {
         let left = plan.duration.map_or(TICK, |duration| duration.saturating_sub(begin.elapsed()));
         let over = match end {
-            _ if left.is_zero() || interrupts.load(Ordering::Relaxed) > 0 => true,
+            _ if left.is_zero() || signals.came() => true,
             End::Never => false,
-            End::Command(child) => child.try_wait()?.is_some(),
+            End::Command(command) => command.status()?.is_some(),
             End::Processes(pids) => {
-                pids.retain(|&pid| target::exists(pid));
+                pids.retain(|&pid| target::is_running(pid));
                 pids.is_empty()
             }
         };
@@ -165,35 +192,4 @@ fn wait(plan: &Plan, collector: &Collector, end: &mut End, interrupts: &AtomicU3
         summary::clear_progress();
     }
     Ok(())
-}
-
-/// The first Ctrl-C (or SIGTERM) ends the recording, the second quits.
-fn count_interrupts() -> Result<Arc<AtomicU32>> {
-    let count = Arc::new(AtomicU32::new(0));
-    let counted = count.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut terminate = {
-        let _inside = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?
-    };
-    // Listened for from here on, not only when the thread has begun.
-    let mut interrupt = {
-        let _inside = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                if counted.fetch_add(1, Ordering::Relaxed) > 0 {
-                    eprintln!("stopped; nothing was written");
-                    std::process::exit(130);
-                }
-            }
-        });
-    })?;
-    Ok(count)
 }

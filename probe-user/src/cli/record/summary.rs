@@ -1,8 +1,10 @@
 //! What `probe record` tells people, on stderr.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use super::{Plan, Target};
+use crate::cli::tell;
 use crate::kernel::Clock;
 use crate::symbolize::Profile;
 
@@ -12,11 +14,12 @@ pub fn started(plan: &Plan, clock: Clock) {
         Target::Pids(pids) => format!("pid {}", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
         Target::Command(command) => command[0].to_string_lossy().into_owned(),
     };
-    let until = match plan.duration {
-        Some(duration) => format!("for {}", humantime::format_duration(duration)),
-        None => "until Ctrl-C".into(),
+    let until = match (plan.duration, &plan.target) {
+        (Some(duration), _) => format!("for {}", humantime::format_duration(duration)),
+        (None, Target::Command(_)) => "until it ends".into(),
+        (None, _) => "until Ctrl-C".into(),
     };
-    eprintln!("sampling {whom} {until} at {} Hz by {}", plan.frequency, clock.name());
+    tell(&format!("sampling {whom} {until} at {} Hz by {}", plan.frequency, clock.name()));
 }
 
 pub fn progress(elapsed: Duration, total: Option<Duration>, samples: u64) {
@@ -25,27 +28,32 @@ pub fn progress(elapsed: Duration, total: Option<Duration>, samples: u64) {
         let filled = (20.0 * elapsed_s / total.as_secs_f64()).min(20.0) as usize;
         format!("[{}{}] ", "#".repeat(filled), "-".repeat(20 - filled))
     });
-    eprint!("\r\x1b[K{bar}{elapsed_s:.1} s, {samples} samples");
+    show(&format!("\r\x1b[K{bar}{elapsed_s:.1} s, {samples} samples"));
 }
 
 pub fn clear_progress() {
-    eprint!("\r\x1b[K");
+    show("\r\x1b[K");
+}
+
+/// A terminal that is gone must not cost the recording.
+fn show(text: &str) {
+    let _ = write!(std::io::stderr(), "{text}");
 }
 
 pub fn finished(profile: &Profile, written: &str) {
     let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
     let seconds = profile.header.duration_ns as f64 / 1e9;
     let (threads, processes) = (profile.threads.len(), profile.processes.len());
-    eprintln!(
+    tell(&format!(
         "{samples} samples in {seconds:.1} s from {threads} thread{} of {processes} process{}; wrote {written}",
         if threads == 1 { "" } else { "s" },
         if processes == 1 { "" } else { "es" },
-    );
+    ));
     losses(profile);
 }
 
 pub fn losses(profile: &Profile) {
     for (reason, count) in &profile.losses {
-        eprintln!("  {count} {reason}");
+        tell(&format!("  {count} {reason}"));
     }
 }
