@@ -1,11 +1,15 @@
 //! The maps and settings that the programs share.
 
 use aya_ebpf::Global;
-use aya_ebpf::macros::map;
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
 use probe_ebpf::abi::{
-    Counter, MAX_SEEN_STACKS, MAX_TARGETS, Offsets, RING_BYTES, Settings, StackId, Target, target_flags,
+    Counter, MAX_BLOCKS, MAX_SEEN_STACKS, MAX_TABLES, MAX_TARGETS, MappingBlock, MappingKey, Offsets, RING_BYTES,
+    Settings, StackId, Target, target_flags,
 };
+use probe_ebpf::table::Block;
 
 /// Overridden when the programs are loaded.
 #[unsafe(no_mangle)]
@@ -28,6 +32,17 @@ pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(MAX_TARGETS
 /// Stacks whose frames have travelled.
 #[map]
 pub static SEEN: LruHashMap<StackId, u8> = LruHashMap::with_max_entries(MAX_SEEN_STACKS, 0);
+
+/// Executable mappings of processes. Preallocated, and plain rather than a map of maps: its updates wait for nobody.
+#[map]
+pub static MAPPINGS: HashMap<MappingKey, MappingBlock> = HashMap::with_max_entries(MAX_BLOCKS, 0);
+
+/// Unwind tables, one exact-size map for each executable, shared by all processes.
+#[btf_map]
+pub static TABLES: ArrayOfMaps<Array<Block, 1, TABLE_FLAGS>, { MAX_TABLES as usize }> = ArrayOfMaps::new();
+
+/// Tables differ in size, and user space writes them through memory.
+const TABLE_FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
 
 /// By [`Counter`].
 #[map]

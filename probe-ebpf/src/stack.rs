@@ -10,10 +10,11 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::PerfEventContext;
-use probe_ebpf::abi::{Counter, MAX_FRAMES, MAX_KERNEL_FRAMES, Offsets, StackEvent, StackId, kind};
+use probe_ebpf::abi::{Counter, MAX_FRAMES, MAX_KERNEL_FRAMES, Offsets, StackEvent, StackId, kind, stack_flags};
 use probe_ebpf::hash::StackHash;
-use probe_ebpf::unwind::{End, Memory, Registers, step};
+use probe_ebpf::unwind::{End, Memory, Registers};
 
+use crate::caller::{self, By, Place};
 use crate::maps::{EVENTS, SEEN, count};
 
 /// A stack while it is taken: the event as it travels.
@@ -55,7 +56,8 @@ pub fn kernel(context: *mut c_void) -> StackId {
         hash.add(*frame);
     }
     let end = if frame_count >= MAX_KERNEL_FRAMES { End::TooDeep } else { End::Root };
-    send(scratch, hash.finish(frame_count as u32), frame_count as u32, 0, 0, end)
+    let (frame_count, id) = (frame_count as u32, hash.finish(frame_count as u32));
+    send(scratch, StackEvent { kind: kind::STACK, frame_count, id, tgid: 0, epoch: 0, end: end as u32, flags: 0 })
 }
 
 /// The user stack of the current thread.
@@ -76,9 +78,14 @@ pub fn user(context: &PerfEventContext, in_kernel: bool, tgid: u32, epoch: u32, 
         registers,
         hash: StackHash::new(tgid, epoch),
         scratch,
-        window_start: 0,
+        window_start: NO_WINDOW,
+        place: Place::nowhere(tgid),
+        // The leaf's address is exact; above it, the call is before the return address.
+        back: 0,
         frame_count: 0,
         end: End::TooDeep as u32,
+        flags: 0,
+        padding: 0,
     };
     let limit = if cs == USER_CS {
         MAX_FRAMES as u32
@@ -94,7 +101,19 @@ pub fn user(context: &PerfEventContext, in_kernel: bool, tgid: u32, epoch: u32, 
     }
     let id = walk.hash.finish(walk.frame_count);
     // SAFETY: this CPU's scratch, as above.
-    send(unsafe { &mut *scratch }, id, walk.frame_count, tgid, epoch, End::from_u32(walk.end))
+    let scratch = unsafe { &mut *scratch };
+    send(
+        scratch,
+        StackEvent {
+            kind: kind::STACK,
+            frame_count: walk.frame_count,
+            id,
+            tgid,
+            epoch,
+            end: walk.end,
+            flags: walk.flags,
+        },
+    )
 }
 
 /// The registers with which the current thread entered the kernel; `None` for a kernel thread.
@@ -125,10 +144,15 @@ struct Walk {
     registers: Registers,
     hash: StackHash,
     scratch: *mut Scratch,
-    /// Address of the piece of stack in the scratch's window; 0 before the first.
+    /// Address of the piece of stack in the scratch's window, or [`NO_WINDOW`].
     window_start: u64,
+    place: Place,
+    /// How far the instruction is before the program counter.
+    back: u64,
     frame_count: u32,
     end: u32,
+    flags: u32,
+    padding: u32,
 }
 
 /// One frame: `bpf_loop`'s callback. Returns 1 to stop.
@@ -142,8 +166,17 @@ extern "C" fn walk_frame(index: u32, walk: *mut Walk) -> i64 {
     walk.hash.add(walk.registers.pc);
     walk.frame_count = index as u32 + 1;
     let mut memory = UserMemory { scratch: walk.scratch, window_start: &mut walk.window_start };
-    match step(&mut walk.registers, &mut memory) {
-        Ok(()) => 0,
+    let pc = walk.registers.pc.wrapping_sub(walk.back);
+    match caller::step(pc, &mut walk.registers, &mut walk.place, &mut memory) {
+        Ok(by) => {
+            walk.back = 1;
+            match by {
+                By::Table => {}
+                By::Signal => walk.back = 0,
+                By::FramePointer => walk.flags |= stack_flags::GUESSED,
+            }
+            0
+        }
         Err(end) => {
             walk.end = end as u32;
             1
@@ -157,45 +190,76 @@ struct UserMemory<'a> {
     window_start: &'a mut u64,
 }
 
-impl Memory for UserMemory<'_> {
+impl UserMemory<'_> {
+    /// The place of a word in the window, which is moved there if it has to be; `None` where it cannot be.
     #[inline(always)]
-    fn read_pair(&mut self, address: u64) -> Option<[u64; 2]> {
+    fn find(&mut self, address: u64) -> Option<*const u64> {
         const WINDOW_BYTES: u64 = WINDOW_WORDS as u64 * 8;
         // SAFETY: this CPU's scratch, as in `user`.
         let window = unsafe { (&raw mut (*self.scratch).window).cast::<u64>() };
+        if address & 7 != 0 {
+            return None;
+        }
         if address.wrapping_sub(*self.window_start) >= WINDOW_BYTES {
             // SAFETY: the helper checks the address; the window is that long.
             let failed =
                 unsafe { bpf_probe_read_user(window.cast(), WINDOW_BYTES as u32 + 8, address as *const c_void) };
             if failed != 0 {
-                return read_pair_alone(address); // the end of the stack's memory is near
+                // The end of the stack's memory is near, and the window's content is gone.
+                *self.window_start = NO_WINDOW;
+                return None;
             }
             *self.window_start = address;
         }
         let index = (address.wrapping_sub(*self.window_start) / 8) as usize & (WINDOW_WORDS - 1);
         // SAFETY: the index is at most the last but one.
-        Some(unsafe { [*window.add(index), *window.add(index + 1)] })
+        Some(unsafe { window.add(index) })
     }
 }
 
+impl Memory for UserMemory<'_> {
+    #[inline(always)]
+    fn read_pair(&mut self, address: u64) -> Option<[u64; 2]> {
+        match self.find(address) {
+            // SAFETY: there is a word behind the last one that `find` returns.
+            Some(word) => Some(unsafe { [*word, *word.add(1)] }),
+            None => read_alone(address),
+        }
+    }
+
+    #[inline(always)]
+    fn read_word(&mut self, address: u64) -> Option<u64> {
+        match self.find(address) {
+            // SAFETY: a word of the window.
+            Some(word) => Some(unsafe { *word }),
+            None => read_alone(address),
+        }
+    }
+}
+
+/// No address is in this window.
+const NO_WINDOW: u64 = u64::MAX - WINDOW_WORDS as u64 * 8;
+
 #[inline(always)]
-fn read_pair_alone(address: u64) -> Option<[u64; 2]> {
-    let mut pair = [0u64; 2];
-    // SAFETY: the helper checks the address, and writes only on success.
-    let failed = unsafe { bpf_probe_read_user(pair.as_mut_ptr().cast(), 16, address as *const c_void) };
-    (failed == 0).then_some(pair)
+fn read_alone<T: Default>(address: u64) -> Option<T> {
+    let mut value = T::default();
+    // SAFETY: the helper checks the address, and the value is integers.
+    let failed =
+        unsafe { bpf_probe_read_user((&raw mut value).cast(), size_of::<T>() as u32, address as *const c_void) };
+    (failed == 0).then_some(value)
 }
 
 /// Sends a stack's frames unless they have travelled before.
 #[inline(always)]
-fn send(scratch: &mut Scratch, id: StackId, frame_count: u32, tgid: u32, epoch: u32, end: End) -> StackId {
+fn send(scratch: &mut Scratch, header: StackEvent) -> StackId {
+    let id = header.id;
     // SAFETY: only its presence matters.
     if unsafe { SEEN.get(id) }.is_some() {
         return id;
     }
-    scratch.header = StackEvent { kind: kind::STACK, frame_count, id, tgid, epoch, end: end as u32, padding: 0 };
-    let frame_bytes = (frame_count as usize).min(MAX_FRAMES) * 8;
+    let frame_bytes = (header.frame_count as usize).min(MAX_FRAMES) * 8;
     let size = size_of::<StackEvent>() + frame_bytes;
+    scratch.header = header;
     // The mark comes first: two CPUs with the same new stack send it once. It is taken back if the ring is full.
     let _ = SEEN.insert(id, 1, BPF_NOEXIST.into());
     // SAFETY: the size is at most that of `Scratch`.

@@ -65,6 +65,22 @@ impl Module {
         Some(segment.address.wrapping_add(file_offset - segment.offset))
     }
 
+    /// The open file, if it could be opened.
+    pub fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    /// By how much the addresses of a mapping are higher than those that the file's symbols use.
+    pub fn bias(&self, start: u64, file_offset: u64) -> Option<u64> {
+        // A mapping begins at a page boundary, a segment anywhere in its first page.
+        const PAGE: u64 = 4096;
+        let covers = |s: &&Segment| {
+            s.executable && (s.offset & !(PAGE - 1)..s.offset.saturating_add(s.size)).contains(&file_offset)
+        };
+        let segment = self.segments.iter().find(covers)?;
+        Some(start.wrapping_sub(file_offset).wrapping_add(segment.offset).wrapping_sub(segment.address))
+    }
+
     fn without_file(kind: ModuleKind, path: &str, mapped: (u64, u64, u64), problem: String) -> Self {
         Self { kind, path: path.to_owned(), build_id: String::new(), segments: Vec::new(), mapped, problem, file: None }
     }

@@ -22,6 +22,10 @@ use crate::target;
 const TICK: Duration = Duration::from_millis(50);
 /// Bound on what a recording may hold: 64 busy CPUs at 99 Hz for an hour and a half.
 const MEMORY: usize = 1 << 30;
+/// Bound on unwind tables in the kernel: those of a browser take some 20 MB.
+const UNWIND_MEMORY: usize = 256 << 20;
+/// How long sampling may wait for the tables of its targets.
+const TABLES: Duration = Duration::from_secs(2);
 
 pub fn run(plan: &Plan, quiet: bool) -> Result<ExitCode> {
     check_targets(&plan.target)?;
@@ -36,10 +40,16 @@ pub fn run(plan: &Plan, quiet: bool) -> Result<ExitCode> {
             kernel_stacks: plan.kernel_stacks,
         },
         retention: Retention { window_ns: u64::MAX, memory: MEMORY },
+        unwind_memory: UNWIND_MEMORY,
     })?;
     let interrupts = count_interrupts()?;
-    let from_ns = target::monotonic_ns();
+    let begin_ns = target::monotonic_ns();
     let mut end = begin(&collector, &plan.target)?;
+    if let End::Processes(_) = end {
+        collector.wait_for_tables(TABLES)?;
+    }
+    // Recording begins here for what was there before; a command is recorded from its exec on.
+    let from_ns = if let End::Processes(_) = end { target::monotonic_ns() } else { begin_ns };
     if !quiet {
         summary::started(plan, collector.clock());
     }
