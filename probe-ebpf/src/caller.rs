@@ -1,12 +1,11 @@
-//! From a frame to its caller: by the executable's unwind table where there is one, else by the frame pointer.
+//! From an address to its row in the unwind table of the executable that is mapped there.
 
 use core::ffi::c_void;
 use core::hint::black_box;
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use probe_ebpf::abi::{MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MappedRange, MappingKey, NO_TABLE};
-use probe_ebpf::table::{self, BLOCK_ROWS, Block, Page, Row, rule};
-use probe_ebpf::unwind::{self, End, Memory, Registers};
+use probe_ebpf::table::{self, BLOCK_ROWS, Block, PAGE_BITS, Page, Row};
 
 use crate::maps::{MAPPINGS, TABLES};
 
@@ -22,51 +21,62 @@ pub struct Place {
     pub bias: u64,
     pub table: u32,
     pub pages: u32,
-    pub tgid: u32,
-    pub padding: u32,
 }
 
 impl Place {
-    pub fn nowhere(tgid: u32) -> Self {
-        Self { start: 1, end: 0, bias: 0, table: NO_TABLE, pages: 0, tgid, padding: 0 }
+    const NOWHERE: Self = Self { start: 0, end: 0, bias: 0, table: NO_TABLE, pages: 0 };
+}
+
+/// What the search for a row needs, in memory that the verifier takes for unknown numbers: it then has no reason to follow
+/// one search differently from another.
+#[repr(C)]
+pub struct Lookup {
+    pub place: Place,
+    pc: u64,
+    mappings: MappingKey,
+    /// The blocks of rows that are left; `low` may be the one.
+    low: u32,
+    high: u32,
+}
+
+impl Lookup {
+    pub fn start(&mut self, tgid: u32) {
+        self.place = Place::NOWHERE;
+        self.mappings.tgid = tgid;
     }
 }
 
-/// How a step was made.
-pub enum By {
-    Table,
-    /// A frame of a signal: the next address is no return address.
-    Signal,
-    FramePointer,
+/// What `bpf_loop` hands to its callbacks here: it has to be on the stack, what it points to has not.
+#[repr(C)]
+struct Context {
+    lookup: *mut Lookup,
 }
 
-/// Replaces a frame's registers by its caller's. `pc` is the address to look up: the program counter of a leaf, a return
-/// address less one above it.
+/// The row for an address, the program counter of a leaf or a return address less one above it; `Row::default()` where
+/// there is none.
 #[inline(always)]
-pub fn step(pc: u64, registers: &mut Registers, place: &mut Place, memory: &mut impl Memory) -> Result<By, End> {
-    if pc.wrapping_sub(place.start) >= place.end.wrapping_sub(place.start) {
-        find(pc, place);
+pub fn row(pc: u64, lookup: &mut Lookup) -> Row {
+    lookup.pc = pc;
+    if pc.wrapping_sub(lookup.place.start) >= lookup.place.end.wrapping_sub(lookup.place.start) {
+        find_place(lookup);
     }
-    if place.table != NO_TABLE
-        && let Some(row) = row(place, pc.wrapping_sub(place.bias))
-        && (rule::END..rule::UNSUPPORTED_EXPRESSION).contains(&row.rule)
-    {
-        let by = if row.caller_was_interrupted() { By::Signal } else { By::Table };
-        return table::apply(row, registers, memory).map(|()| by);
+    if lookup.place.table == NO_TABLE {
+        return Row::default();
     }
-    unwind::step(registers, memory).map(|()| By::FramePointer)
+    find_row(lookup).unwrap_or_default()
 }
 
 /// Looks a mapping up; what is not mapped has no table.
 #[inline(always)]
-fn find(pc: u64, place: &mut Place) {
-    let tgid = place.tgid;
-    *place = Place::nowhere(tgid);
-    let mut search = BlockOfMappings { pc, key: MappingKey { tgid, block: 0 } };
+fn find_place(lookup: &mut Lookup) {
+    lookup.place = Place::NOWHERE;
+    lookup.mappings.block = 0;
+    let mut context = Context { lookup };
     // SAFETY: the callback's signature is the helper's; the context outlives the call.
-    unsafe { bpf_loop(MAX_MAPPING_BLOCKS, is_in_later_block as *mut c_void, (&raw mut search).cast(), 0) };
+    unsafe { bpf_loop(MAX_MAPPING_BLOCKS, is_in_later_block as *mut c_void, (&raw mut context).cast(), 0) };
     // SAFETY: an entry that is updated meanwhile gives a wrong frame at worst, never a bad access.
-    let Some(entry) = (unsafe { MAPPINGS.get(search.key) }) else { return };
+    let Some(entry) = (unsafe { MAPPINGS.get(lookup.mappings) }) else { return };
+    let pc = lookup.pc;
     // The last range that starts at or below the address, by halving, without branches as in `table::search_block`.
     let mut at = 0;
     let mut half = MAPPINGS_PER_BLOCK / 2;
@@ -78,25 +88,19 @@ fn find(pc: u64, place: &mut Place) {
     }
     let MappedRange { start, end, bias, table, pages } = entry.ranges[at & (MAPPINGS_PER_BLOCK - 1)];
     if start <= pc && pc < end {
-        *place = Place { start, end, bias, table, pages, tgid, padding: 0 };
+        lookup.place = Place { start, end, bias, table, pages };
     }
-}
-
-#[repr(C)]
-struct BlockOfMappings {
-    pc: u64,
-    key: MappingKey,
 }
 
 /// `bpf_loop`'s callback: moves to the next block of a process's mappings as long as the address is behind this one.
 #[inline(never)]
-extern "C" fn is_in_later_block(_index: u32, search: *mut BlockOfMappings) -> i64 {
-    // SAFETY: the search of `find`, which waits for the loop.
-    let search = unsafe { &mut *search };
-    // SAFETY: as in `find`.
-    match unsafe { MAPPINGS.get(search.key) } {
-        Some(block) if search.pc >= block.next_start => {
-            search.key.block += 1;
+extern "C" fn is_in_later_block(_index: u32, context: *mut Context) -> i64 {
+    // SAFETY: the lookup of `find_place`, which waits for the loop.
+    let lookup = unsafe { &mut *(*context).lookup };
+    // SAFETY: as in `find_place`.
+    match unsafe { MAPPINGS.get(lookup.mappings) } {
+        Some(block) if lookup.pc >= block.next_start => {
+            lookup.mappings.block += 1;
             0
         }
         _ => 1,
@@ -112,60 +116,54 @@ fn block(table: u32, number: u32) -> Option<&'static Block> {
 
 /// The row in force at an address of an executable.
 #[inline(always)]
-fn row(place: &Place, address: u64) -> Option<Row> {
-    let number = address >> 16;
-    if number >= u64::from(place.pages) {
+fn find_row(lookup: &mut Lookup) -> Option<Row> {
+    let Place { bias, table, pages, .. } = lookup.place;
+    let address = lookup.pc.wrapping_sub(bias);
+    let number = address >> PAGE_BITS;
+    if number >= u64::from(pages) {
         return None;
     }
     let number = number as u32;
-    let pages = core::ptr::from_ref(block(place.table, number / BLOCK_ROWS as u32)?).cast::<Page>();
+    let pages = core::ptr::from_ref(block(table, number / BLOCK_ROWS as u32)?).cast::<Page>();
     // SAFETY: rows and page entries have one size, so a block has as many of either.
-    let page = unsafe { *pages.add(number as usize & (BLOCK_ROWS - 1)) };
-    if page.row_count == 0 {
+    let Page { first_row, row_count } = unsafe { *pages.add(number as usize & (BLOCK_ROWS - 1)) };
+    if row_count == 0 {
         return None;
     }
-    let pc = address as u16;
-    let end_row = page.first_row + page.row_count;
-    let mut search = BlockOfRows {
-        table: place.table,
-        pc: pc.into(),
-        low: page.first_row / BLOCK_ROWS as u32,
-        high: (end_row - 1) / BLOCK_ROWS as u32,
-    };
+    let end_row = first_row + row_count;
+    lookup.pc = address;
+    lookup.low = first_row / BLOCK_ROWS as u32;
+    lookup.high = (end_row - 1) / BLOCK_ROWS as u32;
+    let mut context = Context { lookup };
     // SAFETY: the callback's signature is the helper's; the context outlives the call.
-    unsafe { bpf_loop(BLOCK_SEARCH_STEPS, halve as *mut c_void, (&raw mut search).cast(), 0) };
-    let begin = search.low * BLOCK_ROWS as u32;
-    let from = page.first_row.saturating_sub(begin);
-    let to = (end_row - begin).min(BLOCK_ROWS as u32);
-    let block = block(place.table, search.low)?;
-    let at = table::search_block(block, from as usize, to as usize, pc);
+    unsafe { bpf_loop(BLOCK_SEARCH_STEPS, halve as *mut c_void, (&raw mut context).cast(), 0) };
+    let low = lookup.low;
+    let begin = low * BLOCK_ROWS as u32;
+    // Below zero where the page begins in an earlier block: the sign says so.
+    let from = black_box(first_row.wrapping_sub(begin)) as i32;
+    let from = from & !(from >> 31);
+    let to = black_box(end_row.wrapping_sub(begin)) as i32;
+    let block = block(table, low)?;
+    let at = table::search_block(block, from as usize, to as usize, address as u16);
     Some(block.rows[at & (BLOCK_ROWS - 1)])
 }
 
-/// The search for the last block whose first row is at or below the address. The first block of a page may begin with rows
-/// of the page before it, so it is never compared.
-#[repr(C)]
-struct BlockOfRows {
-    table: u32,
-    pc: u32,
-    low: u32,
-    high: u32,
-}
-
-/// `bpf_loop`'s callback: halves what is left of the blocks. Returns 1 when one is left.
+/// `bpf_loop`'s callback: halves what is left of the blocks, in search of the last one whose first row is at or below the
+/// address. The first block of a page may begin with rows of the page before it, so it is never compared. Returns 1 when
+/// one is left.
 #[inline(never)]
-extern "C" fn halve(_index: u32, search: *mut BlockOfRows) -> i64 {
-    // SAFETY: the search of `row`, which waits for the loop.
-    let search = unsafe { &mut *search };
-    if search.low >= search.high {
+extern "C" fn halve(_index: u32, context: *mut Context) -> i64 {
+    // SAFETY: the lookup of `find_row`, which waits for the loop.
+    let lookup = unsafe { &mut *(*context).lookup };
+    if lookup.low >= lookup.high {
         return 1;
     }
-    let middle = (search.low + search.high + 1) / 2;
-    let Some(block) = block(search.table, middle) else { return 1 };
-    if u32::from(block.rows[0].pc) <= search.pc {
-        search.low = middle;
+    let middle = (lookup.low + lookup.high + 1) / 2;
+    let Some(block) = block(lookup.place.table, middle) else { return 1 };
+    if u32::from(block.rows[0].pc) <= lookup.pc as u32 & 0xffff {
+        lookup.low = middle;
     } else {
-        search.high = middle - 1;
+        lookup.high = middle - 1;
     }
     0
 }

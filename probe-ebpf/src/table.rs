@@ -121,86 +121,93 @@ fn is_less(a: i32, b: i32) -> i32 {
     core::hint::black_box(a - b) >> 31
 }
 
+/// How a step was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// By its row: the caller's pc is a return address.
+    Table,
+    /// By its row, out of a signal handler: the caller's pc is the next instruction to run, to be looked up as it is.
+    Signal,
+    /// By the frame pointer, because no row says how: a guess.
+    FramePointer,
+}
+
+/// What code does that keeps a frame pointer.
+const KEEPS_FRAME_POINTER: Row = Row { pc: 0, rule: rule::RBP, fp: 2, cfa_offset: 16 };
+
+/// Replaces a frame's registers by its caller's: as the row for its pc says, or by the frame pointer where no row says
+/// anything (`Row::default()`) that can be followed.
+#[inline(always)]
+pub fn step(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> Result<By, End> {
+    let is_guess = row.rule.wrapping_sub(rule::END) > rule::RBP_DEREF - rule::END;
+    if is_guess && registers.fp == 0 {
+        return Err(End::Root);
+    }
+    // One way for both: the verifier follows what comes next once only.
+    match apply(if is_guess { KEEPS_FRAME_POINTER } else { row }, registers, memory) {
+        Ok(()) if is_guess => Ok(By::FramePointer),
+        Ok(()) if row.caller_was_interrupted() => Ok(By::Signal),
+        Ok(()) => Ok(By::Table),
+        Err(End::Inconsistent) if row.rule == rule::NONE => Err(End::NoFramePointer),
+        Err(End::Inconsistent) if is_guess => Err(end(row.rule)),
+        Err(end) => Err(end),
+    }
+}
+
 /// Replaces a frame's registers by its caller's, as the row for its pc says; or says why there is none.
 ///
 /// Each frame must lie above the one it called, which ends loops. The exception is the step out of a signal handler,
 /// which may have run on a stack of its own: the limit on frames ends those.
+///
+/// Rules differ in where words are, not in how they are read: a path of its own for each rule, with its own reads, is
+/// more than the verifier can follow.
 #[inline(always)]
 pub fn apply(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> Result<(), End> {
     let Registers { pc, sp, fp } = *registers;
     let operand = row.cfa_offset;
-    let cfa = match row.rule {
-        rule::RSP => sp.wrapping_add(operand as u64),
-        rule::RBP => {
-            plausible_fp(fp, sp)?;
-            fp.wrapping_add(operand as u64)
-        }
-        rule::PLT => sp.wrapping_add(if pc & 15 >= operand as u64 { 16 } else { 8 }),
-        rule::RSP_DEREF => deref(sp, operand, memory)?,
-        rule::RBP_DEREF => {
-            plausible_fp(fp, sp)?;
-            deref(fp, operand, memory)?
-        }
-        rule::SIGNAL => return interrupted(registers, memory),
+    let base = match row.rule {
+        rule::RSP | rule::PLT | rule::SIGNAL | rule::RSP_DEREF => sp,
+        rule::RBP | rule::RBP_DEREF if fp & 7 != 0 || fp < sp || fp >= USER_END => return Err(End::Inconsistent),
+        rule::RBP | rule::RBP_DEREF => fp,
         other => return Err(end(other)),
     };
-    if cfa <= sp || cfa >= USER_END {
-        return Err(End::Inconsistent);
-    }
-    // Ascending addresses: the memory may be read through a window that only moves up.
-    let [caller_fp, return_address] = match row.fp {
-        2 => memory.read_pair(cfa.wrapping_sub(16)).ok_or(End::Unreadable)?,
-        saved => {
-            let caller_fp = match saved {
-                0 => fp,
-                FP_AT_FP => memory.read_word(fp).ok_or(End::Unreadable)?,
-                words => memory.read_word(cfa.wrapping_sub(8 * words as u64)).ok_or(End::Unreadable)?,
-            };
-            [caller_fp, memory.read_word(cfa.wrapping_sub(8)).ok_or(End::Unreadable)?]
+    let is_signal = row.rule == rule::SIGNAL;
+    let cfa = match row.rule {
+        rule::RSP | rule::RBP => base.wrapping_add(operand as u64),
+        rule::PLT => base.wrapping_add(if pc & 15 >= operand as u64 { 16 } else { 8 }),
+        _ => {
+            let (offset, added) = if is_signal { (ucontext::RSP, 0) } else { ((operand >> 8) as u64, operand & 255) };
+            memory.read_word(base.wrapping_add(offset)).ok_or(End::Unreadable)?.wrapping_add(added as u64)
         }
     };
-    finish(registers, Registers { pc: return_address, sp: cfa, fp: caller_fp })
+    if (cfa <= sp && !is_signal) || cfa >= USER_END {
+        return Err(End::Inconsistent);
+    }
+    let (saved_fp, return_address) = match row.fp {
+        _ if is_signal => (sp.wrapping_add(ucontext::RBP), sp.wrapping_add(ucontext::RIP)),
+        FP_AT_FP => (fp, cfa.wrapping_sub(8)),
+        words => (cfa.wrapping_sub(8 * u64::from(words)), cfa.wrapping_sub(8)),
+    };
+    let caller_fp = match row.fp {
+        0 if !is_signal => fp,
+        _ => memory.read_word(saved_fp).ok_or(End::Unreadable)?,
+    };
+    let caller_pc = memory.read_word(return_address).ok_or(End::Unreadable)?;
+    if caller_pc == 0 {
+        return Err(End::Root);
+    }
+    if !(USER_START..USER_END).contains(&caller_pc) {
+        return Err(End::Inconsistent);
+    }
+    *registers = Registers { pc: caller_pc, sp: cfa, fp: caller_fp };
+    Ok(())
 }
 
 /// Offsets in `struct ucontext` (arch/x86/include/uapi/asm/{ucontext,sigcontext}.h) of the interrupted registers.
 mod ucontext {
     pub const RBP: u64 = 120;
-    /// Followed by the program counter.
     pub const RSP: u64 = 160;
-}
-
-#[inline(always)]
-fn interrupted(registers: &mut Registers, memory: &mut impl Memory) -> Result<(), End> {
-    let context = registers.sp;
-    let fp = memory.read_word(context.wrapping_add(ucontext::RBP)).ok_or(End::Unreadable)?;
-    let [sp, pc] = memory.read_pair(context.wrapping_add(ucontext::RSP)).ok_or(End::Unreadable)?;
-    if sp >= USER_END {
-        return Err(End::Inconsistent);
-    }
-    finish(registers, Registers { pc, sp, fp })
-}
-
-#[inline(always)]
-fn finish(registers: &mut Registers, caller: Registers) -> Result<(), End> {
-    if caller.pc == 0 {
-        return Err(End::Root);
-    }
-    if !(USER_START..USER_END).contains(&caller.pc) {
-        return Err(End::Inconsistent);
-    }
-    *registers = caller;
-    Ok(())
-}
-
-#[inline(always)]
-fn plausible_fp(fp: u64, sp: u64) -> Result<(), End> {
-    if fp & 7 != 0 || fp < sp || fp >= USER_END { Err(End::Inconsistent) } else { Ok(()) }
-}
-
-#[inline(always)]
-fn deref(base: u64, operand: i32, memory: &mut impl Memory) -> Result<u64, End> {
-    let word = memory.read_word(base.wrapping_add((operand >> 8) as u64)).ok_or(End::Unreadable)?;
-    Ok(word.wrapping_add((operand & 255) as u64))
+    pub const RIP: u64 = 168;
 }
 
 /// The end of a stack at a row that leads to no caller.
@@ -318,6 +325,29 @@ mod tests {
         assert_eq!(step(rule::UNSUPPORTED_OFFSET, 0, 0, &[]), Err(End::UnsupportedOffset));
         assert_eq!(step(rule::UNSUPPORTED_RETURN_ADDRESS, 0, 0, &[]), Err(End::UnsupportedReturnAddress));
         assert_eq!(step(rule::UNSUPPORTED_FRAME_POINTER, 0, 0, &[]), Err(End::UnsupportedFramePointer));
+    }
+
+    fn guess(rule: u8, words: &[u64], fp: u64) -> Result<(Registers, By), End> {
+        let mut registers = Registers { fp, ..START };
+        let by = super::step(Row { rule, ..Row::default() }, &mut registers, &mut Words(words.to_vec()))?;
+        Ok((registers, by))
+    }
+
+    #[test]
+    fn where_no_row_helps_the_frame_pointer_is_followed() {
+        let caller = (Registers { pc: 0x4100, sp: 0x7010, fp: 0x7020 }, By::FramePointer);
+        for rule in [rule::NONE, rule::UNSUPPORTED_EXPRESSION, 200] {
+            assert_eq!(guess(rule, &[0x7020, 0x4100], 0x7000), Ok(caller));
+            assert_eq!(guess(rule, &[0x7020, 0], 0x7000), Err(End::Root));
+            assert_eq!(guess(rule, &[0x7020, 0x4100], 0), Err(End::Root));
+            assert_eq!(guess(rule, &[0x7020, 0x4100], 0x9000), Err(End::Unreadable));
+        }
+        for fp in [1, 0x7004, 0x6ff8, u64::MAX - 7] {
+            assert_eq!(guess(rule::NONE, &[0, 0x4100], fp), Err(End::NoFramePointer), "{fp:#x}");
+            assert_eq!(guess(rule::UNSUPPORTED_OFFSET, &[0, 0x4100], fp), Err(End::UnsupportedOffset), "{fp:#x}");
+        }
+        assert_eq!(guess(rule::NONE, &[0x7010, u64::MAX], 0x7000), Err(End::NoFramePointer));
+        assert_eq!(guess(rule::END, &[0x7010, 0x4100], 0x7000), Err(End::Root), "a row that says so ends a stack");
     }
 
     #[test]
