@@ -240,6 +240,7 @@ macro_rules! assert_packed {
         };)*
     };
 }
+pub(crate) use assert_packed;
 
 assert_packed! {
     StackId { lo, hi }

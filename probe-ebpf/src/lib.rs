@@ -1,9 +1,10 @@
 //! What the kernel programs and user space agree on, and the code that runs on both sides: the ABI, the stack hash and
-//! the unwinding step. It has no dependencies and no kernel types, so that it is tested on the host.
+//! the unwinding steps, by frame pointer and by table. It has no dependencies and no kernel types, so that it is tested on the host.
 #![no_std]
 
 pub mod abi;
 pub mod hash;
+pub mod table;
 pub mod unwind;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The unwinding step: from a frame's registers to its caller's. Generic over how the stack is read, so that the sampler,
+//! The unwinding step by frame pointer: from a frame's registers to its caller's. Generic over how the stack is read, so that the sampler,
 //! later programs with scratch space of their own and the tests on the host share it.
 
 /// The registers that unwinding needs.
@@ -17,6 +17,12 @@ pub struct Registers {
 pub trait Memory {
     /// Two consecutive words at `address`; `None` if they cannot be read.
     fn read_pair(&mut self, address: u64) -> Option<[u64; 2]>;
+
+    /// The word at `address`; `None` if it cannot be read. To be overridden where the word after it may be missing.
+    #[inline(always)]
+    fn read_word(&mut self, address: u64) -> Option<u64> {
+        self.read_pair(address).map(|[word, _]| word)
+    }
 }
 
 /// Why a stack ends.
@@ -33,9 +39,39 @@ pub enum End {
     TooDeep = 3,
     /// 32-bit code, which is not unwound.
     Compat = 4,
+    /// The unwind table says nothing about this code.
+    NoUnwindInfo = 5,
+    /// The registers or the stack cannot be what the unwind table takes them for.
+    Inconsistent = 6,
+    /// The unwind information is an expression that rows do not express.
+    UnsupportedExpression = 7,
+    /// The frame is based on a register that is not followed.
+    UnsupportedRegister = 8,
+    /// An offset in the unwind information is too large for a row.
+    UnsupportedOffset = 9,
+    /// The return address is kept in an unusual place.
+    UnsupportedReturnAddress = 10,
+    /// The frame pointer is kept in an unusual place.
+    UnsupportedFramePointer = 11,
 }
 
 impl End {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 12] = [
+        Self::Root,
+        Self::NoFramePointer,
+        Self::Unreadable,
+        Self::TooDeep,
+        Self::Compat,
+        Self::NoUnwindInfo,
+        Self::Inconsistent,
+        Self::UnsupportedExpression,
+        Self::UnsupportedRegister,
+        Self::UnsupportedOffset,
+        Self::UnsupportedReturnAddress,
+        Self::UnsupportedFramePointer,
+    ];
+
     /// The end that a number from the kernel stands for; an unknown one counts as unreadable.
     pub fn from_u32(number: u32) -> Self {
         match number {
@@ -43,6 +79,13 @@ impl End {
             1 => Self::NoFramePointer,
             3 => Self::TooDeep,
             4 => Self::Compat,
+            5 => Self::NoUnwindInfo,
+            6 => Self::Inconsistent,
+            7 => Self::UnsupportedExpression,
+            8 => Self::UnsupportedRegister,
+            9 => Self::UnsupportedOffset,
+            10 => Self::UnsupportedReturnAddress,
+            11 => Self::UnsupportedFramePointer,
             _ => Self::Unreadable,
         }
     }
@@ -55,14 +98,21 @@ impl End {
             Self::Unreadable => Some("stack unreadable"),
             Self::TooDeep => Some("too many frames"),
             Self::Compat => Some("32-bit code"),
+            Self::NoUnwindInfo => Some("no unwind information"),
+            Self::Inconsistent => Some("stack contradicts unwind information"),
+            Self::UnsupportedExpression => Some("unwind expression not supported"),
+            Self::UnsupportedRegister => Some("frame not based on stack or frame pointer"),
+            Self::UnsupportedOffset => Some("unwind offset too large"),
+            Self::UnsupportedReturnAddress => Some("return address in an unusual place"),
+            Self::UnsupportedFramePointer => Some("frame pointer in an unusual place"),
         }
     }
 }
 
 /// User space ends here on x86-64 with five-level page tables and on aarch64; less on other set-ups.
-const USER_END: u64 = 1 << 56;
+pub(crate) const USER_END: u64 = 1 << 56;
 /// No code is mapped below: `vm.mmap_min_addr` is at least this.
-const USER_START: u64 = 4096;
+pub(crate) const USER_START: u64 = 4096;
 
 /// Replaces a frame's registers by its caller's, or says why there is none.
 ///
@@ -148,8 +198,8 @@ mod tests {
 
     #[test]
     fn ends_survive_the_journey_as_numbers() {
-        for end in [End::Root, End::NoFramePointer, End::Unreadable, End::TooDeep, End::Compat] {
-            assert_eq!(End::from_u32(end as u32), end);
+        for (number, end) in End::ALL.into_iter().enumerate() {
+            assert_eq!((end as usize, End::from_u32(end as u32)), (number, end));
         }
     }
 }
