@@ -58,6 +58,12 @@ impl Module {
         }
     }
 
+    /// The open file; `None` when it could not be opened or there is none. Its position is anyone's: read at offsets, or
+    /// seek first.
+    pub fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
     /// The address that symbols use for a file offset.
     pub fn virtual_address(&self, file_offset: u64) -> Option<u64> {
         let segment =

@@ -1,0 +1,165 @@
+//! What one row of call frame information means, as a rule that the kernel follows.
+
+use gimli::{
+    CfaRule, Encoding, Expression, LittleEndian, Operation, Register, RegisterRule, UnwindExpression, UnwindTableRow,
+    X86_64,
+};
+use probe_ebpf::table::{FP_AT_FP, Row, rule};
+
+use super::fragments::{Slice, Storage};
+
+/// A row without its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    kind: u8,
+    fp: u8,
+    operand: i32,
+}
+
+impl Rule {
+    /// No unwind information.
+    pub const NONE: Self = Self::bare(rule::NONE);
+
+    const fn bare(kind: u8) -> Self {
+        Self { kind, fp: 0, operand: 0 }
+    }
+
+    /// The row that begins at an address.
+    pub fn at(self, address: u64) -> Row {
+        Row { pc: address as u16, rule: self.kind, fp: self.fp, cfa_offset: self.operand }
+    }
+
+    /// The rule of a row.
+    pub fn of(row: Row) -> Self {
+        Self { kind: row.rule, fp: row.fp, operand: row.cfa_offset }
+    }
+}
+
+/// No expression that is understood has more operations.
+const MAX_OPERATIONS: usize = 9;
+
+type Operations<'data> = Vec<Operation<Slice<'data>>>;
+
+/// The rule of a row; `return_address` is the column of the return address, `section` holds the expressions.
+pub(super) fn rule(
+    row: &UnwindTableRow<usize, Storage>,
+    return_address: Register,
+    encoding: Encoding,
+    section: &[u8],
+) -> Rule {
+    let (mut ra, mut fp) = (None, None);
+    for (register, rule) in row.registers() {
+        if *register == return_address {
+            ra = Some(rule);
+        } else if *register == X86_64::RBP {
+            fp = Some(rule);
+        }
+    }
+    let operations = |expression: &UnwindExpression<usize>| operations(*expression, encoding, section);
+    let (kind, operand) = match row.cfa() {
+        _ if matches!(ra, Some(RegisterRule::Undefined)) => return Rule::bare(rule::END),
+        CfaRule::RegisterAndOffset { register, offset } => {
+            let kind = match *register {
+                X86_64::RSP => rule::RSP,
+                X86_64::RBP => rule::RBP,
+                _ => return Rule::bare(rule::UNSUPPORTED_REGISTER),
+            };
+            let Ok(offset) = i32::try_from(*offset) else { return Rule::bare(rule::UNSUPPORTED_OFFSET) };
+            (kind, offset)
+        }
+        CfaRule::Expression(expression) => {
+            let Some(cfa) = operations(expression) else { return Rule::bare(rule::UNSUPPORTED_EXPRESSION) };
+            if let (Some(RegisterRule::Expression(ra)), Some(RegisterRule::Expression(fp))) = (ra, fp)
+                && is_ucontext(&cfa, operations(ra).as_deref(), operations(fp).as_deref())
+            {
+                return Rule::bare(rule::SIGNAL);
+            }
+            match cfa_expression(&cfa) {
+                Some(found) => found,
+                None => return Rule::bare(rule::UNSUPPORTED_EXPRESSION),
+            }
+        }
+    };
+    if !matches!(ra, Some(RegisterRule::Offset(-8))) {
+        return Rule::bare(rule::UNSUPPORTED_RETURN_ADDRESS);
+    }
+    let fp = match fp {
+        None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => 0,
+        Some(RegisterRule::Offset(offset)) => match saved_at(*offset) {
+            Some(words) => words,
+            None => return Rule::bare(rule::UNSUPPORTED_FRAME_POINTER),
+        },
+        Some(RegisterRule::Expression(expression)) => match operations(expression).as_deref() {
+            Some([Operation::RegisterOffset { register: X86_64::RBP, offset: 0, .. }]) => FP_AT_FP,
+            _ => return Rule::bare(rule::UNSUPPORTED_FRAME_POINTER),
+        },
+        Some(_) => return Rule::bare(rule::UNSUPPORTED_FRAME_POINTER),
+    };
+    Rule { kind, fp, operand }
+}
+
+/// How many words below the CFA; the first is the return address.
+fn saved_at(offset: i64) -> Option<u8> {
+    let below = offset.checked_neg()?;
+    let words = u8::try_from(below / 8).ok()?;
+    (below % 8 == 0 && (2..FP_AT_FP).contains(&words)).then_some(words)
+}
+
+fn operations(expression: UnwindExpression<usize>, encoding: Encoding, section: &[u8]) -> Option<Operations<'_>> {
+    let bytes = section.get(expression.offset..)?.get(..expression.length)?;
+    let mut operations = Expression(Slice::new(bytes, LittleEndian)).operations(encoding);
+    let mut found = Vec::with_capacity(MAX_OPERATIONS);
+    while let Some(operation) = operations.next().ok()? {
+        if found.len() == MAX_OPERATIONS {
+            return None;
+        }
+        found.push(operation);
+    }
+    Some(found)
+}
+
+/// The rule and its operand for an expression: a linkage table's, or that of code which aligned its stack.
+fn cfa_expression(operations: &[Operation<Slice<'_>>]) -> Option<(u8, i32)> {
+    use Operation::{And, Deref, Ge, Plus, PlusConstant, RegisterOffset, Shl, UnsignedConstant};
+    match *operations {
+        [
+            RegisterOffset { register: X86_64::RSP, offset: 8, .. },
+            RegisterOffset { register: X86_64::RA, offset: 0, .. },
+            UnsignedConstant { value: 15 },
+            And,
+            UnsignedConstant { value: threshold @ 0..16 },
+            Ge,
+            UnsignedConstant { value: 3 },
+            Shl,
+            Plus,
+        ] => Some((rule::PLT, threshold as i32)),
+        [RegisterOffset { register, offset, .. }, Deref { size: 8, space: false, .. }] => through(register, offset, 0),
+        [RegisterOffset { register, offset, .. }, Deref { size: 8, space: false, .. }, PlusConstant { value }] => {
+            through(register, offset, value)
+        }
+        _ => None,
+    }
+}
+
+/// CFA = the word at register + offset, + added.
+fn through(register: Register, offset: i64, added: u64) -> Option<(u8, i32)> {
+    let kind = match register {
+        X86_64::RSP => rule::RSP_DEREF,
+        X86_64::RBP => rule::RBP_DEREF,
+        _ => return None,
+    };
+    let added = i32::from(u8::try_from(added).ok()?);
+    Some((kind, i32::try_from(offset).ok()?.checked_mul(256)? | added))
+}
+
+/// Whether these are the places of the interrupted registers in a `ucontext` at the stack pointer.
+fn is_ucontext(
+    cfa: &[Operation<Slice<'_>>],
+    return_address: Option<&[Operation<Slice<'_>>]>,
+    fp: Option<&[Operation<Slice<'_>>]>,
+) -> bool {
+    use Operation::{Deref, RegisterOffset};
+    matches!(cfa, [RegisterOffset { register: X86_64::RSP, offset: 160, .. }, Deref { size: 8, space: false, .. }])
+        && matches!(return_address, Some([RegisterOffset { register: X86_64::RSP, offset: 168, .. }]))
+        && matches!(fp, Some([RegisterOffset { register: X86_64::RSP, offset: 120, .. }]))
+}
