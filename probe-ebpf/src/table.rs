@@ -145,7 +145,7 @@ pub fn apply(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> R
             let caller_fp = match saved {
                 0 => fp,
                 FP_AT_FP => memory.read_word(fp).ok_or(End::Unreadable)?,
-                words => memory.read_word(cfa.wrapping_sub(8 * words as u64)).ok_or(End::Unreadable)?,
+                words => memory.read_word(cfa.wrapping_sub(8 * u64::from(words))).ok_or(End::Unreadable)?,
             };
             [caller_fp, memory.read_word(cfa.wrapping_sub(8)).ok_or(End::Unreadable)?]
         }

@@ -12,6 +12,7 @@ mod fragments;
 mod pages;
 mod rules;
 mod sections;
+mod state;
 #[cfg(test)]
 mod tests;
 
