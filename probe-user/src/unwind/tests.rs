@@ -12,6 +12,7 @@ use probe_ebpf::table::{Row, rule, search_block};
 
 use super::*;
 
+mod compiled;
 mod damage;
 mod made;
 mod walk;
@@ -21,7 +22,7 @@ fn programs() -> Vec<(String, Vec<u8>)> {
     let own = std::env::current_exe().unwrap();
     let paths = [
         own.to_str().unwrap(),
-        "/usr/bin/python3.11",
+        "/usr/bin/python3",
         "/usr/bin/node",
         "/lib/x86_64-linux-gnu/libc.so.6",
         "/usr/lib/libc.so.6",
