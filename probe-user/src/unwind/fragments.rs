@@ -43,6 +43,8 @@ pub(super) struct Fragments {
     entries: Vec<Entry>,
     /// Functions that could not be read.
     pub unreadable: u32,
+    /// One of them is the return from a signal handler.
+    pub has_signal_frame: bool,
 }
 
 impl Fragments {
@@ -66,6 +68,17 @@ impl Fragments {
         let entries = self.entries.get(fragment.first as usize..).unwrap_or_default();
         let entries = entries.iter().take(fragment.count as usize);
         entries.map(move |entry| (fragment.start + u64::from(entry.offset), entry.rule))
+    }
+
+    /// Adds code to which signal handlers return. The byte before belongs to it: return addresses are looked up there.
+    pub fn add_signal_return(&mut self, code: &Range<u64>, all: &[Range<u64>]) {
+        if !all.iter().any(|range| range.contains(&code.start) && code.end <= range.end) {
+            return;
+        }
+        let (start, first) = (code.start.saturating_sub(1), self.entries.len() as u32);
+        self.entries.push(Entry { offset: 0, rule: Rule::SIGNAL });
+        self.list.push(Fragment { start, end: code.end, first, count: 1 });
+        self.has_signal_frame = true;
     }
 
     /// Adds the functions of a section that lie in the file's code.
@@ -146,7 +159,9 @@ impl<'data, Section: UnwindSection<Slice<'data>>> Reader<'_, 'data, Section> {
             fragments.entries.truncate(first);
             return Err(failure);
         }
-        let count = fragments.entries.len() - first;
+        let rows = &fragments.entries[first..];
+        fragments.has_signal_frame |= rows.iter().any(|entry| entry.rule == Rule::SIGNAL);
+        let count = rows.len();
         if count > 0 {
             fragments.list.push(Fragment { start, end, first: first as u32, count: count as u32 });
         }

@@ -18,6 +18,9 @@ impl Rule {
     /// No unwind information.
     pub const NONE: Self = Self::bare(rule::NONE);
 
+    /// The return from a signal handler.
+    pub const SIGNAL: Self = Self::bare(rule::SIGNAL);
+
     const fn bare(kind: u8) -> Self {
         Self { kind, fp: 0, operand: 0 }
     }
@@ -58,7 +61,7 @@ pub(super) fn rule(state: &State, encoding: Encoding, section: &[u8]) -> Rule {
             if let (Saved::Expression(return_address), Saved::Expression(fp)) = (return_address, fp)
                 && is_ucontext(&cfa, operations(return_address).as_deref(), operations(fp).as_deref())
             {
-                return Rule::bare(rule::SIGNAL);
+                return Rule::SIGNAL;
             }
             match cfa_expression(&cfa) {
                 Some(found) => found,

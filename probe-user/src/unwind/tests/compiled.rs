@@ -10,9 +10,13 @@ const SOURCE: &str = "extern int puts(const char *);\n\
 
 /// The file that the compiler makes with these options; `None` if it cannot.
 fn compile(options: &[&str]) -> Option<Vec<u8>> {
+    compile_source(SOURCE, options)
+}
+
+fn compile_source(text: &str, options: &[&str]) -> Option<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let (source, made) = (folder.path().join("a.c"), folder.path().join("a"));
-    std::fs::write(&source, SOURCE).unwrap();
+    std::fs::write(&source, text).unwrap();
     let output = Command::new("cc").args(options).arg("-o").arg(&made).arg(&source).output();
     let compiled = output.is_ok_and(|output| output.status.success());
     if !compiled {
@@ -61,5 +65,22 @@ fn the_first_frame_has_no_caller() {
         let table = Table::build(&*bytes).unwrap();
         assert_eq!(table.lookup(symbol(&file, "_start") + 8).unwrap().rule, rule::END, "{options:?}");
         assert_eq!(table.unreadable_entries, 0, "{options:?}");
+    }
+}
+
+#[test]
+fn a_library_without_unwind_information_for_it_still_returns_from_signals() {
+    let source = "asm(\".p2align 4; nop; .global back; back: mov $15, %rax; syscall\"); int main(void) { return 0; }";
+    let bare = ["-static", "-nostdlib", "-Wl,-e,main"];
+    for more in [&["-O2"][..], &["-O2", "-fno-asynchronous-unwind-tables", "-Wl,--build-id=none"], &["-static-pie"]] {
+        let Some(bytes) = compile_source(source, &[&bare[..], more].concat()) else { continue };
+        let file = object::File::parse(&*bytes).unwrap();
+        let (back, table) = (symbol(&file, "back"), Table::build(&*bytes).unwrap());
+        for address in [back - 1, back, back + 8] {
+            assert_eq!(table.lookup(address).unwrap().rule, rule::SIGNAL, "{more:?} {address:#x}");
+        }
+        let mut made = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut made, &bytes).unwrap();
+        assert_eq!(Table::of_file(&made), Ok(table), "{more:?}");
     }
 }

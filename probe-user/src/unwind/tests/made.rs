@@ -43,7 +43,7 @@ fn frames(more: &[u8], functions: &[(u64, u64, &[u8])]) -> Vec<u8> {
 }
 
 /// An ELF file without sections: code (of which there is no byte), `.eh_frame_hdr` and `.eh_frame`.
-fn elf(code: std::ops::Range<u64>, section: &[u8]) -> Vec<u8> {
+fn elf(code: Range<u64>, section: &[u8]) -> Vec<u8> {
     const HEADERS: u64 = 64 + 3 * 56;
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     for half in [3u16, 62] {
