@@ -65,7 +65,7 @@ mod tests {
         for start in CHUNK - 12..CHUNK + 3 {
             let mut code = vec![0x90; 3 << 20];
             code[start as usize..][..9].copy_from_slice(SIGNAL_RETURNS[0]);
-            assert_eq!(search(&code), [0x1000 + start..0x1009 + start]);
+            assert_eq!(search(&code), vec![Range { start: 0x1000 + start, end: 0x1009 + start }]);
         }
     }
 }

@@ -177,3 +177,10 @@ fn a_signal_handler_is_walked_to_the_code_it_interrupted() {
     }
     TAKEN.lock().unwrap().take().unwrap().judge(9);
 }
+
+#[test]
+fn the_vdso_has_a_table() {
+    let space = Space::own();
+    let (mapping, _, table) = space.0.iter().find(|(mapping, ..)| mapping.path == "[vdso]").unwrap();
+    assert!(table.rows.len() > 10 && table.bytes() < 10_000, "{mapping:?} {}", table.bytes());
+}
