@@ -1,7 +1,7 @@
 //! The maps and settings that the programs share.
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE};
+use aya_ebpf::bindings::BPF_F_INNER_MAP;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
@@ -41,8 +41,8 @@ pub static MAPPINGS: HashMap<MappingKey, MappingBlock> = HashMap::with_max_entri
 #[btf_map]
 pub static TABLES: ArrayOfMaps<Array<Block, 1, TABLE_FLAGS>, { MAX_TABLES as usize }> = ArrayOfMaps::new();
 
-/// Tables differ in size, and user space writes them through memory.
-const TABLE_FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
+/// Tables differ in size. User space makes them with the same flags.
+const TABLE_FLAGS: usize = BPF_F_INNER_MAP as usize;
 
 /// By [`Counter`].
 #[map]

@@ -89,6 +89,10 @@ impl Unwinding {
         let mut complete = true;
         let mut ranges = Vec::with_capacity(mappings.len());
         for (start, end, file_offset, module) in mappings.iter() {
+            // The search in the kernel goes by the signs of differences, which the vsyscall page would upset.
+            if end > MappedRange::UNUSED.start {
+                continue;
+            }
             let mut range = MappedRange { start, end, bias: 0, table: NO_TABLE, pages: 0 };
             match self.state(module) {
                 Some(State::Ready(ready)) => {

@@ -58,16 +58,17 @@ impl Module {
         }
     }
 
+    /// The open file; `None` when it could not be opened or there is none. Its position is anyone's: read at offsets, or
+    /// seek first.
+    pub fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
     /// The address that symbols use for a file offset.
     pub fn virtual_address(&self, file_offset: u64) -> Option<u64> {
         let segment =
             self.segments.iter().find(|s| (s.offset..s.offset.saturating_add(s.size)).contains(&file_offset))?;
         Some(segment.address.wrapping_add(file_offset - segment.offset))
-    }
-
-    /// The open file, if it could be opened.
-    pub fn file(&self) -> Option<&File> {
-        self.file.as_ref()
     }
 
     /// By how much the addresses of a mapping are higher than those that the file's symbols use.

@@ -4,25 +4,16 @@
 use std::ops::Range;
 
 use gimli::{
-    BaseAddresses, CieOrFde, CommonInformationEntry, EndianSlice, FrameDescriptionEntry, LittleEndian,
-    PartialFrameDescriptionEntry, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindOffset,
-    UnwindSection, UnwindTableRow,
+    BaseAddresses, CieOrFde, CommonInformationEntry, Encoding, EndianSlice, FrameDescriptionEntry, LittleEndian,
+    PartialFrameDescriptionEntry, UnwindOffset, UnwindSection,
 };
 
 use super::rules::{Rule, rule};
+use super::state::{Common, Machine};
 use super::{MAX_ROWS, Reason};
 
 /// A slice of a section.
 pub(super) type Slice<'data> = EndianSlice<'data, LittleEndian>;
-
-/// Room for the rules of one row: fewer than gimli's default, since a hostile file can have them copied at every byte.
-/// x86-64 has 17 registers that matter; compilers nest states once.
-pub(super) struct Storage;
-
-impl UnwindContextStorage<usize> for Storage {
-    type Rules = [(Register, RegisterRule<usize>); 32];
-    type Stack = Box<[UnwindTableRow<usize, Self>; 6]>;
-}
 
 /// What a function's instructions say.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +43,8 @@ pub(super) struct Fragments {
     entries: Vec<Entry>,
     /// Functions that could not be read.
     pub unreadable: u32,
+    /// One of them is the return from a signal handler.
+    pub has_signal_frame: bool,
 }
 
 impl Fragments {
@@ -65,11 +58,27 @@ impl Fragments {
         &self.list
     }
 
+    /// How many rules they have together.
+    pub fn rows(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The rules of a fragment with their addresses, which ascend from its start.
     pub fn rules(&self, fragment: Fragment) -> impl Iterator<Item = (u64, Rule)> {
         let entries = self.entries.get(fragment.first as usize..).unwrap_or_default();
         let entries = entries.iter().take(fragment.count as usize);
         entries.map(move |entry| (fragment.start + u64::from(entry.offset), entry.rule))
+    }
+
+    /// Adds code to which signal handlers return. The byte before belongs to it: return addresses are looked up there.
+    pub fn add_signal_return(&mut self, code: &Range<u64>, all: &[Range<u64>]) {
+        if !all.iter().any(|range| range.contains(&code.start) && code.end <= range.end) {
+            return;
+        }
+        let (start, first) = (code.start.saturating_sub(1), self.entries.len() as u32);
+        self.entries.push(Entry { offset: 0, rule: Rule::SIGNAL });
+        self.list.push(Fragment { start, end: code.end, first, count: 1 });
+        self.has_signal_frame = true;
     }
 
     /// Adds the functions of a section that lie in the file's code.
@@ -80,7 +89,10 @@ impl Fragments {
         bases: &BaseAddresses,
         code: &[Range<u64>],
     ) -> Result<(), Reason> {
-        let mut reader = Reader { section, bytes, bases, context: UnwindContext::new_in(), cies: Cies::new(bytes) };
+        // What compilers make of a section of this size; memory that is not needed is not touched.
+        self.list.reserve(bytes.len() / 32);
+        self.entries.reserve((bytes.len() / 8).min(MAX_ROWS));
+        let mut reader = Reader { section, bytes, bases, machine: Machine::new(), cies: Cies::new(bytes) };
         let mut entries = section.entries(bases);
         loop {
             match entries.next() {
@@ -117,7 +129,7 @@ struct Reader<'a, 'data, Section> {
     section: &'a Section,
     bytes: &'data [u8],
     bases: &'a BaseAddresses,
-    context: UnwindContext<usize, Storage>,
+    machine: Machine,
     cies: Cies<'data>,
 }
 
@@ -128,7 +140,9 @@ impl<'data, Section: UnwindSection<Slice<'data>>> Reader<'_, 'data, Section> {
         partial: &PartialFrameDescriptionEntry<'_, Section, Slice<'data>>,
         code: &[Range<u64>],
     ) -> Result<(), Failure> {
-        let fde = partial.parse(|section, bases, offset| self.cies.get(section, bases, offset))?;
+        let known = self.cies.get(self.section, self.bases, partial.cie_offset(), &mut self.machine)?;
+        let (common, encoding) = (known.common, known.cie.encoding());
+        let fde = partial.parse(|_, _, _| Ok(known.cie.clone()))?;
         let start = fde.initial_address();
         // Functions that the linker dropped are left at address 0 or outside of all code.
         let after = code.partition_point(|range| range.start <= start);
@@ -141,11 +155,13 @@ impl<'data, Section: UnwindSection<Slice<'data>>> Reader<'_, 'data, Section> {
             return Ok(());
         }
         let first = fragments.entries.len();
-        if let Err(failure) = self.rows(&fde, end, &mut fragments.entries) {
+        if let Err(failure) = self.rows(&fde, &common, encoding, end, &mut fragments.entries) {
             fragments.entries.truncate(first);
             return Err(failure);
         }
-        let count = fragments.entries.len() - first;
+        let rows = &fragments.entries[first..];
+        fragments.has_signal_frame |= rows.iter().any(|entry| entry.rule == Rule::SIGNAL);
+        let count = rows.len();
         if count > 0 {
             fragments.list.push(Fragment { start, end, first: first as u32, count: count as u32 });
         }
@@ -155,32 +171,40 @@ impl<'data, Section: UnwindSection<Slice<'data>>> Reader<'_, 'data, Section> {
     fn rows(
         &mut self,
         fde: &FrameDescriptionEntry<Slice<'data>>,
+        common: &Common,
+        encoding: Encoding,
         end: u64,
         entries: &mut Vec<Entry>,
     ) -> Result<(), Failure> {
         let start = fde.initial_address();
-        let return_address = fde.cie().return_address_register();
-        let encoding = fde.cie().encoding();
-        let mut rows = fde.rows(self.section, self.bases, &mut self.context)?;
+        let mut instructions = fde.instructions(self.section, self.bases);
+        let mut address = start;
         let mut last = None;
-        while let Some(row) = rows.next_row()? {
-            let from = row.start_address();
-            if from >= end {
-                break;
+        self.machine.reset(common);
+        while address < end {
+            // From `address` to `next`, the state is what it is once an instruction advances.
+            let next = loop {
+                // Looked at where it is: an instruction is written in pieces, and moving it would wait for them.
+                match &instructions.next() {
+                    Err(error) => return Err((*error).into()),
+                    Ok(None) => break end,
+                    Ok(Some(instruction)) => match self.machine.run(instruction, address, common)? {
+                        None => {}
+                        Some(next) if next == address => {}
+                        Some(next) => break next,
+                    },
+                }
+            };
+            let rule = rule(&self.machine.state, encoding, self.bytes);
+            if last.replace(rule) != Some(rule) {
+                if entries.len() >= MAX_ROWS {
+                    return Err(Failure::TooLarge);
+                }
+                // Code is within 4 GiB, or the table is refused.
+                let offset = u32::try_from(address - start).map_err(|_| Failure::TooLarge)?;
+                entries.push(Entry { offset, rule });
             }
-            if row.end_address() <= from {
-                continue;
-            }
-            let rule = rule(row, return_address, encoding, self.bytes);
-            if last.replace(rule) == Some(rule) {
-                continue;
-            }
-            if entries.len() >= MAX_ROWS {
-                return Err(Failure::TooLarge);
-            }
-            // Code is within 4 GiB, or the table is refused.
-            let offset = u32::try_from(from.saturating_sub(start)).map_err(|_| Failure::TooLarge)?;
-            entries.push(Entry { offset, rule });
+            address = next;
         }
         Ok(())
     }
@@ -191,17 +215,25 @@ const MAX_CIE_BYTES: u32 = 1024;
 /// Common entries that are remembered; a file has a handful per compiler.
 const CIES: usize = 64;
 
-/// Common entries by their offset: each is parsed once, but run for each of its functions. So that the work is linear in
-/// the size of the section, their bytes are counted.
+/// A common entry, and what its instructions say.
+struct Cie<'data> {
+    offset: usize,
+    cie: CommonInformationEntry<Slice<'data>>,
+    common: Common,
+}
+
+/// Common entries by their offset. So that the work is linear in the size of the section however they are shared, the
+/// bytes that are read anew are counted.
 struct Cies<'data> {
     bytes: &'data [u8],
     budget: usize,
-    parsed: Vec<Option<(usize, CommonInformationEntry<Slice<'data>>)>>,
+    known: Vec<Option<Cie<'data>>>,
 }
 
 impl<'data> Cies<'data> {
     fn new(bytes: &'data [u8]) -> Self {
-        Self { bytes, budget: bytes.len().saturating_mul(16), parsed: vec![None; CIES] }
+        let known = std::iter::repeat_with(|| None).take(CIES).collect();
+        Self { bytes, budget: bytes.len().saturating_mul(16), known }
     }
 
     fn get<Section: UnwindSection<Slice<'data>>>(
@@ -209,23 +241,45 @@ impl<'data> Cies<'data> {
         section: &Section,
         bases: &BaseAddresses,
         at: Section::Offset,
-    ) -> gimli::Result<CommonInformationEntry<Slice<'data>>> {
+        machine: &mut Machine,
+    ) -> gimli::Result<&Cie<'data>> {
         let offset = UnwindOffset::into(at);
-        let unsound = gimli::Error::OffsetOutOfBounds(offset as u64);
-        let length = self.bytes.get(offset..).and_then(|bytes| bytes.first_chunk()).ok_or(unsound)?;
-        let length = u32::from_le_bytes(*length);
-        if length > MAX_CIE_BYTES {
-            return Err(unsound);
+        let slot = &mut self.known[offset / 8 % CIES];
+        if slot.as_ref().is_none_or(|cie| cie.offset != offset) {
+            let unsound = gimli::Error::OffsetOutOfBounds(offset as u64);
+            let length = self.bytes.get(offset..).and_then(|bytes| bytes.first_chunk()).ok_or(unsound)?;
+            let length = u32::from_le_bytes(*length);
+            if length > MAX_CIE_BYTES {
+                return Err(unsound);
+            }
+            self.budget = self.budget.checked_sub(length as usize).ok_or(unsound)?;
+            *slot = Some(Self::read(section, bases, at, machine)?);
         }
-        self.budget = self.budget.checked_sub(length as usize).ok_or(unsound)?;
-        let slot = &mut self.parsed[offset / 8 % CIES];
-        if let Some((known, cie)) = slot
-            && *known == offset
-        {
-            return Ok(cie.clone());
-        }
+        slot.as_ref().ok_or(gimli::Error::OffsetOutOfBounds(offset as u64))
+    }
+
+    fn read<Section: UnwindSection<Slice<'data>>>(
+        section: &Section,
+        bases: &BaseAddresses,
+        at: Section::Offset,
+        machine: &mut Machine,
+    ) -> gimli::Result<Cie<'data>> {
         let cie = section.cie_from_offset(bases, at)?;
-        *slot = Some((offset, cie.clone()));
-        Ok(cie)
+        let mut common = Common {
+            return_address: cie.return_address_register(),
+            code_alignment: cie.code_alignment_factor(),
+            data_alignment: cie.data_alignment_factor(),
+            initial: None,
+        };
+        machine.reset(&common);
+        let mut instructions = cie.instructions(section, bases);
+        while let Some(instruction) = instructions.next()? {
+            // Nothing advances before a function begins.
+            if machine.run(&instruction, 0, &common)?.is_some() {
+                return Err(gimli::Error::CfiInstructionInInvalidContext);
+            }
+        }
+        common.initial = Some(machine.state);
+        Ok(Cie { offset: UnwindOffset::into(at), cie, common })
     }
 }

@@ -4,16 +4,22 @@
 
 use std::fmt;
 use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 use object::{ReadCache, ReadRef};
 use probe_ebpf::table::{BLOCK_ROWS, Block, PAGE_BITS, Page, Row};
+
+use self::fragments::Fragments;
 
 mod fragments;
 mod pages;
 mod rules;
 mod sections;
+mod state;
 #[cfg(test)]
 mod tests;
+mod trampolines;
 
 /// Sections larger than this are not read: ten times a browser's.
 const MAX_SECTION_BYTES: u64 = 128 << 20;
@@ -39,15 +45,38 @@ pub struct Table {
 impl Table {
     /// The table of an ELF file.
     pub fn build<'data>(data: impl ReadRef<'data>) -> Result<Self, Reason> {
-        let sections = sections::read(data)?;
-        let mut fragments = fragments::Fragments::default();
-        sections.frames(&mut fragments)?;
-        pages::lay_out(fragments, &sections.code)
+        Self::make(data, |range| Some(data.read_bytes_at(range.start, range.end - range.start).ok()?.to_vec()))
     }
 
-    /// The table of an open ELF file, of which only the headers and the unwind information are read.
+    /// The table of an open ELF file. What is read of it is forgotten afterwards.
     pub fn of_file(file: &File) -> Result<Self, Reason> {
-        Self::build(&ReadCache::new(file))
+        Self::make(&ReadCache::new(file), |range| {
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
+            file.read_exact_at(&mut bytes, range.start).ok()?;
+            Some(bytes)
+        })
+    }
+
+    fn make<'data>(
+        data: impl ReadRef<'data>,
+        mut read_code: impl FnMut(Range<u64>) -> Option<Vec<u8>>,
+    ) -> Result<Self, Reason> {
+        let sections = sections::read(data)?;
+        let mut fragments = Fragments::default();
+        sections.frames(&mut fragments)?;
+        if sections.is_self_contained && !fragments.has_signal_frame {
+            for (offset, code) in &sections.searched {
+                let size = code.end - code.start;
+                let read = |range: Range<u64>| read_code(offset + range.start..offset + range.end);
+                for found in trampolines::signal_returns(code.start, size, read) {
+                    fragments.add_signal_return(&found, &sections.code);
+                }
+            }
+        }
+        if sections.is_empty() && fragments.list().is_empty() {
+            return Err(Reason::NoUnwindInfo);
+        }
+        pages::lay_out(fragments, &sections.code)
     }
 
     /// The row for a virtual address of the file; `None` outside its pages. It may say that there is no information.

@@ -18,7 +18,8 @@ pub(super) fn lay_out(mut fragments: Fragments, code: &[Range<u64>]) -> Result<T
     if ((last.end - 1) >> PAGE_BITS) - first_page >= MAX_PAGES {
         return Err(Reason::TooLarge);
     }
-    let table = Table { first_page, unreadable_entries: fragments.unreadable, ..Table::default() };
+    let mut table = Table { first_page, unreadable_entries: fragments.unreadable, ..Table::default() };
+    table.rows.reserve(fragments.rows().min(MAX_ROWS));
     let mut layout = Layout { table, in_force: Rule::NONE };
     let mut covered = first.start;
     fragments.sort();

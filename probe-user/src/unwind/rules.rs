@@ -1,12 +1,10 @@
-//! What one row of call frame information means, as a rule that the kernel follows.
+//! What a state of the call frame instructions means, as a rule that the kernel follows.
 
-use gimli::{
-    CfaRule, Encoding, Expression, LittleEndian, Operation, Register, RegisterRule, UnwindExpression, UnwindTableRow,
-    X86_64,
-};
+use gimli::{Encoding, Expression, LittleEndian, Operation, Register, UnwindExpression, X86_64};
 use probe_ebpf::table::{FP_AT_FP, Row, rule};
 
-use super::fragments::{Slice, Storage};
+use super::fragments::Slice;
+use super::state::{Cfa, Saved, State};
 
 /// A row without its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +17,9 @@ pub(super) struct Rule {
 impl Rule {
     /// No unwind information.
     pub const NONE: Self = Self::bare(rule::NONE);
+
+    /// The return from a signal handler.
+    pub const SIGNAL: Self = Self::bare(rule::SIGNAL);
 
     const fn bare(kind: u8) -> Self {
         Self { kind, fp: 0, operand: 0 }
@@ -40,25 +41,13 @@ const MAX_OPERATIONS: usize = 9;
 
 type Operations<'data> = Vec<Operation<Slice<'data>>>;
 
-/// The rule of a row; `return_address` is the column of the return address, `section` holds the expressions.
-pub(super) fn rule(
-    row: &UnwindTableRow<usize, Storage>,
-    return_address: Register,
-    encoding: Encoding,
-    section: &[u8],
-) -> Rule {
-    let (mut ra, mut fp) = (None, None);
-    for (register, rule) in row.registers() {
-        if *register == return_address {
-            ra = Some(rule);
-        } else if *register == X86_64::RBP {
-            fp = Some(rule);
-        }
-    }
+/// The rule of a state; `section` holds the expressions.
+pub(super) fn rule(state: &State, encoding: Encoding, section: &[u8]) -> Rule {
+    let State { cfa, return_address, fp } = state;
     let operations = |expression: &UnwindExpression<usize>| operations(*expression, encoding, section);
-    let (kind, operand) = match row.cfa() {
-        _ if matches!(ra, Some(RegisterRule::Undefined)) => return Rule::bare(rule::END),
-        CfaRule::RegisterAndOffset { register, offset } => {
+    let (kind, operand) = match cfa {
+        _ if *return_address == Saved::Undefined => return Rule::bare(rule::END),
+        Cfa::Register(register, offset) => {
             let kind = match *register {
                 X86_64::RSP => rule::RSP,
                 X86_64::RBP => rule::RBP,
@@ -67,12 +56,12 @@ pub(super) fn rule(
             let Ok(offset) = i32::try_from(*offset) else { return Rule::bare(rule::UNSUPPORTED_OFFSET) };
             (kind, offset)
         }
-        CfaRule::Expression(expression) => {
+        Cfa::Expression(expression) => {
             let Some(cfa) = operations(expression) else { return Rule::bare(rule::UNSUPPORTED_EXPRESSION) };
-            if let (Some(RegisterRule::Expression(ra)), Some(RegisterRule::Expression(fp))) = (ra, fp)
-                && is_ucontext(&cfa, operations(ra).as_deref(), operations(fp).as_deref())
+            if let (Saved::Expression(return_address), Saved::Expression(fp)) = (return_address, fp)
+                && is_ucontext(&cfa, operations(return_address).as_deref(), operations(fp).as_deref())
             {
-                return Rule::bare(rule::SIGNAL);
+                return Rule::SIGNAL;
             }
             match cfa_expression(&cfa) {
                 Some(found) => found,
@@ -80,20 +69,20 @@ pub(super) fn rule(
             }
         }
     };
-    if !matches!(ra, Some(RegisterRule::Offset(-8))) {
+    if *return_address != Saved::Offset(-8) {
         return Rule::bare(rule::UNSUPPORTED_RETURN_ADDRESS);
     }
     let fp = match fp {
-        None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => 0,
-        Some(RegisterRule::Offset(offset)) => match saved_at(*offset) {
+        Saved::Default | Saved::SameValue | Saved::Undefined => 0,
+        Saved::Offset(offset) => match saved_at(*offset) {
             Some(words) => words,
             None => return Rule::bare(rule::UNSUPPORTED_FRAME_POINTER),
         },
-        Some(RegisterRule::Expression(expression)) => match operations(expression).as_deref() {
+        Saved::Expression(expression) => match operations(expression).as_deref() {
             Some([Operation::RegisterOffset { register: X86_64::RBP, offset: 0, .. }]) => FP_AT_FP,
             _ => return Rule::bare(rule::UNSUPPORTED_FRAME_POINTER),
         },
-        Some(_) => return Rule::bare(rule::UNSUPPORTED_FRAME_POINTER),
+        Saved::Elsewhere => return Rule::bare(rule::UNSUPPORTED_FRAME_POINTER),
     };
     Rule { kind, fp, operand }
 }

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use gimli::{BaseAddresses, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, Pointer};
 use object::elf::{
-    ELFCOMPRESS_ZLIB, EM_X86_64, FileHeader64, PF_X, PN_XNUM, PT_GNU_EH_FRAME, PT_LOAD, ProgramHeader64, SHT_NOBITS,
-    SectionHeader64,
+    DT_NEEDED, Dyn64, ELFCOMPRESS_ZLIB, EM_X86_64, FileHeader64, PF_X, PN_XNUM, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD,
+    ProgramHeader64, SHT_NOBITS, SectionHeader64,
 };
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{ReadRef, U32, U64};
@@ -18,18 +18,32 @@ use super::{MAX_SECTION_BYTES, Reason};
 /// Of a file with more sections the names are not looked at: no linker makes them.
 const MAX_SECTIONS: u16 = 1024;
 
+/// Segments of code that are searched; linkers make one, or two or three of it.
+const MAX_SEARCHED_SEGMENTS: usize = 4;
+/// No linker makes a longer dynamic section.
+const MAX_DYNAMIC_BYTES: u64 = 1 << 16;
+
 type Endian = object::LittleEndian;
 
 /// What is needed of a file.
 pub(super) struct Sections<'data> {
     /// Virtual addresses of its code: sorted, disjoint, not empty.
     pub code: Vec<Range<u64>>,
+    /// File offsets and virtual addresses of the code's bytes.
+    pub searched: Vec<(u64, Range<u64>)>,
+    /// It needs no library, so it has a C library or runtime in it, or is one.
+    pub is_self_contained: bool,
     bases: BaseAddresses,
     eh_frame: Option<&'data [u8]>,
     debug_frame: Option<Cow<'data, [u8]>>,
 }
 
 impl Sections<'_> {
+    /// True when the file has no unwind information.
+    pub fn is_empty(&self) -> bool {
+        self.eh_frame.is_none() && self.debug_frame.is_none()
+    }
+
     /// Takes in the functions of both sections. Where both describe one, `.eh_frame` comes first.
     pub fn frames(&self, fragments: &mut Fragments) -> Result<(), Reason> {
         if let Some(bytes) = self.eh_frame {
@@ -58,25 +72,52 @@ pub(super) fn read<'data>(data: impl ReadRef<'data>) -> Result<Sections<'data>, 
     if code.is_empty() {
         return Err(Reason::NoCode);
     }
-    let mut sections = Sections { code, bases: BaseAddresses::default(), eh_frame: None, debug_frame: None };
+    let mut sections = Sections {
+        code,
+        searched: searched(segments, data.len().unwrap_or(0)),
+        is_self_contained: !needs_libraries(segments, data),
+        bases: BaseAddresses::default(),
+        eh_frame: None,
+        debug_frame: None,
+    };
     by_sections(header, data, &mut sections)?;
     if sections.eh_frame.is_none() {
         by_segments(segments, data, &mut sections);
     }
-    if sections.eh_frame.is_none() && sections.debug_frame.is_none() {
-        return Err(Reason::NoUnwindInfo);
-    }
     Ok(sections)
+}
+
+fn is_code(segment: &&ProgramHeader64<Endian>) -> bool {
+    segment.p_type(Endian {}) == PT_LOAD && segment.p_flags(Endian {}) & PF_X != 0
+}
+
+/// The bytes of the first executable segments, as far as the file has them.
+fn searched(segments: &[ProgramHeader64<Endian>], length: u64) -> Vec<(u64, Range<u64>)> {
+    let bytes = |segment: &ProgramHeader64<Endian>| {
+        let (offset, start) = (segment.p_offset(Endian {}), segment.p_vaddr(Endian {}));
+        let size = segment.p_filesz(Endian {}).min(length.checked_sub(offset)?);
+        Some((offset, start..start.checked_add(size)?))
+    };
+    segments.iter().filter(is_code).take(MAX_SEARCHED_SEGMENTS).filter_map(bytes).collect()
+}
+
+/// Whether the dynamic section asks for a library.
+fn needs_libraries<'data>(segments: &[ProgramHeader64<Endian>], data: impl ReadRef<'data>) -> bool {
+    let mut dynamic = segments.iter().filter(|s| s.p_type(Endian {}) == PT_DYNAMIC);
+    dynamic.any(|segment| {
+        let size = segment.p_filesz(Endian {}).min(MAX_DYNAMIC_BYTES) / 16;
+        let entries = data.read_slice_at::<Dyn64<Endian>>(segment.p_offset(Endian {}), size as usize);
+        entries.unwrap_or_default().iter().any(|entry| entry.d_tag.get(Endian {}) == DT_NEEDED)
+    })
 }
 
 /// The executable segments in order; what overlaps an earlier one is cut off.
 fn code(segments: &[ProgramHeader64<Endian>]) -> Vec<Range<u64>> {
-    let executable = |s: &&ProgramHeader64<Endian>| s.p_type(Endian {}) == PT_LOAD && s.p_flags(Endian {}) & PF_X != 0;
     let range = |s: &ProgramHeader64<Endian>| {
         let start = s.p_vaddr(Endian {});
         start..start.saturating_add(s.p_memsz(Endian {}))
     };
-    let mut code: Vec<_> = segments.iter().filter(executable).map(range).collect();
+    let mut code: Vec<_> = segments.iter().filter(is_code).map(range).collect();
     code.sort_unstable_by_key(|range| range.start);
     let mut end = 0;
     for range in &mut code {

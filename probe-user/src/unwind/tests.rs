@@ -12,6 +12,7 @@ use probe_ebpf::table::{Row, rule, search_block};
 
 use super::*;
 
+mod compiled;
 mod damage;
 mod made;
 mod walk;
@@ -21,7 +22,7 @@ fn programs() -> Vec<(String, Vec<u8>)> {
     let own = std::env::current_exe().unwrap();
     let paths = [
         own.to_str().unwrap(),
-        "/usr/bin/python3.11",
+        "/usr/bin/python3",
         "/usr/bin/node",
         "/lib/x86_64-linux-gnu/libc.so.6",
         "/usr/lib/libc.so.6",
@@ -74,7 +75,8 @@ impl<'data> Reference<'data> {
     /// The starts and ends of some functions.
     fn functions(&self, every: usize) -> Vec<(u64, u64)> {
         let table = self.header.table().unwrap();
-        let starts = table.iter(&self.bases).step_by(every).map(|entry| entry.unwrap().0.pointer());
+        let entries = table.iter(&self.bases).enumerate().filter(|(at, _)| at % every == 0);
+        let starts = entries.map(|(_, entry)| entry.unwrap().0.pointer());
         let end = |start| self.fde(start).map(|fde| (fde.initial_address(), fde.end_address()));
         starts.filter_map(end).collect()
     }

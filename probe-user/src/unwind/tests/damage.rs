@@ -20,11 +20,8 @@ fn build(bytes: &[u8]) {
 
 /// A small file, and where its interesting parts are.
 fn small() -> Vec<u8> {
-    let (_, bytes) = programs()
-        .into_iter()
-        .filter(|(path, _)| path.contains("ld-linux"))
-        .next()
-        .unwrap_or_else(|| programs().into_iter().min_by_key(|(_, bytes)| bytes.len()).unwrap());
+    let loader = programs().into_iter().find(|(path, _)| path.contains("ld-linux"));
+    let (_, bytes) = loader.or_else(|| programs().into_iter().min_by_key(|(_, bytes)| bytes.len())).unwrap();
     bytes
 }
 
