@@ -5,9 +5,9 @@ use core::hint::black_box;
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use probe_ebpf::abi::{MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MappedRange, MappingKey, NO_TABLE};
-use probe_ebpf::table::{self, BLOCK_ROWS, Block, PAGE_BITS, Page, Row};
+use probe_ebpf::table::{self, BLOCK_ROWS, PAGE_BITS, Page, Row};
 
-use crate::maps::{MAPPINGS, TABLES};
+use crate::maps::{MAPPINGS, block};
 
 /// Steps of the search for a block: a page of 64 KiB has at most 65,536 rows, 512 blocks.
 const BLOCK_SEARCH_STEPS: u32 = 10;
@@ -107,14 +107,8 @@ extern "C" fn is_in_later_block(_index: u32, context: *mut Context) -> i64 {
     }
 }
 
-/// A table: an entry for each of its pages first, then the rows, all of them words of eight bytes in blocks of
-/// [`BLOCK_ROWS`]. `Page::first_row` counts from the beginning of the table.
-#[inline(always)]
-fn block(table: u32, number: u32) -> Option<&'static Block> {
-    TABLES.get_value(table, &number)
-}
-
-/// The row in force at an address of an executable.
+/// The row in force at an address of an executable. Its table has an entry for each of its pages first, then the rows, all
+/// of them words of eight bytes in blocks of [`BLOCK_ROWS`]; [`Page::first_row`] counts from the beginning of the table.
 #[inline(always)]
 fn find_row(lookup: &mut Lookup) -> Option<Row> {
     let Place { bias, table, pages, .. } = lookup.place;
