@@ -15,6 +15,16 @@ pub const COMM_LEN: usize = 16;
 pub const MAX_TARGETS: u32 = 16 * 1024;
 /// Distinct stacks that the kernel remembers to have sent. An evicted one travels again, which is harmless.
 pub const MAX_SEEN_STACKS: u32 = 32 * 1024;
+/// Executables whose unwind tables are in the kernel at once.
+pub const MAX_TABLES: u32 = 4096;
+/// Executable mappings in a [`MappingBlock`]; most processes have fewer.
+pub const MAPPINGS_PER_BLOCK: usize = 32;
+/// Blocks of one process: 1,024 mappings. What lies behind them is unwound by frame pointers.
+pub const MAX_MAPPING_BLOCKS: u32 = 32;
+/// Blocks of all processes.
+pub const MAX_BLOCKS: u32 = 4096;
+/// [`MappedRange::table`] of code without unwind table.
+pub const NO_TABLE: u32 = u32::MAX;
 /// Size of the ring buffer in bytes: at 8 KiB for the deepest stack it holds 512 of them between two reads.
 pub const RING_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -89,8 +99,14 @@ pub struct StackEvent {
     pub epoch: u32,
     /// [`crate::unwind::End`] as a number.
     pub end: u32,
-    /// Zero.
-    pub padding: u32,
+    /// [`stack_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`StackEvent::flags`].
+pub mod stack_flags {
+    /// Code without unwind information was crossed by its frame pointer: a guess.
+    pub const GUESSED: u32 = 1;
 }
 
 /// A process replaced its program.
@@ -154,6 +170,48 @@ pub mod target_flags {
     pub const SPAWNER: u32 = 2;
     /// Not sampled before its next exec.
     pub const AWAITS_EXEC: u32 = 4;
+}
+
+/// Where a process's blocks of mappings are found.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MappingKey {
+    /// Process.
+    pub tgid: u32,
+    /// Blocks count from 0, in the order of addresses.
+    pub block: u32,
+}
+
+/// An executable mapping.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MappedRange {
+    /// First address; `i64::MAX` in an unused entry, so that a block is always sorted and signs of differences tell.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// An address in memory less this is the address that the executable's table speaks of, which counts from the first
+    /// page that has code.
+    pub bias: u64,
+    /// Index of its unwind table, or [`NO_TABLE`].
+    pub table: u32,
+    /// Pages in that table.
+    pub pages: u32,
+}
+
+impl MappedRange {
+    /// An unused entry.
+    pub const UNUSED: Self = Self { start: i64::MAX as u64, end: i64::MAX as u64, bias: 0, table: NO_TABLE, pages: 0 };
+}
+
+/// Some mappings of a process, sorted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MappingBlock {
+    /// Start of the first mapping in the next block; `u64::MAX` in the last one.
+    pub next_start: u64,
+    /// The mappings.
+    pub ranges: [MappedRange; MAPPINGS_PER_BLOCK],
 }
 
 /// Settings of the programs, fixed when they are loaded.
@@ -242,15 +300,19 @@ macro_rules! assert_packed {
         };)*
     };
 }
+pub(crate) use assert_packed;
 
 assert_packed! {
     StackId { lo, hi }
     SampleEvent { kind, cpu, time_ns, tgid, tid, value, user_stack, kernel_stack, comm }
-    StackEvent { kind, frame_count, time_ns, id, tgid, epoch, end, padding }
+    StackEvent { kind, frame_count, time_ns, id, tgid, epoch, end, flags }
     ExecEvent { kind, tgid, time_ns, path }
     ForkEvent { kind, parent, child, padding, time_ns }
     ExitEvent { kind, tgid, time_ns }
     Target { epoch, flags }
+    MappingKey { tgid, block }
+    MappedRange { start, end, bias, table, pages }
+    MappingBlock { next_start, ranges }
     Settings { all, all_lifecycle, user_stacks, kernel_stacks, offsets }
     Offsets { task_flags, task_pid, task_tgid, task_signal, signal_live, binprm_filename }
 }

@@ -4,6 +4,7 @@
 
 pub mod abi;
 pub mod hash;
+pub mod table;
 pub mod unwind;
 
 #[cfg(test)]

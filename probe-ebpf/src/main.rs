@@ -7,6 +7,7 @@
 #![allow(missing_docs, reason = "the attribute macros make undocumented wrappers")]
 #![expect(unsafe_code, reason = "BPF helpers and kernel pointers; the verifier checks every access again")]
 
+mod caller;
 mod maps;
 mod process;
 mod sample;

@@ -1,11 +1,16 @@
 //! The maps and settings that the programs share.
 
 use aya_ebpf::Global;
-use aya_ebpf::macros::map;
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, bpf_map_type};
+use aya_ebpf::btf_maps::ArrayOfMaps;
+use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
 use probe_ebpf::abi::{
-    Counter, MAX_SEEN_STACKS, MAX_TARGETS, Offsets, RING_BYTES, Settings, StackId, Target, target_flags,
+    Counter, MAX_BLOCKS, MAX_SEEN_STACKS, MAX_TABLES, MAX_TARGETS, MappingBlock, MappingKey, Offsets, RING_BYTES,
+    Settings, StackId, Target, target_flags,
 };
+use probe_ebpf::table::Block;
 
 /// Overridden when the programs are loaded.
 #[unsafe(no_mangle)]
@@ -28,6 +33,34 @@ pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(MAX_TARGETS
 /// Stacks whose frames have travelled.
 #[map]
 pub static SEEN: LruHashMap<StackId, u8> = LruHashMap::with_max_entries(MAX_SEEN_STACKS, 0);
+
+/// Executable mappings of processes. Preallocated, and plain rather than a map of maps: its updates wait for nobody.
+#[map]
+pub static MAPPINGS: HashMap<MappingKey, MappingBlock> = HashMap::with_max_entries(MAX_BLOCKS, 0);
+
+/// Unwind tables, one exact-size map for each executable, shared by all processes.
+#[btf_map]
+static TABLES: ArrayOfMaps<Table, { MAX_TABLES as usize }> = ArrayOfMaps::new();
+
+/// The pattern that unwind tables must match: an array of [`Block`], whose size may differ. It is spelled out because
+/// aya's array would name the type of its values, and Linux 6.1 then refuses maps that are made without type information,
+/// as user space makes them.
+#[repr(C)]
+struct Table {
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_ARRAY as usize],
+    key_size: *const [i32; size_of::<u32>()],
+    value_size: *const [i32; size_of::<Block>()],
+    max_entries: *const [i32; 1],
+    map_flags: *const [i32; BPF_F_INNER_MAP as usize],
+}
+
+/// A block of an unwind table.
+#[inline(always)]
+pub fn block(table: u32, number: u32) -> Option<&'static Block> {
+    let table: *const Table = TABLES.get(table)?;
+    // SAFETY: the verifier knows what is in the map of maps; the array's values never move.
+    unsafe { bpf_map_lookup_elem(table.cast_mut().cast(), (&raw const number).cast()).cast::<Block>().as_ref() }
+}
 
 /// By [`Counter`].
 #[map]

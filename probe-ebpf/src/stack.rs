@@ -10,10 +10,12 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::PerfEventContext;
-use probe_ebpf::abi::{Counter, MAX_FRAMES, MAX_KERNEL_FRAMES, Offsets, StackEvent, StackId, kind};
+use probe_ebpf::abi::{Counter, MAX_FRAMES, MAX_KERNEL_FRAMES, Offsets, StackEvent, StackId, kind, stack_flags};
 use probe_ebpf::hash::StackHash;
-use probe_ebpf::unwind::{End, Memory, Registers, step};
+use probe_ebpf::table::{self, By};
+use probe_ebpf::unwind::{End, Memory, Registers};
 
+use crate::caller::{self, Lookup};
 use crate::maps::{EVENTS, SEEN, count};
 
 /// A stack while it is taken: the event as it travels.
@@ -23,6 +25,7 @@ struct Scratch {
     frames: [u64; MAX_FRAMES],
     /// A piece of the user stack; the extra word lets a pair begin at the last one.
     window: [u64; WINDOW_WORDS + 1],
+    walk: Walk,
 }
 
 /// The user stack is copied in pieces of this many words, a power of two: one helper call serves a dozen frames, and is
@@ -57,7 +60,7 @@ pub fn kernel(context: *mut c_void, time_ns: u64) -> StackId {
     let end = if frame_count >= MAX_KERNEL_FRAMES { End::TooDeep } else { End::Root };
     let (frame_count, id) = (frame_count as u32, hash.finish(frame_count as u32));
     let (tgid, epoch, end) = (0, 0, end as u32);
-    send(scratch, StackEvent { kind: kind::STACK, frame_count, time_ns, id, tgid, epoch, end, padding: 0 })
+    send(scratch, StackEvent { kind: kind::STACK, frame_count, time_ns, id, tgid, epoch, end, flags: 0 })
 }
 
 /// The user stack of the current thread.
@@ -81,26 +84,38 @@ pub fn user(
         (Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp }, regs.cs)
     };
     let Some(scratch) = SAMPLER_STACK.get_ptr_mut(0) else { return StackId::NONE };
-    let mut walk = Walk {
-        registers,
-        hash: StackHash::new(tgid, epoch),
-        scratch,
-        window_start: 0,
-        frame_count: 0,
-        end: End::TooDeep as u32,
-    };
-    let limit = if cs == USER_CS { MAX_FRAMES as u32 } else { 1 };
+    let mut context = Context { scratch };
+    // SAFETY: this CPU's scratch, as above.
+    let scratch = unsafe { &mut *scratch };
+    let walk = &mut scratch.walk;
+    walk.registers = registers;
+    walk.hash = StackHash::new(tgid, epoch);
+    walk.window_start = NO_WINDOW;
+    walk.lookup.start(tgid);
+    // The leaf's address is exact; above it, the call is before the return address.
+    walk.back = 0;
+    walk.frame_count = 0;
+    walk.flags = 0;
+    walk.end = End::TooDeep as u32;
+    let is_compat = cs != USER_CS;
+    let limit = if is_compat { 1 } else { MAX_FRAMES as u32 };
     // SAFETY: the callback's signature is the helper's; the context outlives the call.
-    unsafe { bpf_loop(limit, walk_frame as *mut c_void, (&raw mut walk).cast(), 0) };
-    if cs != USER_CS {
+    unsafe { bpf_loop(limit, walk_frame as *mut c_void, (&raw mut context).cast(), 0) };
+    if is_compat {
         count(Counter::Compat);
         walk.end = End::Compat as u32;
     }
-    let id = walk.hash.finish(walk.frame_count);
-    // SAFETY: this CPU's scratch, as above.
-    let scratch = unsafe { &mut *scratch };
-    let (frame_count, end) = (walk.frame_count, walk.end);
-    send(scratch, StackEvent { kind: kind::STACK, frame_count, time_ns, id, tgid, epoch, end, padding: 0 })
+    let header = StackEvent {
+        kind: kind::STACK,
+        frame_count: walk.frame_count,
+        time_ns,
+        id: walk.hash.finish(walk.frame_count),
+        tgid,
+        epoch,
+        end: walk.end,
+        flags: walk.flags,
+    };
+    send(scratch, header)
 }
 
 /// The registers with which the current thread entered the kernel; `None` for a kernel thread.
@@ -125,31 +140,48 @@ fn saved_registers(offsets: &Offsets) -> Option<(Registers, u64)> {
     }
 }
 
-/// What the loop over frames carries from one to the next.
+/// What the loop over frames carries from one to the next. It is not on the stack, because there the verifier follows each
+/// number, and would find every frame to be different from the one before.
 #[repr(C)]
 struct Walk {
     registers: Registers,
     hash: StackHash,
-    scratch: *mut Scratch,
-    /// Address of the piece of stack in the scratch's window; 0 before the first.
+    lookup: Lookup,
+    /// Address of the piece of stack in the scratch's window, or [`NO_WINDOW`].
     window_start: u64,
+    /// How far the instruction is before the program counter.
+    back: u64,
     frame_count: u32,
     end: u32,
+    flags: u32,
+    padding: u32,
+}
+
+/// What `bpf_loop` hands to its callback: it has to be on the stack.
+#[repr(C)]
+struct Context {
+    scratch: *mut Scratch,
 }
 
 /// One frame: `bpf_loop`'s callback. Returns 1 to stop.
 #[inline(never)]
-extern "C" fn walk_frame(index: u32, walk: *mut Walk) -> i64 {
+extern "C" fn walk_frame(index: u32, context: *mut Context) -> i64 {
     // SAFETY: the walk of `user`, which waits for the loop.
-    let walk = unsafe { &mut *walk };
+    let Scratch { frames, window, walk, .. } = unsafe { &mut *(*context).scratch };
     let index = index as usize & (MAX_FRAMES - 1);
-    // SAFETY: the index is below the length.
-    unsafe { (&raw mut (*walk.scratch).frames).cast::<u64>().add(index).write(walk.registers.pc) };
+    frames[index] = walk.registers.pc;
     walk.hash.add(walk.registers.pc);
     walk.frame_count = index as u32 + 1;
-    let mut memory = UserMemory { scratch: walk.scratch, window_start: &mut walk.window_start };
-    match step(&mut walk.registers, &mut memory) {
-        Ok(()) => 0,
+    let row = caller::row(walk.registers.pc.wrapping_sub(walk.back), &mut walk.lookup);
+    let mut memory = UserMemory { window, start: &mut walk.window_start };
+    match table::step(row, &mut walk.registers, &mut memory) {
+        Ok(by) => {
+            walk.back = (by != By::Signal).into();
+            if by == By::FramePointer {
+                walk.flags = stack_flags::GUESSED;
+            }
+            0
+        }
         Err(end) => {
             walk.end = end as u32;
             1
@@ -159,37 +191,62 @@ extern "C" fn walk_frame(index: u32, walk: *mut Walk) -> i64 {
 
 /// The current process's stack, read through the window. Addresses grow along a stack, so the window only moves up.
 struct UserMemory<'a> {
-    scratch: *mut Scratch,
-    window_start: &'a mut u64,
+    window: &'a mut [u64; WINDOW_WORDS + 1],
+    start: &'a mut u64,
+}
+
+impl UserMemory<'_> {
+    /// The place of a word in the window, which is moved there if it has to be; `None` where it cannot be.
+    #[inline(always)]
+    fn find(&mut self, address: u64) -> Option<usize> {
+        const WINDOW_BYTES: u64 = WINDOW_WORDS as u64 * 8;
+        if address & 7 != 0 {
+            return None;
+        }
+        if address.wrapping_sub(*self.start) >= WINDOW_BYTES {
+            let window: *mut u64 = self.window.as_mut_ptr();
+            // SAFETY: the helper checks the address; the window is that long.
+            let failed =
+                unsafe { bpf_probe_read_user(window.cast(), WINDOW_BYTES as u32 + 8, address as *const c_void) };
+            if failed != 0 {
+                // The end of the stack's memory is near, and the window's content is gone.
+                *self.start = NO_WINDOW;
+                return None;
+            }
+            *self.start = address;
+        }
+        Some((address.wrapping_sub(*self.start) / 8) as usize & (WINDOW_WORDS - 1))
+    }
 }
 
 impl Memory for UserMemory<'_> {
     #[inline(always)]
     fn read_pair(&mut self, address: u64) -> Option<[u64; 2]> {
-        const WINDOW_BYTES: u64 = WINDOW_WORDS as u64 * 8;
-        // SAFETY: this CPU's scratch, as in `user`.
-        let window = unsafe { (&raw mut (*self.scratch).window).cast::<u64>() };
-        if address.wrapping_sub(*self.window_start) >= WINDOW_BYTES {
-            // SAFETY: the helper checks the address; the window is that long.
-            let failed =
-                unsafe { bpf_probe_read_user(window.cast(), WINDOW_BYTES as u32 + 8, address as *const c_void) };
-            if failed != 0 {
-                return read_pair_alone(address); // the end of the stack's memory is near
-            }
-            *self.window_start = address;
+        match self.find(address) {
+            Some(at) => Some([self.window[at], self.window[at + 1]]),
+            None => read_alone(address),
         }
-        let index = (address.wrapping_sub(*self.window_start) / 8) as usize & (WINDOW_WORDS - 1);
-        // SAFETY: the index is at most the last but one.
-        Some(unsafe { [*window.add(index), *window.add(index + 1)] })
+    }
+
+    #[inline(always)]
+    fn read_word(&mut self, address: u64) -> Option<u64> {
+        match self.find(address) {
+            Some(at) => Some(self.window[at]),
+            None => read_alone(address),
+        }
     }
 }
 
+/// No address is in this window.
+const NO_WINDOW: u64 = u64::MAX - WINDOW_WORDS as u64 * 8;
+
 #[inline(always)]
-fn read_pair_alone(address: u64) -> Option<[u64; 2]> {
-    let mut pair = [0u64; 2];
-    // SAFETY: the helper checks the address, and writes only on success.
-    let failed = unsafe { bpf_probe_read_user(pair.as_mut_ptr().cast(), 16, address as *const c_void) };
-    (failed == 0).then_some(pair)
+fn read_alone<T: Default>(address: u64) -> Option<T> {
+    let mut value = T::default();
+    // SAFETY: the helper checks the address, and the value is integers.
+    let failed =
+        unsafe { bpf_probe_read_user((&raw mut value).cast(), size_of::<T>() as u32, address as *const c_void) };
+    (failed == 0).then_some(value)
 }
 
 /// Sends a stack's frames unless they have travelled before.

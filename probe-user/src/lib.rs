@@ -8,6 +8,8 @@ pub mod target;
 
 pub mod kernel;
 
+pub mod unwind;
+
 pub mod record;
 
 pub mod symbolize;

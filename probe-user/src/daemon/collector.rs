@@ -12,6 +12,9 @@ use crate::record::{Collector, Lifecycle, Options, Retention};
 use crate::symbolize::{Profile, Symbolizer};
 use crate::target;
 
+/// Bound on unwind tables in the kernel, in bytes.
+const UNWIND_MEMORY: usize = 32 << 20;
+
 /// Starts recording on this host, of no process yet. Also returns what happens to its processes.
 pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycle>)> {
     let collector = Collector::start(&Options {
@@ -23,6 +26,7 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
             kernel_stacks: true,
         },
         retention: Retention { window_ns: sampling.window.as_nanos() as u64, memory: sampling.memory as usize },
+        unwind_memory: UNWIND_MEMORY,
     })?;
     let lifecycle = collector.lifecycle()?;
     Ok((Arc::new(Live { collector }), lifecycle))

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, kind};
+use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, kind, stack_flags};
 use probe_ebpf::unwind::End;
 
 use crate::target::Mapping;
@@ -80,6 +80,8 @@ pub struct RawStack {
     pub pid: Option<u32>,
     /// Why it ends.
     pub end: End,
+    /// Code without unwind information was crossed by its frame pointer.
+    pub guessed: bool,
     /// Addresses, leaf first.
     pub frames: Vec<u64>,
 }
@@ -107,11 +109,12 @@ impl Event {
             }
             kind::STACK => {
                 let (count, time_ns, id) = (reader.u32()?, reader.u64()?, reader.stack_id()?);
-                let (pid, _epoch, end, _) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
+                let (pid, _epoch, end, flags) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
                 let frames = reader.0.get(..count as usize * 8)?;
                 let frames = frames.chunks_exact(8).map(|c| u64::from_ne_bytes(c.try_into().unwrap_or_default()));
                 let pid = (pid != 0).then_some(pid);
-                (time_ns, Self::Stack(RawStack { id, pid, end: End::from_u32(end), frames: frames.collect() }))
+                let (end, guessed) = (End::from_u32(end), flags & stack_flags::GUESSED != 0);
+                (time_ns, Self::Stack(RawStack { id, pid, end, guessed, frames: frames.collect() }))
             }
             kind::EXEC => {
                 let (pid, time_ns) = (reader.u32()?, reader.u64()?);

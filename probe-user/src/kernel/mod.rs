@@ -6,8 +6,10 @@ pub mod host;
 mod mappings;
 mod offsets;
 mod sampler;
+mod tables;
 
 pub use event::{Event, RawSample, RawStack};
-pub use probe_ebpf::abi::{StackId, target_flags};
+pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use sampler::{Clock, Options, Sampler};
+pub use tables::{MappingTable, UnwindTables};

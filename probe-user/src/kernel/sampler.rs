@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::btf::Btf;
 use super::mappings::MappingEvents;
+use super::tables::{MappingTable, UnwindTables};
 use super::{Event, offsets};
 use crate::problem::{Exit, Problem};
 use crate::target::monotonic_ns;
@@ -67,6 +68,8 @@ pub struct Sampler {
     seen: HashMap<MapData, [u64; 2], u8>,
     counters: PerCpuArray<MapData, u64>,
     mappings: MappingEvents,
+    mapping_table: MappingTable,
+    unwind_tables: UnwindTables,
 }
 
 #[derive(Clone, Copy)]
@@ -109,6 +112,8 @@ impl Sampler {
             targets: HashMap::try_from(take("TARGETS")?)?,
             seen: HashMap::try_from(take("SEEN")?)?,
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
+            mapping_table: MappingTable::new(take("MAPPINGS")?)?,
+            unwind_tables: UnwindTables::new(take("TABLES")?)?,
             mappings,
             ebpf,
         })
@@ -153,6 +158,16 @@ impl Sampler {
     /// Lets a process go; one that is no target is no error.
     pub fn unwatch(&mut self, pid: u32) {
         let _ = self.targets.remove(&pid);
+    }
+
+    /// The mappings by which processes are unwound.
+    pub fn mapping_table(&mut self) -> &mut MappingTable {
+        &mut self.mapping_table
+    }
+
+    /// The tables by which code is unwound.
+    pub fn unwind_tables(&self) -> &UnwindTables {
+        &self.unwind_tables
     }
 
     /// Makes the kernel send these stacks again when it sees them next.

@@ -1,19 +1,22 @@
 //! `Collector`: the thread that owns the kernel programs and the flight recorder. Everybody else asks it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
 use super::recorder::{Recorder, Retention};
 use super::recording::Recording;
+use super::unwinding::Unwinding;
 use crate::kernel::{self, Clock, Event, Sampler};
 use crate::target::monotonic_ns;
 
 /// Samples are read this often; process events wake the thread at once.
 const READ_INTERVAL: Duration = Duration::from_millis(100);
+/// And this often while unwind tables are on their way.
+const BUSY_INTERVAL: Duration = Duration::from_millis(2);
 /// The recorder is trimmed this often.
 const TRIM_NS: u64 = 1_000_000_000;
 /// Requests that may wait: callers wait for their answer, so there are never more than callers.
@@ -28,6 +31,8 @@ pub struct Options {
     pub kernel: kernel::Options,
     /// How much is kept.
     pub retention: Retention,
+    /// Bound on the unwind tables in the kernel, in bytes.
+    pub unwind_memory: usize,
 }
 
 /// A process came or went.
@@ -61,6 +66,8 @@ pub struct Stats {
     pub losses: BTreeMap<String, u64>,
     /// Bytes in the flight recorder.
     pub bytes: usize,
+    /// Bytes of unwind tables in the kernel.
+    pub table_bytes: usize,
 }
 
 /// A running collector. Dropping it detaches the programs.
@@ -81,6 +88,9 @@ struct State {
     lifecycle_lost: u64,
     /// Losses that the recorder was told of.
     told: BTreeMap<String, u64>,
+    unwinding: Unwinding,
+    /// Processes with a table on its way.
+    incomplete: HashSet<u32>,
 }
 
 impl Collector {
@@ -93,8 +103,18 @@ impl Collector {
         if options.kernel.all {
             recorder.follow_strangers();
         }
-        let mut state =
-            State { sampler, recorder, clock, frequency, lifecycle: None, lifecycle_lost: 0, told: BTreeMap::new() };
+        let unwinding = Unwinding::start(sampler.unwind_tables(), options.unwind_memory)?;
+        let mut state = State {
+            sampler,
+            recorder,
+            clock,
+            frequency,
+            lifecycle: None,
+            lifecycle_lost: 0,
+            told: BTreeMap::new(),
+            unwinding,
+            incomplete: HashSet::new(),
+        };
         let (requests, inbox) = sync_channel(REQUESTS);
         let thread = std::thread::Builder::new().name("collector".into()).spawn(move || state.run(&inbox))?;
         Ok(Self { requests: Some(requests), thread: Some(thread), clock })
@@ -112,7 +132,7 @@ impl Collector {
             // Mappings are read when the kernel already reports changes, so that none is missed in between.
             state.sampler.watch(pid, flags)?;
             state.recorder.watch(pid, service);
-            Ok(())
+            state.sync_unwinding()
         })?
     }
 
@@ -122,6 +142,15 @@ impl Collector {
             state.recorder.follow_strangers();
             state.sampler.watch(pid, kernel::target_flags::SPAWNER)
         })?
+    }
+
+    /// Waits until the unwind tables of all watched processes are in the kernel, or the limit is over.
+    pub fn wait_for_tables(&self, limit: Duration) -> Result<()> {
+        let begin = Instant::now();
+        while begin.elapsed() < limit && self.ask(|state| state.unwinding.is_busy() || !state.incomplete.is_empty())? {
+            std::thread::sleep(BUSY_INTERVAL);
+        }
+        Ok(())
     }
 
     /// Lets a process go. What was recorded of it stays until it is too old.
@@ -157,7 +186,12 @@ impl Collector {
     pub fn stats(&self) -> Result<Stats> {
         self.ask(|state| {
             let (samples, _) = state.sampler.counters()?;
-            Ok(Stats { samples, losses: state.losses()?, bytes: state.recorder.bytes() })
+            Ok(Stats {
+                samples,
+                losses: state.losses()?,
+                bytes: state.recorder.bytes(),
+                table_bytes: state.unwinding.bytes(),
+            })
         })?
     }
 
@@ -191,7 +225,8 @@ impl State {
                     Err(TryRecvError::Disconnected) => return,
                 }
             }
-            if let Err(error) = self.read(READ_INTERVAL) {
+            let busy = self.unwinding.is_busy();
+            if let Err(error) = self.read(if busy { BUSY_INTERVAL } else { READ_INTERVAL }) {
                 tracing::error!(error = format!("{error:#}"), "the events of the kernel cannot be read");
                 // Not a busy loop, should it persist.
                 match inbox.recv_timeout(READ_INTERVAL) {
@@ -208,6 +243,7 @@ impl State {
                 }
                 let (recorder, sampler) = (&mut self.recorder, &mut self.sampler);
                 recorder.trim(now, |id| sampler.forget_stack(id));
+                self.unwinding.sweep();
             }
         }
     }
@@ -225,7 +261,29 @@ impl State {
                 }
                 recorder.handle(event, monotonic_ns());
             })
-            .context("cannot read the ring buffer")
+            .context("cannot read the ring buffer")?;
+        self.sync_unwinding()
+    }
+
+    /// Tells the kernel what processes have mapped, and by which tables it is unwound.
+    fn sync_unwinding(&mut self) -> Result<()> {
+        let Self { sampler, recorder, unwinding, incomplete, .. } = self;
+        if unwinding.take_built() {
+            recorder.mark_changed(incomplete.drain());
+        }
+        for (pid, mappings) in recorder.take_changed() {
+            incomplete.remove(&pid);
+            let Some(mappings) = mappings else {
+                sampler.mapping_table().remove_mappings(pid);
+                continue;
+            };
+            let (ranges, complete) = unwinding.ranges(mappings);
+            if !complete {
+                incomplete.insert(pid);
+            }
+            sampler.mapping_table().set_mappings(pid, &ranges)?;
+        }
+        Ok(())
     }
 
     /// Gives what was lost since the last call to the present window.
@@ -240,6 +298,9 @@ impl State {
     fn losses(&self) -> Result<BTreeMap<String, u64>> {
         let (_, losses) = self.sampler.counters()?;
         let mut losses: BTreeMap<String, u64> = losses.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        if self.unwinding.refused() > 0 {
+            losses.insert("executables without unwind table: memory bound".into(), self.unwinding.refused());
+        }
         if self.lifecycle_lost > 0 {
             losses.insert("process events lost: listener too slow".into(), self.lifecycle_lost);
         }

@@ -5,6 +5,7 @@ mod collector;
 mod recorder;
 mod recording;
 mod stacks;
+mod unwinding;
 
 pub use collector::{Collector, Lifecycle, Options, Stats};
 pub use recorder::{Recorder, Retention};

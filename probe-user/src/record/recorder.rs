@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use super::recording::{RecordedProcess, Recording, Sample, Thread};
 use super::stacks::{Frame, Space, Stack, Stacks};
 use crate::kernel::{End, Event, RawSample, RawStack, StackId};
-use crate::target::{Modules, Process};
+use crate::target::{Mappings, Modules, Process};
 
 /// Length of a window in nanoseconds.
 const WINDOW_NS: u64 = 1_000_000_000;
@@ -37,6 +37,8 @@ pub struct Recorder {
     remapped: Vec<u32>,
     /// Bytes of processes and threads, at the last trim.
     process_bytes: usize,
+    /// Processes whose mappings are not what the kernel was last told.
+    changed: HashSet<u32>,
 }
 
 /// One second of samples.
@@ -73,6 +75,7 @@ impl Recorder {
             started_ns: now_ns,
             remapped: Vec::new(),
             process_bytes: 0,
+            changed: HashSet::new(),
         }
     }
 
@@ -80,6 +83,7 @@ impl Recorder {
     pub fn watch(&mut self, pid: u32, service: Option<String>) {
         let process = Process::read(pid, &mut self.modules);
         self.processes.insert(pid, Tracked { process, service, ..Tracked::default() });
+        self.changed.insert(pid);
     }
 
     /// From now on also the mappings of processes are followed whose parent is not watched.
@@ -104,20 +108,23 @@ impl Recorder {
                     tracked.process.replaced_by(&path);
                     tracked.process.refresh(&mut self.modules);
                     tracked.refreshed_ns = now_ns;
+                    self.changed.insert(pid);
                 }
             }
             Event::Fork { parent, child } => self.fork(parent, child),
             Event::Exit { pid } => {
                 if let Some(tracked) = self.processes.get_mut(&pid) {
                     tracked.released = true;
+                    self.changed.insert(pid);
                 }
             }
             // Mappings of every process on the host are reported; those of strangers do not matter.
             Event::Map { pid, mapping } => {
-                if let Some(tracked) = self.processes.get_mut(&pid)
-                    && tracked.process.add_mapping(&mapping, &mut self.modules)
-                {
-                    self.remapped.push(pid);
+                if let Some(tracked) = self.processes.get_mut(&pid) {
+                    self.changed.insert(pid);
+                    if tracked.process.add_mapping(&mapping, &mut self.modules) {
+                        self.remapped.push(pid);
+                    }
                 }
             }
         }
@@ -131,6 +138,7 @@ impl Recorder {
         };
         // The kernel may have reused the id of a process that is still remembered.
         self.processes.insert(child, Tracked { process, service, ..Tracked::default() });
+        self.changed.insert(child);
     }
 
     /// The window of a time, made if it is new.
@@ -169,14 +177,14 @@ impl Recorder {
                 }
             }
         }
-        tracked(&mut self.processes, raw.pid, &mut self.modules).sampled = true;
+        tracked(&mut self.processes, &mut self.changed, raw.pid, &mut self.modules).sampled = true;
     }
 
     fn stack(&mut self, mut raw: RawStack, now_ns: u64) {
         let frames = match raw.pid {
             None => raw.frames.iter().map(|&offset| Frame { module: None, offset }).collect(),
             Some(pid) => {
-                let tracked = tracked(&mut self.processes, pid, &mut self.modules);
+                let tracked = tracked(&mut self.processes, &mut self.changed, pid, &mut self.modules);
                 let is_known = |tracked: &Tracked, address: &u64| tracked.process.locate(*address).is_some();
                 // New code that no event told of: an event was lost.
                 if !raw.frames.iter().all(|address| is_known(tracked, address))
@@ -185,6 +193,7 @@ impl Recorder {
                 {
                     tracked.process.refresh_mappings(&mut self.modules);
                     tracked.refreshed_ns = now_ns;
+                    self.changed.insert(pid);
                 }
                 // A return address where no code is was no return address: the frame pointer led astray.
                 if let Some(leaf) = raw.frames.first()
@@ -202,7 +211,7 @@ impl Recorder {
             }
         };
         let space = if raw.pid.is_some() { Space::User } else { Space::Kernel };
-        self.stacks.fill(raw.id, raw.pid, Stack { space, frames, end: raw.end });
+        self.stacks.fill(raw.id, raw.pid, Stack { space, frames, end: raw.end, guessed: raw.guessed });
     }
 
     /// Drops what is too old or does not fit, and what nothing refers to any more. Call it about once a second;
@@ -304,7 +313,20 @@ impl Recorder {
     pub fn unwatch(&mut self, pid: u32) {
         if let Some(tracked) = self.processes.get_mut(&pid) {
             tracked.released = true;
+            self.changed.insert(pid);
         }
+    }
+
+    /// The processes whose mappings have changed since the last call, with their mappings; `None` for one that is gone.
+    pub fn take_changed(&mut self) -> Vec<(u32, Option<&Mappings>)> {
+        let changed = std::mem::take(&mut self.changed);
+        let live = |pid| self.processes.get(&pid).filter(|tracked| !tracked.released);
+        changed.into_iter().map(|pid| (pid, live(pid).map(|tracked| &tracked.process.mappings))).collect()
+    }
+
+    /// Has these processes reported as changed again.
+    pub fn mark_changed(&mut self, pids: impl IntoIterator<Item = u32>) {
+        self.changed.extend(pids);
     }
 }
 
@@ -317,8 +339,16 @@ impl Tracked {
 }
 
 /// The entry of a process, read now if it is new.
-fn tracked<'a>(processes: &'a mut HashMap<u32, Tracked>, pid: u32, modules: &mut Modules) -> &'a mut Tracked {
-    processes.entry(pid).or_insert_with(|| Tracked { process: Process::read(pid, modules), ..Tracked::default() })
+fn tracked<'a>(
+    processes: &'a mut HashMap<u32, Tracked>,
+    changed: &mut HashSet<u32>,
+    pid: u32,
+    modules: &mut Modules,
+) -> &'a mut Tracked {
+    processes.entry(pid).or_insert_with(|| {
+        changed.insert(pid);
+        Tracked { process: Process::read(pid, modules), ..Tracked::default() }
+    })
 }
 
 fn until_zero(bytes: &[u8]) -> &[u8] {
@@ -349,7 +379,7 @@ mod tests {
 
     fn stack(stack: u64, depth: u64) -> Event {
         let frames = (0..depth).map(|i| 0x1000 + i).collect();
-        Event::Stack(RawStack { id: id(stack), pid: Some(u32::MAX), end: End::Root, frames })
+        Event::Stack(RawStack { id: id(stack), pid: Some(u32::MAX), end: End::Root, guessed: false, frames })
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Stack {
     pub frames: Box<[Frame]>,
     /// Why it ends.
     pub end: End,
+    /// Code without unwind information was crossed by its frame pointer, which may be wrong.
+    pub guessed: bool,
 }
 
 impl Stack {
@@ -156,7 +158,7 @@ mod tests {
     }
 
     fn stack(offset: u64) -> Stack {
-        Stack { space: Space::User, frames: Box::new([Frame { module: None, offset }]), end: End::Root }
+        Stack { space: Space::User, frames: Box::new([Frame { module: None, offset }]), end: End::Root, guessed: false }
     }
 
     #[test]

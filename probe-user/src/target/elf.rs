@@ -4,7 +4,7 @@
 use std::fs::File;
 
 use anyhow::{Context, Result, ensure};
-use object::elf::{FileHeader32, FileHeader64, NT_GNU_BUILD_ID, PT_LOAD, PT_NOTE};
+use object::elf::{FileHeader32, FileHeader64, NT_GNU_BUILD_ID, PF_X, PT_LOAD, PT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind, ReadCache, ReadRef};
 
@@ -24,6 +24,8 @@ pub struct Segment {
     pub size: u64,
     /// Address in the file's own address space, as symbols use it.
     pub address: u64,
+    /// True when code may be in it.
+    pub executable: bool,
 }
 
 /// Build id (lower-case hex, empty when there is none) and loadable segments.
@@ -52,6 +54,7 @@ fn read_class<Header: FileHeader<Endian = Endianness>>(data: &ReadCache<&File>) 
                 offset: header.p_offset(endian).into(),
                 size,
                 address: header.p_vaddr(endian).into(),
+                executable: header.p_flags(endian) & PF_X != 0,
             }),
             PT_NOTE if size <= MAX_NOTE_BYTES && build_id.is_empty() => {
                 let end = header.p_offset(endian).into().saturating_add(size);

@@ -111,6 +111,11 @@ impl Mappings {
         Some((&entry.module, offset))
     }
 
+    /// All of them in the order of addresses: start, end, file offset of the start, module.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64, u64, &Arc<Module>)> {
+        self.by_start.iter().map(|(&start, entry)| (start, entry.end, entry.file_offset, &entry.module))
+    }
+
     /// Number of mappings.
     pub fn len(&self) -> usize {
         self.by_start.len()

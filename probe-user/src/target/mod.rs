@@ -14,7 +14,7 @@ pub use children::{descendants, is_running};
 pub use clock::{monotonic_ns, wall_ns};
 pub use elf::Segment;
 pub use host::{Host, HostCpu};
-pub use mappings::{Mapping, Mappings};
+pub use mappings::{Mapping, Mappings, parse_maps};
 pub use matching::{Candidate, Matcher, pids};
 pub use modules::{Module, ModuleKind, Modules};
 pub use process::{Process, exists, own_pid_namespace_is_initial, process_of_thread};

@@ -59,11 +59,28 @@ impl Module {
         }
     }
 
+    /// The open file; `None` when it could not be opened or there is none. Its position is anyone's: read at offsets, or
+    /// seek first.
+    pub fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
     /// The address that symbols use for a file offset.
     pub fn virtual_address(&self, file_offset: u64) -> Option<u64> {
         let segment =
             self.segments.iter().find(|s| (s.offset..s.offset.saturating_add(s.size)).contains(&file_offset))?;
         Some(segment.address.wrapping_add(file_offset - segment.offset))
+    }
+
+    /// By how much the addresses of a mapping are higher than those that the file's symbols use.
+    pub fn bias(&self, start: u64, file_offset: u64) -> Option<u64> {
+        // A mapping begins at a page boundary, a segment anywhere in its first page.
+        const PAGE: u64 = 4096;
+        let covers = |s: &&Segment| {
+            s.executable && (s.offset & !(PAGE - 1)..s.offset.saturating_add(s.size)).contains(&file_offset)
+        };
+        let segment = self.segments.iter().find(covers)?;
+        Some(start.wrapping_sub(file_offset).wrapping_add(segment.offset).wrapping_sub(segment.address))
     }
 
     fn without_file(kind: ModuleKind, path: &str, mapped: (u64, u64, u64), problem: String) -> Self {

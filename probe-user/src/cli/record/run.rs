@@ -26,6 +26,10 @@ const TICK: Duration = Duration::from_millis(50);
 const MEMORY: usize = 1 << 30;
 /// How often it is looked for children that were made while others were looked for.
 const LOOKS: usize = 3;
+/// Bound on unwind tables in the kernel: those of a browser take some 20 MB.
+const UNWIND_MEMORY: usize = 256 << 20;
+/// How long sampling may wait for the tables of its targets.
+const TABLES: Duration = Duration::from_secs(2);
 
 pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCode> {
     let signals = Signals::listen()?;
@@ -39,6 +43,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
             kernel_stacks: plan.kernel_stacks,
         },
         retention: Retention { window_ns: u64::MAX, memory: MEMORY },
+        unwind_memory: UNWIND_MEMORY,
     })?;
     // Before anything is recorded: a path that cannot be written is better known now.
     let output = Output::open(&plan.output)?;
@@ -46,8 +51,16 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
         tell("stopped; nothing was recorded");
         return Ok(ExitCode::from(signals::QUIT));
     }
-    let from_ns = target::monotonic_ns();
+    let begin_ns = target::monotonic_ns();
     let mut end = begin(plan, &collector, descriptors, &signals)?;
+    // What was there before is recorded when it can be unwound, a command from its exec on.
+    let from_ns = match end {
+        End::Processes(_) => {
+            collector.wait_for_tables(TABLES)?;
+            target::monotonic_ns()
+        }
+        End::Command(_) | End::Never => begin_ns,
+    };
     if !quiet {
         summary::started(plan, collector.clock());
     }

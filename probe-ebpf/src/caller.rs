@@ -1,0 +1,163 @@
+//! From an address to its row in the unwind table of the executable that is mapped there.
+
+use core::ffi::c_void;
+use core::hint::black_box;
+
+use aya_ebpf::helpers::generated::bpf_loop;
+use probe_ebpf::abi::{MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MappedRange, MappingKey, NO_TABLE};
+use probe_ebpf::table::{self, BLOCK_ROWS, PAGE_BITS, Page, Row};
+
+use crate::maps::{MAPPINGS, block};
+
+/// Steps of the search for a block: a page of 64 KiB has at most 65,536 rows, 512 blocks.
+const BLOCK_SEARCH_STEPS: u32 = 10;
+
+/// Where the last frame's code is mapped: the next one's is likely to be the same.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub start: u64,
+    pub end: u64,
+    pub bias: u64,
+    pub table: u32,
+    pub pages: u32,
+}
+
+impl Place {
+    const NOWHERE: Self = Self { start: 0, end: 0, bias: 0, table: NO_TABLE, pages: 0 };
+}
+
+/// What the search for a row needs, in memory that the verifier takes for unknown numbers: it then has no reason to follow
+/// one search differently from another.
+#[repr(C)]
+pub struct Lookup {
+    pub place: Place,
+    pc: u64,
+    mappings: MappingKey,
+    /// The blocks of rows that are left; `low` may be the one.
+    low: u32,
+    high: u32,
+}
+
+impl Lookup {
+    pub fn start(&mut self, tgid: u32) {
+        self.place = Place::NOWHERE;
+        self.mappings.tgid = tgid;
+    }
+}
+
+/// What `bpf_loop` hands to its callbacks here: it has to be on the stack, what it points to has not.
+#[repr(C)]
+struct Context {
+    lookup: *mut Lookup,
+}
+
+/// The row for an address, the program counter of a leaf or a return address less one above it; `Row::default()` where
+/// there is none.
+#[inline(always)]
+pub fn row(pc: u64, lookup: &mut Lookup) -> Row {
+    lookup.pc = pc;
+    if pc.wrapping_sub(lookup.place.start) >= lookup.place.end.wrapping_sub(lookup.place.start) {
+        find_place(lookup);
+    }
+    if lookup.place.table == NO_TABLE {
+        return Row::default();
+    }
+    find_row(lookup).unwrap_or_default()
+}
+
+/// Looks a mapping up; what is not mapped has no table.
+#[inline(always)]
+fn find_place(lookup: &mut Lookup) {
+    lookup.place = Place::NOWHERE;
+    lookup.mappings.block = 0;
+    let mut context = Context { lookup };
+    // SAFETY: the callback's signature is the helper's; the context outlives the call.
+    unsafe { bpf_loop(MAX_MAPPING_BLOCKS, is_in_later_block as *mut c_void, (&raw mut context).cast(), 0) };
+    // SAFETY: an entry that is updated meanwhile gives a wrong frame at worst, never a bad access.
+    let Some(entry) = (unsafe { MAPPINGS.get(lookup.mappings) }) else { return };
+    let pc = lookup.pc;
+    // The last range that starts at or below the address, by halving, without branches as in `table::search_block`.
+    let mut at = 0;
+    let mut half = MAPPINGS_PER_BLOCK / 2;
+    while half > 0 {
+        let start = entry.ranges[(at + half) & (MAPPINGS_PER_BLOCK - 1)].start;
+        let below = !(black_box(pc.wrapping_sub(start)) as i64 >> 63);
+        at += half & below as usize;
+        half /= 2;
+    }
+    let MappedRange { start, end, bias, table, pages } = entry.ranges[at & (MAPPINGS_PER_BLOCK - 1)];
+    if start <= pc && pc < end {
+        lookup.place = Place { start, end, bias, table, pages };
+    }
+}
+
+/// `bpf_loop`'s callback: moves to the next block of a process's mappings as long as the address is behind this one.
+#[inline(never)]
+extern "C" fn is_in_later_block(_index: u32, context: *mut Context) -> i64 {
+    // SAFETY: the lookup of `find_place`, which waits for the loop.
+    let lookup = unsafe { &mut *(*context).lookup };
+    // SAFETY: as in `find_place`.
+    match unsafe { MAPPINGS.get(lookup.mappings) } {
+        Some(block) if lookup.pc >= block.next_start => {
+            lookup.mappings.block += 1;
+            0
+        }
+        _ => 1,
+    }
+}
+
+/// The row in force at an address of an executable. Its table has an entry for each of its pages first, then the rows, all
+/// of them words of eight bytes in blocks of [`BLOCK_ROWS`]; [`Page::first_row`] counts from the beginning of the table.
+#[inline(always)]
+fn find_row(lookup: &mut Lookup) -> Option<Row> {
+    let Place { bias, table, pages, .. } = lookup.place;
+    let address = lookup.pc.wrapping_sub(bias);
+    let number = address >> PAGE_BITS;
+    if number >= u64::from(pages) {
+        return None;
+    }
+    let number = number as u32;
+    let pages = core::ptr::from_ref(block(table, number / BLOCK_ROWS as u32)?).cast::<Page>();
+    // SAFETY: rows and page entries have one size, so a block has as many of either.
+    let Page { first_row, row_count } = unsafe { *pages.add(number as usize & (BLOCK_ROWS - 1)) };
+    if row_count == 0 {
+        return None;
+    }
+    let end_row = first_row + row_count;
+    lookup.pc = address;
+    lookup.low = first_row / BLOCK_ROWS as u32;
+    lookup.high = (end_row - 1) / BLOCK_ROWS as u32;
+    let mut context = Context { lookup };
+    // SAFETY: the callback's signature is the helper's; the context outlives the call.
+    unsafe { bpf_loop(BLOCK_SEARCH_STEPS, halve as *mut c_void, (&raw mut context).cast(), 0) };
+    let low = lookup.low;
+    let begin = low * BLOCK_ROWS as u32;
+    // Below zero where the page begins in an earlier block: the sign says so.
+    let from = black_box(first_row.wrapping_sub(begin)) as i32;
+    let from = from & !(from >> 31);
+    let to = black_box(end_row.wrapping_sub(begin)) as i32;
+    let block = block(table, low)?;
+    let at = table::search_block(block, from as usize, to as usize, address as u16);
+    Some(block.rows[at & (BLOCK_ROWS - 1)])
+}
+
+/// `bpf_loop`'s callback: halves what is left of the blocks, in search of the last one whose first row is at or below the
+/// address. The first block of a page may begin with rows of the page before it, so it is never compared. Returns 1 when
+/// one is left.
+#[inline(never)]
+extern "C" fn halve(_index: u32, context: *mut Context) -> i64 {
+    // SAFETY: the lookup of `find_row`, which waits for the loop.
+    let lookup = unsafe { &mut *(*context).lookup };
+    if lookup.low >= lookup.high {
+        return 1;
+    }
+    let middle = (lookup.low + lookup.high + 1) / 2;
+    let Some(block) = block(lookup.place.table, middle) else { return 1 };
+    if u32::from(block.rows[0].pc) <= lookup.pc as u32 & 0xffff {
+        lookup.low = middle;
+    } else {
+        lookup.high = middle - 1;
+    }
+    0
+}

@@ -1,0 +1,110 @@
+//! Unwind tables and mappings on their way into the kernel.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use aya::Pod;
+use aya::maps::of_maps::ArrayOfMaps;
+use aya::maps::{Array, HashMap, Map, MapData};
+use probe_ebpf::abi::{MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MAX_TABLES, MappedRange, MappingBlock, MappingKey};
+use probe_ebpf::table::BLOCK_ROWS;
+
+/// `BPF_F_INNER_MAP` (include/uapi/linux/bpf.h): the inner maps differ in size.
+const BPF_F_INNER_MAP: u32 = 1 << 12;
+
+/// Words of one value of an inner map.
+type Words = [u64; BLOCK_ROWS];
+
+/// The executable mappings of processes, as the kernel programs see them.
+pub struct MappingTable {
+    mappings: HashMap<MapData, Key, PodBlock>,
+}
+
+/// The unwind tables, as the kernel programs see them. Each thread that fills places has one of its own, because filling
+/// one waits for a grace period (some 10 ms), which several can do at once.
+pub struct UnwindTables {
+    tables: ArrayOfMaps<MapData, Array<MapData, Words>>,
+    fd: OwnedFd,
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Key(MappingKey);
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PodBlock(MappingBlock);
+
+// SAFETY: integers only and no implicit padding, which `probe_ebpf::abi` asserts.
+#[expect(unsafe_code, reason = "the kernel boundary")]
+unsafe impl Pod for Key {}
+// SAFETY: as above.
+#[expect(unsafe_code, reason = "the kernel boundary")]
+unsafe impl Pod for PodBlock {}
+
+impl UnwindTables {
+    pub(super) fn new(map: Map) -> Result<Self> {
+        let Map::ArrayOfMaps(data) = map else { bail!("the map of unwind tables is of another kind") };
+        let fd = data.fd().as_fd().try_clone_to_owned()?;
+        Ok(Self { tables: ArrayOfMaps::try_from(Map::ArrayOfMaps(data))?, fd })
+    }
+
+    /// Another handle, for another thread.
+    pub fn try_clone(&self) -> Result<Self> {
+        Self::new(Map::ArrayOfMaps(MapData::from_fd(self.fd.try_clone()?)?))
+    }
+
+    /// Places there are.
+    pub const PLACES: u32 = MAX_TABLES;
+
+    /// Writes a table's words and puts it in its place, below [`Self::PLACES`]. Returns what it occupies, in bytes.
+    pub fn put(&mut self, place: u32, words: &[u64]) -> Result<usize> {
+        let blocks = words.len().div_ceil(BLOCK_ROWS).max(1);
+        let mut map: Array<MapData, Words> =
+            Array::create(blocks as u32, BPF_F_INNER_MAP).context("cannot make a map for an unwind table")?;
+        for (index, chunk) in words.chunks(BLOCK_ROWS).enumerate() {
+            let mut block = [0; BLOCK_ROWS];
+            block[..chunk.len()].copy_from_slice(chunk);
+            map.set(index as u32, block, 0).context("cannot write an unwind table")?;
+        }
+        self.tables.set(place, &map, 0).context("cannot publish an unwind table")?;
+        Ok(blocks * size_of::<Words>())
+    }
+}
+
+impl MappingTable {
+    pub(super) fn new(map: Map) -> Result<Self> {
+        Ok(Self { mappings: HashMap::try_from(map)? })
+    }
+
+    /// Tells the kernel the executable mappings of a process, which must be sorted by address. Those beyond what it can
+    /// hold are left out; their number is returned.
+    pub fn set_mappings(&mut self, tgid: u32, ranges: &[MappedRange]) -> Result<usize> {
+        let fits = MAPPINGS_PER_BLOCK * MAX_MAPPING_BLOCKS as usize;
+        let (kept, left_out) = ranges.split_at(ranges.len().min(fits));
+        let blocks: Vec<&[MappedRange]> = kept.chunks(MAPPINGS_PER_BLOCK).collect();
+        // From the last block down, so that a block never points to one that is not there yet.
+        for (index, chunk) in blocks.iter().enumerate().rev() {
+            let next_start = blocks.get(index + 1).map_or(u64::MAX, |next| next[0].start);
+            let mut block = MappingBlock { next_start, ranges: [MappedRange::UNUSED; MAPPINGS_PER_BLOCK] };
+            block.ranges[..chunk.len()].copy_from_slice(chunk);
+            let key = Key(MappingKey { tgid, block: index as u32 });
+            self.mappings.insert(key, PodBlock(block), 0).context("the table of mappings is full")?;
+        }
+        self.remove_from(tgid, blocks.len() as u32);
+        Ok(left_out.len())
+    }
+
+    /// Forgets a process.
+    pub fn remove_mappings(&mut self, tgid: u32) {
+        self.remove_from(tgid, 0);
+    }
+
+    fn remove_from(&mut self, tgid: u32, first: u32) {
+        for block in first..MAX_MAPPING_BLOCKS {
+            if self.mappings.remove(&Key(MappingKey { tgid, block })).is_err() {
+                break;
+            }
+        }
+    }
+}

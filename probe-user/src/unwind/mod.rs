@@ -1,0 +1,132 @@
+//! Unwind tables: what an executable's `.eh_frame` (or `.debug_frame`) says of its code, as rows that a kernel program
+//! searches and steps by (`probe_ebpf::table`). Files are hostile: work and memory are linear in their size and bounded
+//! by the limits here, and nothing in them makes this panic.
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use object::{ReadCache, ReadRef};
+use probe_ebpf::table::{BLOCK_ROWS, Block, PAGE_BITS, Page, Row};
+
+use self::fragments::Fragments;
+
+mod fragments;
+mod pages;
+mod rules;
+mod sections;
+mod state;
+#[cfg(test)]
+mod tests;
+mod trampolines;
+
+/// Sections larger than this are not read: ten times a browser's.
+const MAX_SECTION_BYTES: u64 = 128 << 20;
+/// More rows than this (32 MiB) are no table: a browser has a million.
+const MAX_ROWS: usize = 4 << 20;
+/// An executable's code lies within 4 GiB: x86-64 calls reach no further than 2.
+const MAX_PAGES: u64 = 1 << 16;
+
+/// How to unwind from every address of an executable file's code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// One per 64 KiB from [`Self::first_page`] on, without holes.
+    pub pages: Vec<Page>,
+    /// Virtual address of the first page, shifted right by [`PAGE_BITS`]. Addresses are the file's own, as in its
+    /// program headers.
+    pub first_page: u64,
+    /// The rows of all pages, in order.
+    pub rows: Vec<Row>,
+    /// Entries of the file's unwind information that could not be read; their code is without rows.
+    pub unreadable_entries: u32,
+}
+
+impl Table {
+    /// The table of an ELF file.
+    pub fn build<'data>(data: impl ReadRef<'data>) -> Result<Self, Reason> {
+        Self::make(data, |range| Some(data.read_bytes_at(range.start, range.end - range.start).ok()?.to_vec()))
+    }
+
+    /// The table of an open ELF file. What is read of it is forgotten afterwards.
+    pub fn of_file(file: &File) -> Result<Self, Reason> {
+        Self::make(&ReadCache::new(file), |range| {
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
+            file.read_exact_at(&mut bytes, range.start).ok()?;
+            Some(bytes)
+        })
+    }
+
+    fn make<'data>(
+        data: impl ReadRef<'data>,
+        mut read_code: impl FnMut(Range<u64>) -> Option<Vec<u8>>,
+    ) -> Result<Self, Reason> {
+        let sections = sections::read(data)?;
+        let mut fragments = Fragments::default();
+        sections.frames(&mut fragments)?;
+        if sections.is_self_contained && !fragments.has_signal_frame {
+            for (offset, code) in &sections.searched {
+                let size = code.end - code.start;
+                let read = |range: Range<u64>| read_code(offset + range.start..offset + range.end);
+                for found in trampolines::signal_returns(code.start, size, read) {
+                    fragments.add_signal_return(&found, &sections.code);
+                }
+            }
+        }
+        if sections.is_empty() && fragments.list().is_empty() {
+            return Err(Reason::NoUnwindInfo);
+        }
+        pages::lay_out(fragments, &sections.code)
+    }
+
+    /// The row for a virtual address of the file; `None` outside its pages. It may say that there is no information.
+    pub fn lookup(&self, address: u64) -> Option<Row> {
+        let page = self.pages.get(usize::try_from((address >> PAGE_BITS).checked_sub(self.first_page)?).ok()?)?;
+        let rows = self.rows.get(page.first_row as usize..)?.get(..page.row_count as usize)?;
+        let after = rows.partition_point(|row| row.pc <= address as u16);
+        rows.get(after.checked_sub(1)?).copied()
+    }
+
+    /// The rows as they travel; the last block is filled up with rows of zeros.
+    pub fn blocks(&self) -> impl ExactSizeIterator<Item = Block> {
+        self.rows.chunks(BLOCK_ROWS).map(|rows| {
+            let mut block = Block { rows: [Row::default(); BLOCK_ROWS] };
+            block.rows[..rows.len()].copy_from_slice(rows);
+            block
+        })
+    }
+
+    /// Bytes of its rows and pages.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.rows.as_slice()) + size_of_val(self.pages.as_slice())
+    }
+}
+
+/// Why a file has no table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Not an ELF file, or a damaged one.
+    NotElf,
+    /// Not for x86-64.
+    Machine,
+    /// It has no code that is loaded.
+    NoCode,
+    /// Neither `.eh_frame` nor `.debug_frame`.
+    NoUnwindInfo,
+    /// Beyond the limits of size.
+    TooLarge,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotElf => "no ELF file",
+            Self::Machine => "not for x86-64",
+            Self::NoCode => "no code",
+            Self::NoUnwindInfo => "no unwind information",
+            Self::TooLarge => "too much unwind information",
+        })
+    }
+}
+
+impl std::error::Error for Reason {}
