@@ -8,12 +8,20 @@ mod formats;
 mod lifetime;
 mod stacks;
 mod symbols;
+mod unwind;
 
 fn main() {
     let mut arguments = libtest_mimic::Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
-    let groups =
-        [stacks::tests(), symbols::tests(), containers::tests(), lifetime::tests(), formats::tests(), errors::tests()];
+    let groups = [
+        stacks::tests(),
+        unwind::tests(),
+        symbols::tests(),
+        containers::tests(),
+        lifetime::tests(),
+        formats::tests(),
+        errors::tests(),
+    ];
     let tests = groups.into_iter().flatten().chain(daemon::tests()).collect();
     libtest_mimic::run(&arguments, tests).exit();
 }

@@ -42,7 +42,7 @@ fn cxx() -> Result<()> {
 }
 
 fn rust() -> Result<()> {
-    let target = Running::workload(&workload::rust("rusty.rs")?)?;
+    let target = Running::workload(&workload::rust("rusty.rs", &[])?)?;
     let folded = probe::record(target.pid(), 2, &[])?;
     folded.expect("pricing::evaluate", 0.95)?;
     folded.expect("apply", 0.9)?;

@@ -24,8 +24,8 @@ pub fn cxx(source: &str, more: &[&str]) -> Result<PathBuf> {
 }
 
 /// Builds a Rust program, optimised.
-pub fn rust(source: &str) -> Result<PathBuf> {
-    build("rustc", source, &["--edition=2024", "-O", "-g", "-Cforce-frame-pointers=yes"])
+pub fn rust(source: &str, more: &[&str]) -> Result<PathBuf> {
+    build("rustc", source, &[&["--edition=2024", "-O", "-g", "-Cforce-frame-pointers=yes"], more].concat())
 }
 
 fn build(compiler: &str, source: &str, flags: &[&str]) -> Result<PathBuf> {

@@ -1,6 +1,6 @@
 //! `Symbolizer`: a recording in, a profile out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::modules::{self, Named};
@@ -106,6 +106,8 @@ struct Builder {
     unnamed: HashMap<u32, &'static str>,
     /// Slot of the recording → its locations and how it ends.
     stacks: HashMap<u32, (Vec<u32>, End)>,
+    /// Slots of stacks with a frame that was found by its frame pointer only because no unwind information told of it.
+    guessed: HashSet<u32>,
     stack_index: HashMap<(Option<u32>, Option<u32>), u32>,
     processes: HashMap<u32, u32>,
     threads: HashMap<(u32, u32), u32>,
@@ -113,6 +115,9 @@ struct Builder {
 
 impl Builder {
     fn add_stack(&mut self, slot: u32, stack: &Stack) {
+        if stack.guessed {
+            self.guessed.insert(slot);
+        }
         let mut locations = Vec::with_capacity(stack.frames.len());
         for (depth, frame) in stack.frames.iter().enumerate() {
             // Above the leaf, addresses are return addresses: the call is before them, maybe in another function.
@@ -193,6 +198,9 @@ impl Builder {
         let stack = self.stack(sample.user, sample.kernel);
         if let Some(reason) = &self.profile.stacks[stack as usize].truncated {
             *self.profile.losses.entry(format!("stacks truncated: {reason}")).or_default() += 1;
+        }
+        if sample.user.is_some_and(|slot| self.guessed.contains(&slot)) {
+            *self.profile.losses.entry("stacks with frames guessed by frame pointer".into()).or_default() += 1;
         }
         let time_ns = sample.time_ns.saturating_sub(recording.from_ns);
         self.profile.samples.push(Sample { thread, stack, time_ns, count: 1, value: self.profile.header.period });
