@@ -15,7 +15,7 @@ pub const COMM_LEN: usize = 16;
 pub const MAX_TARGETS: u32 = 16 * 1024;
 /// Distinct stacks that the kernel remembers to have sent. An evicted one travels again, which is harmless.
 pub const MAX_SEEN_STACKS: u32 = 32 * 1024;
-/// Executables whose unwind tables are in the kernel at once.
+/// Executables whose unwind tables are in the kernel at once, a power of two.
 pub const MAX_TABLES: u32 = 4096;
 /// Executable mappings in a [`MappingBlock`]; most processes have fewer.
 pub const MAPPINGS_PER_BLOCK: usize = 32;
@@ -193,7 +193,8 @@ pub struct MappedRange {
     /// An address in memory less this is the address that the executable's table speaks of, which counts from the first
     /// page that has code.
     pub bias: u64,
-    /// Index of its unwind table, or [`NO_TABLE`].
+    /// Its unwind table, or [`NO_TABLE`]: the index in the lower bits, below [`MAX_TABLES`]; above them a number that
+    /// changes when another table takes the place, so that rows of the former one are not taken for its own.
     pub table: u32,
     /// Pages in that table.
     pub pages: u32,

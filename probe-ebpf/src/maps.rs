@@ -57,7 +57,7 @@ struct Table {
 /// A block of an unwind table.
 #[inline(always)]
 pub fn block(table: u32, number: u32) -> Option<&'static Block> {
-    let table: *const Table = TABLES.get(table)?;
+    let table: *const Table = TABLES.get(table & (MAX_TABLES - 1))?;
     // SAFETY: the verifier knows what is in the map of maps; the array's values never move.
     unsafe { bpf_map_lookup_elem(table.cast_mut().cast(), (&raw const number).cast()).cast::<Block>().as_ref() }
 }

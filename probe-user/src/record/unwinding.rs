@@ -20,6 +20,7 @@ pub struct Unwinding {
     built: Receiver<Built>,
     /// By the module's address, which its `Weak` keeps from being used again.
     modules: HashMap<usize, Entry>,
+    /// What the tables shall be called that take the free places.
     free: Vec<u32>,
     pending: usize,
     bytes: usize,
@@ -41,7 +42,8 @@ enum State {
 
 #[derive(Clone, Copy)]
 struct Ready {
-    place: u32,
+    /// As in [`MappedRange::table`].
+    table: u32,
     /// Number of its first page of 64 KiB.
     first_page: u64,
     pages: u32,
@@ -50,12 +52,12 @@ struct Ready {
 
 struct Request {
     module: Arc<Module>,
-    place: u32,
+    table: u32,
 }
 
 struct Built {
     module: Arc<Module>,
-    place: u32,
+    table: u32,
     result: Result<Ready>,
 }
 
@@ -71,9 +73,9 @@ impl Unwinding {
             std::thread::Builder::new().name("unwind".into()).spawn(move || {
                 loop {
                     let request = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(Request { module, place }) = request else { return };
-                    let result = build(&module, place, &mut tables);
-                    if outbox.send(Built { module, place, result }).is_err() {
+                    let Ok(Request { module, table }) = request else { return };
+                    let result = build(&module, table, &mut tables);
+                    if outbox.send(Built { module, table, result }).is_err() {
                         return;
                     }
                 }
@@ -98,7 +100,7 @@ impl Unwinding {
                 Some(State::Ready(ready)) => {
                     if let Some(bias) = module.bias(start, file_offset) {
                         range.bias = bias.wrapping_add(ready.first_page << 16);
-                        (range.table, range.pages) = (ready.place, ready.pages);
+                        (range.table, range.pages) = (ready.table, ready.pages);
                     }
                 }
                 Some(State::Requested) => complete = false,
@@ -114,14 +116,14 @@ impl Unwinding {
         let key = Arc::as_ptr(module) as usize;
         if !self.modules.contains_key(&key) {
             let state = match self.free.pop() {
-                Some(place) if self.bytes < self.memory => {
+                Some(table) if self.bytes < self.memory => {
                     self.pending += 1;
                     // The builders live as long as this does.
-                    let _ = self.requests.send(Request { module: module.clone(), place });
+                    let _ = self.requests.send(Request { module: module.clone(), table });
                     State::Requested
                 }
-                place => {
-                    self.free.extend(place);
+                table => {
+                    self.free.extend(table);
                     self.refused += 1;
                     State::Without
                 }
@@ -134,7 +136,7 @@ impl Unwinding {
     /// Takes what has been built since the last call; true if there was anything.
     pub fn take_built(&mut self) -> bool {
         let mut any = false;
-        while let Ok(Built { module, place, result }) = self.built.try_recv() {
+        while let Ok(Built { module, table, result }) = self.built.try_recv() {
             any = true;
             self.pending -= 1;
             let state = match result {
@@ -144,7 +146,7 @@ impl Unwinding {
                 }
                 Err(error) => {
                     tracing::debug!(path = module.path, error = format!("{error:#}"), "no unwind table");
-                    self.free.push(place);
+                    self.free.push(table);
                     State::Without
                 }
             };
@@ -167,7 +169,7 @@ impl Unwinding {
             let used = entry.module.strong_count() > 0;
             if !used && let State::Ready(ready) = entry.state {
                 // The kernel frees the table when another one takes its place.
-                free.insert(0, ready.place);
+                free.insert(0, next_in_place(ready.table));
                 *bytes -= ready.bytes;
             }
             used
@@ -185,11 +187,17 @@ impl Unwinding {
     }
 }
 
-fn build(module: &Module, place: u32, tables: &mut UnwindTables) -> Result<Ready> {
+fn build(module: &Module, table: u32, tables: &mut UnwindTables) -> Result<Ready> {
     let file = module.file().context("its file is not open")?;
-    let table = Table::of_file(file)?;
-    let bytes = tables.put(place, &words(&table))?;
-    Ok(Ready { place, first_page: table.first_page, pages: table.pages.len() as u32, bytes })
+    let built = Table::of_file(file)?;
+    let bytes = tables.put(table % UnwindTables::PLACES, &words(&built))?;
+    Ok(Ready { table, first_page: built.first_page, pages: built.pages.len() as u32, bytes })
+}
+
+/// What the next table in the same place is called.
+fn next_in_place(table: u32) -> u32 {
+    // One bit less than there is, so that it never is `NO_TABLE`.
+    table.wrapping_add(UnwindTables::PLACES) & i32::MAX as u32
 }
 
 /// A table as the kernel reads it: an entry for each page, then the rows.
