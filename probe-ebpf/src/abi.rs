@@ -25,6 +25,16 @@ pub const MAX_MAPPING_BLOCKS: u32 = 32;
 pub const MAX_BLOCKS: u32 = 4096;
 /// [`MappedRange::table`] of code without unwind table.
 pub const NO_TABLE: u32 = u32::MAX;
+/// Threads whose waits are added up at once.
+pub const MAX_WAITING_THREADS: u32 = 16 * 1024;
+/// Stacks of one thread whose waits are added up at once, a power of two: loops that wait have few places to wait at.
+pub const WAITS_PER_THREAD: usize = 8;
+/// Pairs of stacks that are remembered of a thread, a power of two.
+pub const MEMOS_PER_THREAD: usize = 8;
+/// Longest stack that is remembered, in frames.
+pub const MEMO_FRAMES: usize = 32;
+/// Waits with one stack are handed over at least this often, in nanoseconds, while the thread waits there.
+pub const WAITS_EVERY_NS: u64 = 1_000_000_000;
 /// Size of the ring buffer in bytes: at 8 KiB for the deepest stack it holds 512 of them between two reads.
 pub const RING_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -40,6 +50,8 @@ pub mod kind {
     pub const FORK: u32 = 4;
     /// An [`super::ExitEvent`].
     pub const EXIT: u32 = 5;
+    /// A [`super::WaitEvent`].
+    pub const WAIT: u32 = 6;
 }
 
 /// Identity of a stack: a 128-bit hash of its frames and of whose they are. All zero means "no stack".
@@ -107,6 +119,185 @@ pub struct StackEvent {
 pub mod stack_flags {
     /// Code without unwind information was crossed by its frame pointer: a guess.
     pub const GUESSED: u32 = 1;
+}
+
+/// A thread waited, off a CPU, once or several times with the same stacks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct WaitEvent {
+    /// [`kind::WAIT`].
+    pub kind: u32,
+    /// `task_struct.__state` while it waited (include/linux/sched.h); 0: it could run, but another thread did.
+    pub state: u32,
+    /// When the last wait ended, `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Waits that are added up here.
+    pub count: u64,
+    /// Their time together, in nanoseconds.
+    pub total_ns: u64,
+    /// The stacks it waited with.
+    pub user_stack: StackId,
+    /// As above.
+    pub kernel_stack: StackId,
+    /// The thread that woke it, where wakers are asked for; 0 if nobody did.
+    pub waker: Waker,
+    /// The thread's name, zero-terminated.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Who ended a wait, and from where.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waker {
+    /// Its process.
+    pub tgid: u32,
+    /// The thread; 0 for none.
+    pub tid: u32,
+    /// Its stacks.
+    pub user_stack: StackId,
+    /// As above.
+    pub kernel_stack: StackId,
+    /// Its name, zero-terminated.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Waits of one thread with the same stacks, added up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wait {
+    /// The stacks it waited with.
+    pub user_stack: StackId,
+    /// As above.
+    pub kernel_stack: StackId,
+    /// Who woke it.
+    pub waker: Waker,
+    /// When the first of them ended, `CLOCK_MONOTONIC` in nanoseconds.
+    pub first_ns: u64,
+    /// When the last of them ended.
+    pub last_ns: u64,
+    /// Their time together, in nanoseconds.
+    pub total_ns: u64,
+    /// How many; 0 in an unused entry.
+    pub count: u32,
+    /// As in [`WaitEvent::state`].
+    pub state: u32,
+}
+
+/// A pair of stacks that a thread has waited with: what has to be the same for the next pair to be the same, without
+/// unwinding it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memo {
+    /// Of all stacks; 0 in an unused entry.
+    pub generation: u64,
+    /// Registers with which the thread entered the kernel.
+    pub pc: u64,
+    /// As above.
+    pub sp: u64,
+    /// As above.
+    pub fp: u64,
+    /// Return address of the kernel stack's first frame.
+    pub kernel_root: u64,
+    /// Of the return addresses of the user stack.
+    pub user_hash: u64,
+    /// Of those of the kernel stack but the first frame's.
+    pub kernel_hash: u64,
+    /// The stacks.
+    pub user_stack: StackId,
+    /// As above.
+    pub kernel_stack: StackId,
+    /// Bytes of user stack with all return addresses.
+    pub user_span: u32,
+    /// Bytes of kernel stack with all return addresses but the first frame's.
+    pub kernel_span: u32,
+    /// Where they are on the user stack, in words from the stack pointer.
+    pub user_slots: [u8; MEMO_FRAMES],
+    /// Where they are on the kernel stack, in words from its lower end.
+    pub kernel_slots: [u8; MEMO_FRAMES],
+}
+
+/// Key: tid. A thread that has waited.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct WaitingThread {
+    /// When it left the CPU, `CLOCK_MONOTONIC` in nanoseconds; 0 while it is on one.
+    pub since_ns: u64,
+    /// Its process.
+    pub tgid: u32,
+    /// As in [`WaitEvent::state`], of the present wait.
+    pub state: u32,
+    /// Stacks of the present wait.
+    pub user_stack: StackId,
+    /// As above.
+    pub kernel_stack: StackId,
+    /// Who ends the present wait.
+    pub waker: Waker,
+    /// The thread's name, zero-terminated.
+    pub comm: [u8; COMM_LEN],
+    /// Waits that have not been handed over.
+    pub waits: [Wait; WAITS_PER_THREAD],
+    /// Stacks that it has waited with.
+    pub memos: [Memo; MEMOS_PER_THREAD],
+}
+
+/// A thread in a dump: `kernel_frames`, then `user_frames` addresses (`u64`, leaf first) follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadRecord {
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// `task_struct.__state`, with [`thread_flags`] beside it.
+    pub state: u32,
+    /// [`thread_flags`].
+    pub flags: u32,
+    /// CPU time it has used, in nanoseconds.
+    pub runtime_ns: u64,
+    /// CPU time it had used when it last came onto a CPU, in nanoseconds.
+    pub runtime_at_arrival_ns: u64,
+    /// When it last came onto a CPU, by the scheduler's clock in nanoseconds.
+    pub arrival_ns: u64,
+    /// Since when it waits for a CPU by the scheduler's clock in nanoseconds; 0 if it does not.
+    pub queued_ns: u64,
+    /// `arrival_ns` of the thread that reads the dump: the present by the scheduler's clock, if it slept just before.
+    pub reader_arrival_ns: u64,
+    /// Identity of the user stack.
+    pub user_stack: StackId,
+    /// Identity of the kernel stack.
+    pub kernel_stack: StackId,
+    /// Addresses of the user stack.
+    pub user_frames: u32,
+    /// Addresses of the kernel stack.
+    pub kernel_frames: u32,
+    /// [`crate::unwind::End`] of the user stack as a number.
+    pub user_end: u32,
+    /// [`stack_flags`] of the user stack.
+    pub stack_flags: u32,
+    /// The thread's name, zero-terminated.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Bits of [`ThreadRecord::flags`].
+pub mod thread_flags {
+    /// It is on a CPU: its registers are not in memory, and no stacks follow.
+    pub const ON_CPU: u32 = 1;
+    /// It has exited.
+    pub const EXITED: u32 = 2;
+}
+
+/// What a dump shall have.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DumpRequest {
+    /// The process; 0 for all targets.
+    pub tgid: u32,
+    /// 1: with stacks.
+    pub stacks: u32,
 }
 
 /// A process replaced its program.
@@ -217,7 +408,7 @@ pub struct MappingBlock {
 
 /// Settings of the programs, fixed when they are loaded.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// 1: every process is a target.
     pub all: u32,
@@ -227,6 +418,10 @@ pub struct Settings {
     pub user_stacks: u32,
     /// 1: kernel stacks are taken.
     pub kernel_stacks: u32,
+    /// Waits below this are left out, in nanoseconds.
+    pub min_wait_ns: u64,
+    /// Waits above this are left out, in nanoseconds.
+    pub max_wait_ns: u64,
     /// Offsets of the kernel's fields.
     pub offsets: Offsets,
 }
@@ -243,10 +438,31 @@ pub struct Offsets {
     pub task_tgid: u32,
     /// `task_struct.signal`
     pub task_signal: u32,
+    /// `task_struct.__state`
+    pub task_state: u32,
+    /// `task_struct.exit_state`
+    pub task_exit_state: u32,
+    /// `task_struct.on_cpu`
+    pub task_on_cpu: u32,
+    /// `task_struct.comm`
+    pub task_comm: u32,
+    /// `task_struct.se.sum_exec_runtime`
+    pub task_runtime: u32,
+    /// `task_struct.se.prev_sum_exec_runtime`
+    pub task_runtime_at_arrival: u32,
+    /// `task_struct.sched_info.last_arrival`; [`Offsets::MISSING`] in kernels without
+    pub task_arrival: u32,
+    /// `task_struct.sched_info.last_queued`; [`Offsets::MISSING`] in kernels without
+    pub task_queued: u32,
     /// `signal_struct.live`
     pub signal_live: u32,
     /// `linux_binprm.filename`
     pub binprm_filename: u32,
+}
+
+impl Offsets {
+    /// In place of the offset of a field that this kernel lacks.
+    pub const MISSING: u32 = u32::MAX;
 }
 
 /// Index into the per-CPU counters.
@@ -263,15 +479,17 @@ pub enum Counter {
     ProcessEventsLost = 3,
     /// New processes that did not fit into the table of targets.
     TargetsFull = 4,
-    /// Samples in kernel mode whose saved user registers could not be read.
-    NoUserRegisters = 5,
-    /// Samples of 32-bit code, of which only the leaf is taken.
-    Compat = 6,
+    /// Stacks of 32-bit code, of which only the leaf is taken.
+    Compat = 5,
+    /// Waits whose sum found the ring buffer full when its place was needed.
+    WaitsLost = 6,
+    /// Waits of threads that did not fit into the table of waiting threads.
+    WaitersFull = 7,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 8;
     /// All of them with the name under which a loss is reported; `None` for what is no loss.
     pub const ALL: [(Self, Option<&'static str>); Self::COUNT as usize] = [
         (Self::Samples, None),
@@ -279,8 +497,9 @@ impl Counter {
         (Self::StacksLost, Some("stacks lost: ring buffer full or busy")),
         (Self::ProcessEventsLost, Some("process events lost: ring buffer full or busy")),
         (Self::TargetsFull, Some("processes not followed: table of targets full")),
-        (Self::NoUserRegisters, Some("user registers unreadable")),
         (Self::Compat, Some("32-bit code: leaf only")),
+        (Self::WaitsLost, Some("waits lost: ring buffer full or busy")),
+        (Self::WaitersFull, Some("waits lost: table of waiting threads full")),
     ];
 }
 
@@ -307,6 +526,19 @@ assert_packed! {
     StackId { lo, hi }
     SampleEvent { kind, cpu, time_ns, tgid, tid, value, user_stack, kernel_stack, comm }
     StackEvent { kind, frame_count, time_ns, id, tgid, epoch, end, flags }
+    WaitEvent { kind, state, time_ns, tgid, tid, count, total_ns, user_stack, kernel_stack, waker, comm }
+    Wait { user_stack, kernel_stack, waker, first_ns, last_ns, total_ns, count, state }
+    WaitingThread { since_ns, tgid, state, user_stack, kernel_stack, waker, comm, waits, memos }
+    Memo {
+        generation, pc, sp, fp, kernel_root, user_hash, kernel_hash, user_stack, kernel_stack, user_span, kernel_span, user_slots,
+        kernel_slots,
+    }
+    Waker { tgid, tid, user_stack, kernel_stack, comm }
+    ThreadRecord {
+        tgid, tid, state, flags, runtime_ns, runtime_at_arrival_ns, arrival_ns, queued_ns, reader_arrival_ns, user_stack,
+        kernel_stack, user_frames, kernel_frames, user_end, stack_flags, comm,
+    }
+    DumpRequest { tgid, stacks }
     ExecEvent { kind, tgid, time_ns, path }
     ForkEvent { kind, parent, child, padding, time_ns }
     ExitEvent { kind, tgid, time_ns }
@@ -314,6 +546,9 @@ assert_packed! {
     MappingKey { tgid, block }
     MappedRange { start, end, bias, table, pages }
     MappingBlock { next_start, ranges }
-    Settings { all, all_lifecycle, user_stacks, kernel_stacks, offsets }
-    Offsets { task_flags, task_pid, task_tgid, task_signal, signal_live, binprm_filename }
+    Settings { all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, offsets }
+    Offsets {
+        task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
+        task_runtime_at_arrival, task_arrival, task_queued, signal_live, binprm_filename,
+    }
 }

@@ -1,14 +1,14 @@
 //! The maps and settings that the programs share.
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{BPF_F_INNER_MAP, bpf_map_type};
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, bpf_map_type};
 use aya_ebpf::btf_maps::ArrayOfMaps;
 use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use probe_ebpf::abi::{
-    Counter, MAX_BLOCKS, MAX_SEEN_STACKS, MAX_TABLES, MAX_TARGETS, MappingBlock, MappingKey, Offsets, RING_BYTES,
-    Settings, StackId, Target, target_flags,
+    Counter, DumpRequest, MAX_BLOCKS, MAX_SEEN_STACKS, MAX_TABLES, MAX_TARGETS, MAX_WAITING_THREADS, MappingBlock,
+    MappingKey, Offsets, RING_BYTES, Settings, StackId, Target, WaitingThread, target_flags,
 };
 use probe_ebpf::table::Block;
 
@@ -19,7 +19,24 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     all_lifecycle: 0,
     user_stacks: 1,
     kernel_stacks: 1,
-    offsets: Offsets { task_flags: 0, task_pid: 0, task_tgid: 0, task_signal: 0, signal_live: 0, binprm_filename: 0 },
+    min_wait_ns: 0,
+    max_wait_ns: u64::MAX,
+    offsets: Offsets {
+        task_flags: 0,
+        task_pid: 0,
+        task_tgid: 0,
+        task_signal: 0,
+        task_state: 0,
+        task_exit_state: 0,
+        task_on_cpu: 0,
+        task_comm: 0,
+        task_runtime: 0,
+        task_runtime_at_arrival: 0,
+        task_arrival: 0,
+        task_queued: 0,
+        signal_live: 0,
+        binprm_filename: 0,
+    },
 });
 
 /// Everything that travels to user space.
@@ -33,6 +50,14 @@ pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(MAX_TARGETS
 /// Stacks whose frames have travelled.
 #[map]
 pub static SEEN: LruHashMap<StackId, u8> = LruHashMap::with_max_entries(MAX_SEEN_STACKS, 0);
+
+/// Threads that wait or have waited, by tid. Most hosts need a small part of its room, and nothing in an NMI does.
+#[map]
+pub static WAITING: HashMap<u32, WaitingThread> = HashMap::with_max_entries(MAX_WAITING_THREADS, BPF_F_NO_PREALLOC);
+
+/// What the present dump shall have.
+#[map]
+pub static DUMP: Array<DumpRequest> = Array::with_max_entries(1, 0);
 
 /// Executable mappings of processes. Preallocated, and plain rather than a map of maps: its updates wait for nobody.
 #[map]
@@ -62,27 +87,56 @@ pub fn block(table: u32, number: u32) -> Option<&'static Block> {
     unsafe { bpf_map_lookup_elem(table.cast_mut().cast(), (&raw const number).cast()).cast::<Block>().as_ref() }
 }
 
+/// Goes up whenever stacks that were taken may mean something else, or have been forgotten by user space.
+#[map]
+pub static GENERATION: Array<u64> = Array::with_max_entries(1, 0);
+
 /// By [`Counter`].
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
-pub fn settings() -> Settings {
-    SETTINGS.load()
+/// One of the settings: `setting!(offsets.task_pid)`. The verifier knows its value, so that offsets can be added to
+/// pointers to the kernel's structs.
+macro_rules! setting {
+    ($($field:ident).+) => {
+        // SAFETY: a constant of the kernel object, written before the programs are loaded.
+        unsafe { core::ptr::read_volatile(&raw const (*crate::maps::settings())$(.$field)+) }
+    };
+}
+pub(crate) use setting;
+
+pub fn settings() -> *const Settings {
+    (&raw const SETTINGS).cast()
 }
 
 pub fn count(counter: Counter) {
+    add(counter, 1);
+}
+
+pub fn add(counter: Counter, number: u64) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
         // SAFETY: the slot is this CPU's own; an interrupt in between can lose one count, no more.
-        unsafe { *value += 1 };
+        unsafe { *value += number };
     }
 }
 
 /// The target that a process is, if it is one.
-pub fn target(tgid: u32, settings: &Settings) -> Option<Target> {
+pub fn target(tgid: u32) -> Option<Target> {
     // SAFETY: copied at once; a torn read of the two words is harmless.
     let entry = unsafe { TARGETS.get(tgid) }.copied();
     match entry {
-        None if settings.all != 0 => Some(Target { epoch: 0, flags: target_flags::INHERIT }),
+        None if setting!(all) != 0 => Some(Target { epoch: 0, flags: target_flags::INHERIT }),
         entry => entry,
     }
+}
+
+/// How to submit an event of which there are many. The reader reads on a timer, so that they cost no context switches; it is
+/// woken only when they fill the buffer faster than the timer empties it.
+pub fn wakeup() -> u64 {
+    /// `bpf_ringbuf_query`: bytes that wait to be read (include/uapi/linux/bpf.h), as below.
+    const BPF_RB_AVAIL_DATA: u64 = 0;
+    const BPF_RB_NO_WAKEUP: u64 = 1;
+    const BPF_RB_FORCE_WAKEUP: u64 = 2;
+    let is_filling = EVENTS.query(BPF_RB_AVAIL_DATA) > u64::from(RING_BYTES / 4);
+    if is_filling { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
 }

@@ -2,18 +2,19 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::PerfEventContext;
-use probe_ebpf::abi::{Counter, RING_BYTES, SampleEvent, StackId, kind, target_flags};
+use probe_ebpf::abi::{Counter, SampleEvent, StackId, kind, target_flags};
+use probe_ebpf::unwind::Registers;
 
-use crate::maps::{EVENTS, count, settings, target};
+use crate::maps::{EVENTS, count, setting, target, wakeup};
 use crate::stack;
+use crate::walk::{Owner, Scratch, Start};
 
-/// Do not wake the reader: it reads on a timer, so that sampling costs no context switches.
-const BPF_RB_NO_WAKEUP: u64 = 1;
-/// Wake it: the buffer fills faster than the timer empties it.
-const BPF_RB_FORCE_WAKEUP: u64 = 2;
-/// `bpf_ringbuf_query`: bytes that wait to be read.
-const BPF_RB_AVAIL_DATA: u64 = 0;
+/// A perf interrupt never lands inside another one on the same CPU.
+#[map]
+static SAMPLER_STACK: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 #[inline(always)]
 pub fn take(context: &PerfEventContext) {
@@ -22,22 +23,30 @@ pub fn take(context: &PerfEventContext) {
     if tgid == 0 {
         return; // the idle thread
     }
-    let settings = settings();
-    let Some(target) = target(tgid, &settings) else { return };
+    let Some(target) = target(tgid) else { return };
     if target.flags & (target_flags::SPAWNER | target_flags::AWAITS_EXEC) != 0 {
         return;
     }
     count(Counter::Samples);
     // SAFETY: a helper without arguments.
     let time_ns = unsafe { bpf_ktime_get_ns() };
+    let Some(scratch) = SAMPLER_STACK.get_ptr_mut(0) else { return };
     // SAFETY: the context is the sample's registers.
-    let in_kernel = unsafe { (*context.ctx).regs.cs } & 3 == 0;
-    let kernel_stack =
-        if in_kernel && settings.kernel_stacks != 0 { stack::kernel(context.as_ptr(), time_ns) } else { StackId::NONE };
-    let user_stack = if settings.user_stacks != 0 {
-        stack::user(context, in_kernel, time_ns, tgid, target.epoch, &settings.offsets)
+    let regs = unsafe { &(*context.ctx).regs };
+    let in_kernel = regs.cs & 3 == 0;
+    let kernel_stack = if in_kernel && setting!(kernel_stacks) != 0 {
+        stack::kernel(scratch, context.as_ptr(), time_ns).0
     } else {
         StackId::NONE
+    };
+    let owner = Owner { tgid, epoch: target.epoch, time_ns };
+    let user_stack = if setting!(user_stacks) == 0 {
+        StackId::NONE
+    } else if in_kernel {
+        stack::user_from_kernel(scratch, owner)
+    } else {
+        let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
+        stack::user(scratch, &Start { registers, cs: regs.cs }, owner)
     };
     let Some(mut entry) = EVENTS.reserve::<SampleEvent>(0) else {
         count(Counter::SamplesLost);
@@ -55,6 +64,5 @@ pub fn take(context: &PerfEventContext) {
         kernel_stack,
         comm: bpf_get_current_comm().unwrap_or_default(),
     });
-    let is_filling = EVENTS.query(BPF_RB_AVAIL_DATA) > u64::from(RING_BYTES / 4);
-    entry.submit(if is_filling { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP });
+    entry.submit(wakeup());
 }

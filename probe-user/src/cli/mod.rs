@@ -4,12 +4,15 @@ mod check;
 mod config;
 mod daemon;
 mod descriptors;
+mod dump;
 mod record;
 mod snapshots;
+mod targets;
 mod view;
 
 use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
@@ -45,6 +48,8 @@ enum Color {
 enum Command {
     /// Sample targets for a while and write a profile
     Record(record::Args),
+    /// Print every thread's stack, now, without pausing the process
+    Dump(dump::Args),
     /// Watch services by rules; keep the scene when one breaks
     Daemon(daemon::Args),
     /// List, read and remove stored snapshots
@@ -69,6 +74,7 @@ pub fn run() -> ExitCode {
     init_log(cli.verbose, cli.quiet, is_service, color);
     let done: Result<ExitCode> = match cli.command {
         Command::Record(args) => record::run(args, cli.quiet),
+        Command::Dump(args) => dump::run(&args),
         Command::Daemon(args) => daemon::run(args),
         Command::Snapshots(args) => snapshots::run(args),
         Command::View(args) => view::run(args),
@@ -99,6 +105,14 @@ fn init_log(verbose: u8, quiet: bool, is_service: bool, color: bool) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("PROBE_LOG").unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
+}
+
+/// `30s`, `5m`, `1h30m`, or a bare number of seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    }
 }
 
 /// An error with its causes. Some libraries repeat in an error's text what its cause says, some causes repeat each other:

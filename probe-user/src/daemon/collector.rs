@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::Scene;
 use crate::config::Sampling;
-use crate::kernel;
-use crate::record::{Collector, Lifecycle, Options, Retention};
+use crate::kernel::{self, WaitFilter};
+use crate::record::{Collector, Events, Lifecycle, Options, Retention};
 use crate::symbolize::{Profile, Symbolizer};
 use crate::target;
 
@@ -24,7 +24,9 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
             all_lifecycle: true,
             user_stacks: true,
             kernel_stacks: true,
+            waits: WaitFilter::default(),
         },
+        events: Events { cpu: true, off_cpu: false },
         retention: Retention { window_ns: sampling.window.as_nanos() as u64, memory: sampling.memory as usize },
         unwind_memory: UNWIND_MEMORY,
     })?;

@@ -27,7 +27,7 @@ pub(crate) fn profile(pid: u32, seconds: u64, samples: &[(&str, &str, u64)]) -> 
         profile.locations.push(Location { address: u64::from(index), lines: vec![line], ..Location::default() });
         profile.stacks.push(Stack { locations: vec![index], truncated: None });
         let value = count * profile.header.period;
-        profile.samples.push(Sample { thread: index, stack: index, time_ns: 0, count, value });
+        profile.samples.push(Sample { thread: index, stack: index, time_ns: 0, count, value, ..Sample::default() });
     }
     profile
 }

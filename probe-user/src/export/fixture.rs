@@ -131,6 +131,7 @@ fn samples() -> Vec<Sample> {
         time_ns: milliseconds * 1_000_000,
         count,
         value: count * PERIOD,
+        ..Sample::default()
     };
     vec![
         at(0, 0, 10, 1),

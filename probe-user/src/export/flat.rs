@@ -6,13 +6,16 @@ use std::borrow::Cow;
 use super::Options;
 use crate::symbolize::{Frame, Header, Kind, ProcessInfo, Profile, Sample, ThreadInfo};
 
-/// The names of a stack of a thread, root first: process, thread if `options` ask for it, the reason if the stack was
-/// cut, frames.
-pub fn names(profile: &Profile, thread: u32, stack: u32, options: &Options) -> Vec<String> {
-    let info = &profile.threads[thread as usize];
+/// The names of a sample's stack, root first: process, thread and state if `options` ask for them, the reason if the
+/// stack was cut, frames.
+pub fn names(profile: &Profile, sample: &Sample, options: &Options) -> Vec<String> {
+    let (info, stack) = (&profile.threads[sample.thread as usize], sample.stack);
     let mut names = vec![process_name(&profile.processes[info.process as usize])];
     if options.threads {
         names.push(thread_name(info));
+    }
+    if options.states {
+        names.push(format!("[{}]", sample.state.name()));
     }
     names.extend(profile.stacks[stack as usize].truncated.as_deref().map(truncated));
     names.extend(profile.frames(stack).iter().map(|frame| frame_name(frame).into_owned()));
@@ -68,7 +71,7 @@ impl Weight {
     pub fn of(header: &Header) -> Self {
         match (header.event.as_str(), header.unit.as_str()) {
             (_, "bytes") => Self::Bytes,
-            ("off-cpu", "nanoseconds") => Self::Microseconds,
+            ("off-cpu" | "cpu,off-cpu", "nanoseconds") => Self::Microseconds,
             _ => Self::Samples,
         }
     }

@@ -25,7 +25,7 @@ pub(super) fn lines(profile: &Profile, options: &Options) -> Vec<(String, u64)> 
     let weight = Weight::of(&profile.header);
     let mut sums: HashMap<String, u64> = HashMap::new();
     for total in profile.totals() {
-        let names = flat::names(profile, total.thread, total.stack, options);
+        let names = flat::names(profile, &total, options);
         let stack = names.iter().map(|name| harmless(name)).collect::<Vec<_>>().join(";");
         *sums.entry(stack).or_default() += weight.get(&total);
     }
@@ -127,7 +127,14 @@ impl<'a> Reader<'a> {
         let locations = rest.iter().rev().map(|name| self.location(name)).collect();
         let stack = self.profile.stacks.len() as u32;
         self.profile.stacks.push(Stack { locations, truncated: cut.map(sanitize) });
-        self.profile.samples.push(Sample { thread, stack, time_ns: 0, count: weight, value: weight });
+        self.profile.samples.push(Sample {
+            thread,
+            stack,
+            time_ns: 0,
+            count: weight,
+            value: weight,
+            ..Sample::default()
+        });
     }
 
     fn location(&mut self, name: &'a str) -> u32 {

@@ -96,6 +96,8 @@ impl Format {
 pub struct Options {
     /// Put a frame for the thread under the process, in the formats that merge threads (folded, SVG).
     pub threads: bool,
+    /// Put a frame for what the thread did (running, sleeping, …) under the process, in the formats that merge threads.
+    pub states: bool,
     /// Title, in the formats that have one; what was measured and where when `None`.
     pub title: Option<String>,
     /// Add samples up by thread and stack in pprof, instead of keeping when each of them was taken.

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, kind, stack_flags};
+use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, Wait, Waker, kind, stack_flags};
 use probe_ebpf::unwind::End;
 
-use crate::target::Mapping;
+use crate::target::{Mapping, ThreadState};
 use crate::text::sanitize;
 
 /// What the kernel reports.
@@ -14,6 +14,8 @@ use crate::text::sanitize;
 pub enum Event {
     /// A target's thread was on a CPU.
     Sample(RawSample),
+    /// A target's thread waited.
+    Wait(RawWait),
     /// The frames of a stack, once.
     Stack(RawStack),
     /// A process replaced its program.
@@ -71,6 +73,44 @@ pub struct RawSample {
     pub comm: [u8; COMM_LEN],
 }
 
+/// Waits of a thread with the same stacks, as the kernel added them up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawWait {
+    /// When the last of them ended, `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// What it did meanwhile.
+    pub state: ThreadState,
+    /// How many.
+    pub count: u64,
+    /// Their time together, in nanoseconds.
+    pub total_ns: u64,
+    /// User stack.
+    pub user_stack: StackId,
+    /// Kernel stack.
+    pub kernel_stack: StackId,
+    /// Who woke it, where that is asked for and known.
+    pub waker: Option<RawWaker>,
+    /// The thread's name.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Who ended a wait.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawWaker {
+    /// Process; 0 when the CPU was idle: an interrupt did it.
+    pub pid: u32,
+    /// Its user stack.
+    pub user_stack: StackId,
+    /// Its kernel stack.
+    pub kernel_stack: StackId,
+    /// The thread's name.
+    pub comm: [u8; COMM_LEN],
+}
+
 /// A stack as the kernel took it: addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RawStack {
@@ -86,11 +126,37 @@ pub struct RawStack {
     pub frames: Vec<u64>,
 }
 
-impl RawSample {
-    /// The thread's name as text.
-    pub fn thread_name(&self) -> String {
-        text(&self.comm)
+impl RawWait {
+    /// From what crosses the kernel boundary.
+    pub(super) fn new(tid: u32, pid: u32, wait: &Wait, comm: [u8; COMM_LEN]) -> Self {
+        let Wait { user_stack, kernel_stack, waker, first_ns: _, last_ns, total_ns, count, state } = *wait;
+        let Waker { tgid, tid: waker_tid, user_stack: waker_user, kernel_stack: waker_kernel, comm: waker_comm } =
+            waker;
+        // An idle CPU has a stack, though no thread.
+        let is_known = waker_tid != 0 || waker_kernel != StackId::NONE;
+        Self {
+            time_ns: last_ns,
+            pid,
+            tid,
+            state: ThreadState::waiting(state),
+            count: count.into(),
+            total_ns,
+            user_stack,
+            kernel_stack,
+            waker: is_known.then_some(RawWaker {
+                pid: tgid,
+                user_stack: waker_user,
+                kernel_stack: waker_kernel,
+                comm: waker_comm,
+            }),
+            comm,
+        }
     }
+}
+
+/// A thread's name as text: what is before the zero, sanitized.
+pub fn thread_name(comm: &[u8]) -> String {
+    sanitize(&String::from_utf8_lossy(until_zero(comm)))
 }
 
 impl Event {
@@ -110,11 +176,18 @@ impl Event {
             kind::STACK => {
                 let (count, time_ns, id) = (reader.u32()?, reader.u64()?, reader.stack_id()?);
                 let (pid, _epoch, end, flags) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
-                let frames = reader.0.get(..count as usize * 8)?;
-                let frames = frames.chunks_exact(8).map(|c| u64::from_ne_bytes(c.try_into().unwrap_or_default()));
+                let frames = reader.frames(count)?;
                 let pid = (pid != 0).then_some(pid);
                 let (end, guessed) = (End::from_u32(end), flags & stack_flags::GUESSED != 0);
-                (time_ns, Self::Stack(RawStack { id, pid, end, guessed, frames: frames.collect() }))
+                (time_ns, Self::Stack(RawStack { id, pid, end, guessed, frames }))
+            }
+            kind::WAIT => {
+                let (state, last_ns, pid, tid) = (reader.u32()?, reader.u64()?, reader.u32()?, reader.u32()?);
+                let (count, total_ns) = (reader.u64()?, reader.u64()?);
+                let (user_stack, kernel_stack, waker) = (reader.stack_id()?, reader.stack_id()?, reader.waker()?);
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                let wait = Wait { user_stack, kernel_stack, waker, first_ns: 0, last_ns, total_ns, count, state };
+                (last_ns, Self::Wait(RawWait::new(tid, pid, &wait, reader.array()?)))
             }
             kind::EXEC => {
                 let (pid, time_ns) = (reader.u32()?, reader.u64()?);
@@ -135,34 +208,43 @@ impl Event {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads the fields of records one after the other.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_ne_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_ne_bytes)
     }
 
-    fn stack_id(&mut self) -> Option<StackId> {
+    pub(super) fn stack_id(&mut self) -> Option<StackId> {
         Some(StackId { lo: self.u64()?, hi: self.u64()? })
+    }
+
+    /// `count` addresses.
+    pub(super) fn frames(&mut self, count: u32) -> Option<Vec<u64>> {
+        let (frames, rest) = self.0.split_at_checked(count as usize * 8)?;
+        self.0 = rest;
+        Some(frames.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default())).collect())
+    }
+
+    fn waker(&mut self) -> Option<Waker> {
+        let (tgid, tid, user_stack) = (self.u32()?, self.u32()?, self.stack_id()?);
+        Some(Waker { tgid, tid, user_stack, kernel_stack: self.stack_id()?, comm: self.array()? })
     }
 }
 
 fn until_zero(bytes: &[u8]) -> &[u8] {
     bytes.split(|&b| b == 0).next().unwrap_or_default()
-}
-
-fn text(bytes: &[u8]) -> String {
-    sanitize(&String::from_utf8_lossy(until_zero(bytes)))
 }
 
 #[cfg(test)]
@@ -195,9 +277,10 @@ mod tests {
 
     #[test]
     fn sizes_agree_with_the_shared_definition() {
-        use probe_ebpf::abi::{ExecEvent, ExitEvent, ForkEvent, SampleEvent};
+        use probe_ebpf::abi::{ExecEvent, ExitEvent, ForkEvent, SampleEvent, WaitEvent};
         for (kind, size) in [
             (kind::SAMPLE, size_of::<SampleEvent>()),
+            (kind::WAIT, size_of::<WaitEvent>()),
             (kind::EXEC, size_of::<ExecEvent>()),
             (kind::FORK, size_of::<ForkEvent>()),
             (kind::EXIT, size_of::<ExitEvent>()),

@@ -1,15 +1,19 @@
 //! The kernel boundary: loads and attaches the programs, decodes what they send. The only room that knows aya.
 
 mod btf;
+mod dump;
 mod event;
 pub mod host;
 mod mappings;
 mod offsets;
 mod sampler;
 mod tables;
+mod waits;
 
-pub use event::{Event, RawSample, RawStack};
+pub use dump::{RawThread, Whom};
+pub use event::{Event, RawSample, RawStack, RawWait, RawWaker, thread_name};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use sampler::{Clock, Options, Sampler};
 pub use tables::{MappingTable, UnwindTables};
+pub use waits::{OpenWait, WaitFilter};

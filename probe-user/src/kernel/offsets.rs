@@ -12,6 +12,16 @@ pub fn look_up(btf: &Btf) -> Result<Offsets> {
         task_pid: btf.offset("task_struct", "pid")?,
         task_tgid: btf.offset("task_struct", "tgid")?,
         task_signal: btf.offset("task_struct", "signal")?,
+        task_state: btf.offset("task_struct", "__state")?,
+        task_exit_state: btf.offset("task_struct", "exit_state")?,
+        // Only kernels for a single CPU lack it: there, whoever reads is the one who runs.
+        task_on_cpu: btf.offset("task_struct", "on_cpu")?,
+        task_comm: btf.offset("task_struct", "comm")?,
+        task_runtime: btf.offset("task_struct", "se.sum_exec_runtime")?,
+        task_runtime_at_arrival: btf.offset("task_struct", "se.prev_sum_exec_runtime")?,
+        // Kernels without CONFIG_SCHED_INFO do not know since when threads wait.
+        task_arrival: btf.offset("task_struct", "sched_info.last_arrival").unwrap_or(Offsets::MISSING),
+        task_queued: btf.offset("task_struct", "sched_info.last_queued").unwrap_or(Offsets::MISSING),
         signal_live: btf.offset("signal_struct", "live")?,
         binprm_filename: btf.offset("linux_binprm", "filename")?,
     })

@@ -1,11 +1,11 @@
 //! `Sampler`: the loaded programs, their settings, and the stream of events they produce.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{BtfTracePoint, PerfEvent};
 use aya::{Ebpf, EbpfLoader, Pod};
@@ -13,8 +13,11 @@ use probe_ebpf::abi::{Counter, Settings, StackId, Target};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::btf::Btf;
+use super::dump::{Dumper, RawThread, Whom};
+use super::event::RawWait;
 use super::mappings::MappingEvents;
 use super::tables::{MappingTable, UnwindTables};
+use super::waits::{OpenWait, WaitFilter, Waits};
 use super::{Event, offsets};
 use crate::problem::{Exit, Problem};
 use crate::target::monotonic_ns;
@@ -39,6 +42,8 @@ pub struct Options {
     pub user_stacks: bool,
     /// Take kernel stacks.
     pub kernel_stacks: bool,
+    /// Which waits are reported.
+    pub waits: WaitFilter,
 }
 
 /// What makes a CPU sample.
@@ -70,6 +75,9 @@ pub struct Sampler {
     mappings: MappingEvents,
     mapping_table: MappingTable,
     unwind_tables: UnwindTables,
+    waits: Waits,
+    dumper: Dumper,
+    generation: Array<MapData, u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -92,6 +100,8 @@ impl Sampler {
             all_lifecycle: options.all_lifecycle.into(),
             user_stacks: options.user_stacks.into(),
             kernel_stacks: options.kernel_stacks.into(),
+            min_wait_ns: options.waits.min_ns,
+            max_wait_ns: options.waits.max_ns,
             offsets: offsets::look_up(&btf)?,
         });
         drop(btf);
@@ -114,6 +124,9 @@ impl Sampler {
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
             mapping_table: MappingTable::new(take("MAPPINGS")?)?,
             unwind_tables: UnwindTables::new(take("TABLES")?)?,
+            waits: Waits::new(take("WAITING")?)?,
+            generation: Array::try_from(take("GENERATION")?)?,
+            dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
             mappings,
             ebpf,
         })
@@ -145,6 +158,27 @@ impl Sampler {
         Ok(choice.0)
     }
 
+    /// Begins to follow the waits of targets; `wakers` also asks who ends them.
+    pub fn start_waits(&mut self, wakers: bool) -> Result<()> {
+        self.waits.start(&mut self.ebpf, wakers)
+    }
+
+    /// Tells of a wait that began before they were followed.
+    pub fn insert_wait(&mut self, wait: &OpenWait) -> Result<()> {
+        self.waits.insert(wait)
+    }
+
+    /// Ends following waits. Returns what was not handed over yet: those that have ended, and those that have not.
+    pub fn stop_waits(&mut self) -> Result<(Vec<RawWait>, Vec<OpenWait>)> {
+        self.waits.stop(&mut self.ebpf)?;
+        self.waits.drain()
+    }
+
+    /// Every thread of a process now, or of all targets; `stacks` asks for those of the threads that do not run.
+    pub fn dump(&mut self, whom: Whom, stacks: bool) -> Result<Vec<RawThread>> {
+        self.dumper.dump(&mut self.ebpf, whom, stacks)
+    }
+
     /// Makes a process a target, or changes its [`super::target_flags`].
     pub fn watch(&mut self, pid: u32, flags: u32) -> Result<()> {
         // Where the epochs begin depends on the time, so that a process id that is used again does not meet the stacks
@@ -170,17 +204,23 @@ impl Sampler {
         &self.unwind_tables
     }
 
-    /// Makes the kernel send these stacks again when it sees them next.
+    /// Has every stack unwound again: what was remembered of them may mean something else by now, or is forgotten here.
+    pub fn unwind_again(&mut self) -> Result<()> {
+        let generation = self.generation.get(&0, 0)?;
+        Ok(self.generation.set(0, generation + 1, 0)?)
+    }
+
+    /// Makes the kernel send these stacks again when it sees them next, after [`Self::unwind_again`].
     pub fn forget_stack(&mut self, id: StackId) {
         let _ = self.seen.remove(&[id.lo, id.hi]);
     }
 
-    /// Waits for process events or the timeout, then hands over all events that are there. Samples alone do not end
-    /// the wait unless they fill a quarter of the buffer.
-    pub fn read(&mut self, timeout: Duration, mut handle: impl FnMut(Event)) -> Result<()> {
+    /// Waits for process events, the timeout or `alarm` to become readable, then hands over all events that are there.
+    /// Samples alone do not end the wait unless they fill a quarter of the buffer.
+    pub fn read(&mut self, timeout: Duration, alarm: BorrowedFd<'_>, mut handle: impl FnMut(Event)) -> Result<()> {
         let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         let fd = self.events.as_fd();
-        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN), PollFd::new(&alarm, PollFlags::IN)], Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("cannot wait for events"),
         }
@@ -233,7 +273,7 @@ fn attach_process_events(ebpf: &mut Ebpf) -> Result<()> {
 }
 
 /// An error of the kernel boundary, with what to do if it is one of privileges.
-fn permission(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+pub(super) fn permission(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
     let error = anyhow::Error::new(error);
     let denied = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| {
         matches!(cause.kind(), std::io::ErrorKind::PermissionDenied) || cause.raw_os_error() == Some(libc::EPERM)

@@ -2,12 +2,14 @@
 //! file offset) the moment they arrive, while their process lives.
 
 mod collector;
+mod dump;
 mod recorder;
 mod recording;
 mod stacks;
 mod unwinding;
 
 pub use collector::{Collector, Lifecycle, Options, Stats};
+pub use dump::{Dump, DumpedThread};
 pub use recorder::{Recorder, Retention};
-pub use recording::{RecordedProcess, Recording, Sample, Thread};
+pub use recording::{Events, Kind, RecordedProcess, Recording, Sample, Thread, Wait, Waker};
 pub use stacks::{Frame, Space, Stack};

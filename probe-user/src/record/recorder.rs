@@ -3,9 +3,10 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use super::recording::{RecordedProcess, Recording, Sample, Thread};
-use super::stacks::{Frame, Space, Stack, Stacks};
-use crate::kernel::{End, Event, RawSample, RawStack, StackId};
+use super::dump;
+use super::recording::{RecordedProcess, Recording, Sample, Thread, Wait, Waker};
+use super::stacks::{Frame, Slot, Space, Stack, Stacks};
+use crate::kernel::{End, Event, RawSample, RawStack, RawWait, StackId, thread_name};
 use crate::target::{Mappings, Modules, Process};
 
 /// Length of a window in nanoseconds.
@@ -46,6 +47,7 @@ pub struct Recorder {
 struct Window {
     start_ns: u64,
     samples: Vec<Sample>,
+    waits: Vec<Wait>,
     losses: BTreeMap<String, u64>,
 }
 
@@ -95,6 +97,7 @@ impl Recorder {
     pub fn handle(&mut self, event: Event, now_ns: u64) {
         match event {
             Event::Sample(sample) => self.sample(&sample),
+            Event::Wait(wait) => self.wait(&wait),
             Event::Stack(stack) => self.stack(stack, now_ns),
             Event::NewImage { pid } => {
                 if let Some(tracked) = self.processes.get_mut(&pid) {
@@ -150,7 +153,10 @@ impl Recorder {
             Some(index) if self.windows[index].start_ns == start_ns => index,
             at => {
                 let index = at.map_or(0, |index| index + 1);
-                self.windows.insert(index, Window { start_ns, samples: Vec::new(), losses: BTreeMap::new() });
+                self.windows.insert(
+                    index,
+                    Window { start_ns, samples: Vec::new(), waits: Vec::new(), losses: BTreeMap::new() },
+                );
                 index
             }
         };
@@ -165,22 +171,50 @@ impl Recorder {
     }
 
     fn sample(&mut self, raw: &RawSample) {
-        let mut slot = |id| (id != StackId::NONE).then(|| self.stacks.slot(id));
-        let (user, kernel) = (slot(raw.user_stack), slot(raw.kernel_stack));
+        let (user, kernel) = (self.slot(raw.user_stack), self.slot(raw.kernel_stack));
         let sample = Sample { time_ns: raw.time_ns, pid: raw.pid, tid: raw.tid, user, kernel };
         self.window(raw.time_ns).samples.push(sample);
-        match self.threads.entry((raw.pid, raw.tid)) {
-            Entry::Vacant(entry) => drop(entry.insert(Thread { name: raw.thread_name() })),
+        self.seen(raw.pid, raw.tid, &raw.comm);
+    }
+
+    fn wait(&mut self, raw: &RawWait) {
+        let (user, kernel) = (self.slot(raw.user_stack), self.slot(raw.kernel_stack));
+        let waker = raw.waker.as_ref().map(|waker| Waker {
+            comm: waker.comm,
+            user: self.slot(waker.user_stack),
+            kernel: self.slot(waker.kernel_stack),
+        });
+        let RawWait { time_ns, pid, tid, state, count, total_ns, .. } = *raw;
+        let wait = Wait { time_ns, pid, tid, state, count, total_ns, user, kernel, waker };
+        self.window(time_ns).waits.push(wait);
+        self.seen(pid, tid, &raw.comm);
+    }
+
+    fn slot(&mut self, id: StackId) -> Option<Slot> {
+        (id != StackId::NONE).then(|| self.stacks.slot(id))
+    }
+
+    /// A thread has left a trace.
+    fn seen(&mut self, pid: u32, tid: u32, comm: &[u8]) {
+        match self.threads.entry((pid, tid)) {
+            Entry::Vacant(entry) => drop(entry.insert(Thread { name: thread_name(comm) })),
             Entry::Occupied(mut entry) => {
-                if !entry.get().name.as_bytes().eq(until_zero(&raw.comm)) {
-                    entry.get_mut().name = raw.thread_name();
+                if !entry.get().name.as_bytes().eq(until_zero(comm)) {
+                    entry.get_mut().name = thread_name(comm);
                 }
             }
         }
-        tracked(&mut self.processes, &mut self.changed, raw.pid, &mut self.modules).sampled = true;
+        tracked(&mut self.processes, &mut self.changed, pid, &mut self.modules).sampled = true;
     }
 
-    fn stack(&mut self, mut raw: RawStack, now_ns: u64) {
+    fn stack(&mut self, raw: RawStack, now_ns: u64) {
+        let (id, pid) = (raw.id, raw.pid);
+        let stack = self.locate(raw, now_ns);
+        self.stacks.fill(id, pid, stack);
+    }
+
+    /// Normalises a stack. `now_ns` is the present, `CLOCK_MONOTONIC`.
+    pub fn locate(&mut self, mut raw: RawStack, now_ns: u64) -> Stack {
         let frames = match raw.pid {
             None => raw.frames.iter().map(|&offset| Frame { module: None, offset }).collect(),
             Some(pid) => {
@@ -211,7 +245,7 @@ impl Recorder {
             }
         };
         let space = if raw.pid.is_some() { Space::User } else { Space::Kernel };
-        self.stacks.fill(raw.id, raw.pid, Stack { space, frames, end: raw.end, guessed: raw.guessed });
+        Stack { space, frames, end: raw.end, guessed: raw.guessed }
     }
 
     /// Drops what is too old or does not fit, and what nothing refers to any more. Call it about once a second;
@@ -228,7 +262,8 @@ impl Recorder {
         if self.bytes() > self.retention.memory {
             self.drop_oldest();
         }
-        if self.windows.len() != before || self.windows.is_empty() {
+        // What is kept for ever is not swept: a thread may wait for long, and its stack is named when the wait has ended.
+        if self.windows.len() != before || (self.windows.is_empty() && self.retention.window_ns != u64::MAX) {
             self.sweep(forget);
         }
         // A process that is gone needs its mappings no more: its stacks are located. One without samples is forgotten.
@@ -246,7 +281,8 @@ impl Recorder {
     fn drop_oldest(&mut self) {
         let mut dropped = 0;
         for _ in 0..self.windows.len().div_ceil(10).min(self.windows.len().saturating_sub(1)) {
-            dropped += self.windows.pop_front().map_or(0, |window| window.samples.len() as u64);
+            let waits = |window: &Window| window.waits.iter().map(|wait| wait.count).sum::<u64>();
+            dropped += self.windows.pop_front().map_or(0, |window| window.samples.len() as u64 + waits(&window));
         }
         // Whoever asks for the time from here on is told.
         if let Some(window) = self.windows.front_mut() {
@@ -256,12 +292,14 @@ impl Recorder {
 
     fn sweep(&mut self, forget: impl FnMut(StackId)) {
         let samples = || self.windows.iter().flat_map(|window| &window.samples);
-        self.stacks.sweep(samples().flat_map(|s| s.user.into_iter().chain(s.kernel)), forget);
+        let waits = || self.windows.iter().flat_map(|window| &window.waits);
+        let used = samples().flat_map(|s| s.user.into_iter().chain(s.kernel)).chain(waits().flat_map(Wait::slots));
+        self.stacks.sweep(used, forget);
         let mut threads = HashSet::new();
         let mut processes = HashSet::new();
-        for sample in samples() {
-            threads.insert((sample.pid, sample.tid));
-            processes.insert(sample.pid);
+        for thread in samples().map(|s| (s.pid, s.tid)).chain(waits().map(|w| (w.pid, w.tid))) {
+            threads.insert(thread);
+            processes.insert(thread.0);
         }
         self.threads.retain(|thread, _| threads.contains(thread));
         for (pid, tracked) in &mut self.processes {
@@ -275,7 +313,10 @@ impl Recorder {
     }
 
     fn sample_bytes(&self) -> usize {
-        self.windows.iter().map(|window| window.samples.capacity() * size_of::<Sample>()).sum()
+        let bytes = |window: &Window| {
+            window.samples.capacity() * size_of::<Sample>() + window.waits.capacity() * size_of::<Wait>()
+        };
+        self.windows.iter().map(bytes).sum()
     }
 
     /// The samples of a stretch of time, of these processes or (with an empty list) of all.
@@ -288,25 +329,51 @@ impl Recorder {
                 *recording.losses.entry(reason.clone()).or_default() += count;
             }
         }
-        let wanted = |sample: &&Sample| {
-            (from_ns..to_ns).contains(&sample.time_ns) && (pids.is_empty() || pids.contains(&sample.pid))
-        };
-        recording.samples = self.windows.iter().flat_map(|window| &window.samples).filter(wanted).copied().collect();
-        for sample in &recording.samples {
-            for slot in sample.user.into_iter().chain(sample.kernel) {
-                if let Some(stack) = self.stacks.get(slot) {
-                    recording.stacks.entry(slot).or_insert_with(|| stack.clone());
-                }
-            }
-            let key = (sample.pid, sample.tid);
-            if let Some(thread) = self.threads.get(&key) {
-                recording.threads.entry(key).or_insert_with(|| thread.clone());
-            }
-            if let Some(tracked) = self.processes.get(&sample.pid) {
-                recording.processes.entry(sample.pid).or_insert_with(|| tracked.recorded());
-            }
+        let wanted =
+            |time_ns: u64, pid| (from_ns..to_ns).contains(&time_ns) && (pids.is_empty() || pids.contains(&pid));
+        let samples = self.windows.iter().flat_map(|window| &window.samples);
+        recording.samples = samples.filter(|sample| wanted(sample.time_ns, sample.pid)).copied().collect();
+        let waits = self.windows.iter().flat_map(|window| &window.waits);
+        recording.waits = waits.filter(|wait| wanted(wait.time_ns, wait.pid)).copied().collect();
+        for index in 0..recording.samples.len() {
+            let Sample { pid, tid, user, kernel, .. } = recording.samples[index];
+            self.add_names(&mut recording, (pid, tid), user.into_iter().chain(kernel));
+        }
+        for index in 0..recording.waits.len() {
+            let wait = recording.waits[index];
+            self.add_names(&mut recording, (wait.pid, wait.tid), wait.slots());
         }
         recording
+    }
+
+    /// Adds to a recording what something in it refers to.
+    fn add_names(&self, recording: &mut Recording, thread: (u32, u32), slots: impl Iterator<Item = Slot>) {
+        for slot in slots {
+            if let Some(stack) = self.stacks.get(slot) {
+                recording.stacks.entry(slot).or_insert_with(|| stack.clone());
+            }
+        }
+        if let Some(known) = self.threads.get(&thread) {
+            recording.threads.entry(thread).or_insert_with(|| known.clone());
+        }
+        if let Some(tracked) = self.processes.get(&thread.0) {
+            recording.processes.entry(thread.0).or_insert_with(|| tracked.recorded());
+        }
+    }
+
+    /// What is known of a process.
+    pub fn process(&self, pid: u32) -> Option<RecordedProcess> {
+        self.processes.get(&pid).map(Tracked::recorded)
+    }
+
+    /// The latest sample of a thread, not older than `from_ns`: its time and stacks.
+    pub fn latest(&self, tid: u32, from_ns: u64) -> Option<(u64, dump::Stacks)> {
+        let samples = self.windows.iter().rev().flat_map(|window| window.samples.iter().rev());
+        let recent = samples.take_while(|sample| sample.time_ns + WINDOW_NS >= from_ns);
+        let sample =
+            recent.filter(|sample| sample.tid == tid && sample.time_ns >= from_ns).max_by_key(|s| s.time_ns)?;
+        let stack = |slot: Option<Slot>| self.stacks.get(slot?).cloned();
+        Some((sample.time_ns, dump::Stacks { user: stack(sample.user), kernel: stack(sample.kernel) }))
     }
 
     /// Forgets a process when its last sample is too old.

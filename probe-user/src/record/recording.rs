@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::stacks::{Slot, Stack};
+use crate::target::ThreadState;
 
 /// A sample in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,48 @@ pub struct Sample {
     pub user: Option<Slot>,
     /// Kernel stack, if there is one.
     pub kernel: Option<Slot>,
+}
+
+/// Waits of a thread off its CPU, added up, in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// When the last of them ended, `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// What it did meanwhile.
+    pub state: ThreadState,
+    /// How many.
+    pub count: u64,
+    /// Their time together, in nanoseconds.
+    pub total_ns: u64,
+    /// User stack, if there is one.
+    pub user: Option<Slot>,
+    /// Kernel stack, if there is one.
+    pub kernel: Option<Slot>,
+    /// Who ended them, where that was asked for.
+    pub waker: Option<Waker>,
+}
+
+/// Who ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waker {
+    /// The thread's name, zero-terminated.
+    pub comm: [u8; 16],
+    /// Its user stack, if there is one.
+    pub user: Option<Slot>,
+    /// Its kernel stack, if there is one.
+    pub kernel: Option<Slot>,
+}
+
+impl Wait {
+    /// The stacks that it refers to.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        let waker = self.waker.map(|waker| [waker.user, waker.kernel]).unwrap_or_default();
+        [self.user, self.kernel, waker[0], waker[1]].into_iter().flatten()
+    }
 }
 
 /// Names of a thread and of its process, as they were last seen.
@@ -38,12 +81,38 @@ pub struct RecordedProcess {
     pub cmdline: String,
 }
 
+/// What a recording is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Events over a time.
+    Events(Events),
+    /// Every thread at one moment.
+    Dump,
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self::Events(Events::default())
+    }
+}
+
+/// What can be recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// On which code CPU time is spent.
+    pub cpu: bool,
+    /// Where threads wait.
+    pub off_cpu: bool,
+}
+
 /// Samples with what they refer to.
 #[derive(Debug, Default)]
 pub struct Recording {
-    /// What made the samples.
+    /// What was recorded.
+    pub kind: Kind,
+    /// What made the samples; empty without samples.
     pub clock: &'static str,
-    /// Samples per second and CPU.
+    /// Samples per second and CPU; 0 without samples.
     pub frequency: u64,
     /// Begin, `CLOCK_MONOTONIC` nanoseconds.
     pub from_ns: u64,
@@ -51,7 +120,9 @@ pub struct Recording {
     pub to_ns: u64,
     /// In the order of their arrival.
     pub samples: Vec<Sample>,
-    /// The stacks of `samples`. A missing one was lost on its way.
+    /// Waits, in the order of their arrival.
+    pub waits: Vec<Wait>,
+    /// The stacks of `samples` and `waits`. A missing one was lost on its way.
     pub stacks: HashMap<Slot, Arc<Stack>>,
     /// By process and thread id.
     pub threads: HashMap<(u32, u32), Thread>,

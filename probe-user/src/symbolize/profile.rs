@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::target::ThreadState;
+
 /// A symbolized recording: tables of processes, threads, modules, locations and stacks, and the samples over them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
@@ -29,15 +31,15 @@ pub struct Profile {
 /// How a profile came to be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// The event: `cpu`.
+    /// The events: `cpu`, `off-cpu` (where threads wait), both joined by a comma, or `threads` (a dump).
     pub event: String,
     /// Unit of [`Sample::value`]: `nanoseconds`, `bytes`.
     pub unit: String,
-    /// What made the samples: `cpu-cycles` (hardware) or `cpu-clock` (a timer).
+    /// What made the samples: `cpu-cycles` (hardware), `cpu-clock` (a timer), `sched_switch` (waits).
     pub sampler: String,
-    /// Samples per second and CPU.
+    /// Samples per second and CPU; 0 where every event is taken.
     pub frequency: u64,
-    /// Value of one sample, in `unit`.
+    /// Value of one sample, in `unit`; 0 where each has its own.
     pub period: u64,
     /// Wall-clock start, nanoseconds since the Unix epoch.
     pub started_at_ns: u64,
@@ -146,6 +148,9 @@ pub struct Sample {
     pub count: u64,
     /// Their value, in the header's unit.
     pub value: u64,
+    /// What the thread did.
+    #[serde(default)]
+    pub state: ThreadState,
 }
 
 /// One displayed frame: a line of a location, or the location itself where it has no name.
@@ -212,7 +217,7 @@ impl Profile {
         let mut index = std::collections::HashMap::new();
         let mut totals: Vec<Sample> = Vec::new();
         for sample in &self.samples {
-            let at = *index.entry((sample.thread, sample.stack)).or_insert_with(|| {
+            let at = *index.entry((sample.thread, sample.stack, sample.state)).or_insert_with(|| {
                 totals.push(Sample { time_ns: 0, count: 0, value: 0, ..*sample });
                 totals.len() - 1
             });

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::modules::{self, Named};
 use super::profile::{
-    Header, Kind, Location, Module as ModuleInfo, ProcessInfo, Profile, Sample, Stack as ProfileStack, ThreadInfo,
+    Header, Kind, Line, Location, Module as ModuleInfo, ProcessInfo, Profile, Sample, Stack as ProfileStack, ThreadInfo,
 };
-use crate::kernel::End;
-use crate::record::{Recording, Space, Stack};
-use crate::target::{self, Module, ModuleKind};
+use crate::kernel::{End, thread_name};
+use crate::record::{Events, Kind as RecordingKind, Recording, Space, Stack, Wait, Waker};
+use crate::target::{self, Module, ModuleKind, ThreadState};
 use crate::text::sanitize;
 
 /// Functions at which threads begin. A stack that reaches one of them is whole, even if that function keeps no frame
@@ -38,6 +38,9 @@ const ROOTS: [&str; 22] = [
     "_rt0_amd64_linux",
     "runtime.mcall",
 ];
+
+/// What stands between a tracepoint and the program that is attached to it.
+const TRACING: [&str; 3] = ["bpf_trace_run", "__traceiter_", "bpf_trampoline"];
 
 /// Looks names up, and remembers the files it has read. It is not `Send`: give it a thread of its own. What it remembers
 /// grows with the files it sees, so a long-lived process makes a new one for each piece of work.
@@ -71,8 +74,12 @@ impl Symbolizer {
             builder.add_stack(slot, stack);
         }
         builder.name_locations(&self.inner);
+        builder.cut_tracing(recording);
         for sample in &recording.samples {
             builder.add_sample(recording, sample);
+        }
+        for wait in &recording.waits {
+            builder.add_wait(recording, wait);
         }
         builder.count_unnamed();
         builder.profile
@@ -81,12 +88,20 @@ impl Symbolizer {
 
 fn header(recording: &Recording) -> Header {
     let uname = rustix::system::uname();
+    let Events { cpu, off_cpu } = match recording.kind {
+        RecordingKind::Events(events) => events,
+        RecordingKind::Dump => Events::default(),
+    };
+    let both = |of_cpu: &str, of_waits: &str| {
+        let parts = [(cpu, of_cpu), (off_cpu, of_waits)].into_iter().filter(|(is_there, _)| *is_there);
+        parts.map(|(_, part)| part).collect::<Vec<_>>().join(",")
+    };
     Header {
-        event: "cpu".into(),
+        event: if recording.kind == RecordingKind::Dump { "threads".into() } else { both("cpu", "off-cpu") },
         unit: "nanoseconds".into(),
-        sampler: recording.clock.into(),
+        sampler: both(recording.clock, "sched_switch"),
         frequency: recording.frequency,
-        period: 1_000_000_000 / recording.frequency.max(1),
+        period: 1_000_000_000u64.checked_div(recording.frequency).unwrap_or(0),
         started_at_ns: target::wall_ns(recording.from_ns),
         duration_ns: recording.to_ns.saturating_sub(recording.from_ns),
         host: sanitize(&uname.nodename().to_string_lossy()),
@@ -109,6 +124,10 @@ struct Builder {
     /// Slots of stacks with a frame that was found by its frame pointer only because no unwind information told of it.
     guessed: HashSet<u32>,
     stack_index: HashMap<(Option<u32>, Option<u32>), u32>,
+    /// Indexes of a stack and of its waker's, and the waker's name → index of both together.
+    woken_index: HashMap<(u32, u32, [u8; 16]), u32>,
+    /// Name → location that stands between a stack and its waker's.
+    separators: HashMap<String, u32>,
     processes: HashMap<u32, u32>,
     threads: HashMap<(u32, u32), u32>,
 }
@@ -193,17 +212,77 @@ impl Builder {
         }
     }
 
+    /// The kernel stacks of waits begin with what took them: they are of the tracepoint's caller.
+    fn cut_tracing(&mut self, recording: &Recording) {
+        /// No tracer is further from its tracepoint.
+        const FRAMES: usize = 6;
+        let kernel_stacks = recording.waits.iter().flat_map(|wait| [wait.kernel, wait.waker.and_then(|w| w.kernel)]);
+        for slot in kernel_stacks.flatten().collect::<HashSet<_>>() {
+            let Some((locations, _)) = self.stacks.get_mut(&slot) else { continue };
+            let is_tracing = |location: &u32| {
+                let line = self.profile.locations[*location as usize].lines.last();
+                line.is_some_and(|line| TRACING.iter().any(|name| line.function.starts_with(name)))
+            };
+            let cut = locations.iter().take(FRAMES).rposition(is_tracing).map_or(0, |last| last + 1);
+            locations.drain(..cut);
+        }
+    }
+
     fn add_sample(&mut self, recording: &Recording, sample: &crate::record::Sample) {
         let thread = self.thread(recording, sample.pid, sample.tid);
         let stack = self.stack(sample.user, sample.kernel);
-        if let Some(reason) = &self.profile.stacks[stack as usize].truncated {
-            *self.profile.losses.entry(format!("stacks truncated: {reason}")).or_default() += 1;
-        }
-        if sample.user.is_some_and(|slot| self.guessed.contains(&slot)) {
-            *self.profile.losses.entry("stacks with frames guessed by frame pointer".into()).or_default() += 1;
-        }
+        self.count_losses(stack, sample.user, 1);
         let time_ns = sample.time_ns.saturating_sub(recording.from_ns);
-        self.profile.samples.push(Sample { thread, stack, time_ns, count: 1, value: self.profile.header.period });
+        let (value, state) = (self.profile.header.period, ThreadState::Running);
+        self.profile.samples.push(Sample { thread, stack, time_ns, count: 1, value, state });
+    }
+
+    fn add_wait(&mut self, recording: &Recording, wait: &Wait) {
+        let thread = self.thread(recording, wait.pid, wait.tid);
+        let stack = match &wait.waker {
+            None => self.stack(wait.user, wait.kernel),
+            Some(waker) => self.stack_with_waker(wait, waker),
+        };
+        self.count_losses(stack, wait.user, wait.count);
+        let time_ns = wait.time_ns.saturating_sub(recording.from_ns);
+        let (count, value, state) = (wait.count, wait.total_ns, wait.state);
+        self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state });
+    }
+
+    fn count_losses(&mut self, stack: u32, user: Option<u32>, count: u64) {
+        let losses = &mut self.profile.losses;
+        if let Some(reason) = &self.profile.stacks[stack as usize].truncated {
+            *losses.entry(format!("stacks truncated: {reason}")).or_default() += count;
+        }
+        if user.is_some_and(|slot| self.guessed.contains(&slot)) {
+            *losses.entry("stacks with frames guessed by frame pointer".into()).or_default() += count;
+        }
+    }
+
+    /// The stack of a wait with, on top of its leaf, the stack of the thread that woke it turned round: read from the leaf
+    /// of the one to the root of the other, it tells what had to happen (as offwaketime of bcc shows it).
+    fn stack_with_waker(&mut self, wait: &Wait, waker: &Waker) -> u32 {
+        let (below, above) = (self.stack(wait.user, wait.kernel), self.stack(waker.user, waker.kernel));
+        let key = (below, above, waker.comm);
+        if let Some(&index) = self.woken_index.get(&key) {
+            return index;
+        }
+        let mut stack = self.profile.stacks[below as usize].clone();
+        let name = format!("[woken by {}]", thread_name(&waker.comm));
+        let next = self.profile.locations.len() as u32;
+        let separator = *self.separators.entry(name.clone()).or_insert(next);
+        if separator == next {
+            let lines = vec![Line { function: name, ..Line::default() }];
+            self.profile.locations.push(Location { lines, ..Location::default() });
+        }
+        let mut locations: Vec<u32> = self.profile.stacks[above as usize].locations.iter().rev().copied().collect();
+        locations.push(separator);
+        locations.append(&mut stack.locations);
+        stack.locations = locations;
+        self.profile.stacks.push(stack);
+        let index = self.profile.stacks.len() as u32 - 1;
+        self.woken_index.insert(key, index);
+        index
     }
 
     fn stack(&mut self, user: Option<u32>, kernel: Option<u32>) -> u32 {

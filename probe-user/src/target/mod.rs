@@ -9,6 +9,7 @@ mod matching;
 mod modules;
 mod process;
 mod stat;
+mod state;
 
 pub use children::{descendants, is_running};
 pub use clock::{monotonic_ns, wall_ns};
@@ -19,3 +20,4 @@ pub use matching::{Candidate, Matcher, pids};
 pub use modules::{Module, ModuleKind, Modules};
 pub use process::{Process, exists, own_pid_namespace_is_initial, process_of_thread};
 pub use stat::{Stat, read_status_comm};
+pub use state::ThreadState;

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use super::Descriptors;
 use crate::export::Format;
+use crate::kernel::WaitFilter;
 use crate::problem::{Exit, Problem};
+use crate::record::Events;
 use anyhow::{Result, bail};
 
 /// Frequencies beyond this cost more than they show.
@@ -27,6 +29,7 @@ const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 #[command(after_help = "Examples:
   probe record -p 1234 -d 30             30 seconds of a process, as profile.html
   probe record -a -d 10 -o host.pb.gz    everything on this host, for `go tool pprof`
+  probe record -e off-cpu -p 1234 -d 10  where its threads wait, and for how long
   probe record -o build.svg -- make      a command from its first instruction")]
 pub struct Args {
     /// Processes to sample, with their children
@@ -42,9 +45,19 @@ pub struct Args {
     /// How long: 30s, 5m, or a number of seconds; until Ctrl-C or the end of the targets by default
     #[arg(short, long, value_parser = parse_duration, value_name = "TIME")]
     duration: Option<Duration>,
-    /// What to sample: cpu (on which code CPU time is spent)
-    #[arg(short, long, default_value = "cpu", value_parser = parse_event)]
-    event: Event,
+    /// What to record: cpu (on which code CPU time is spent), off-cpu (where threads wait, and for how long), or both
+    /// for the whole picture: cpu,off-cpu
+    #[arg(short, long, default_value = "cpu", value_parser = parse_event, value_delimiter = ',')]
+    event: Vec<Event>,
+    /// off-cpu: leave shorter waits out, such as 100us
+    #[arg(long, value_parser = parse_wait, value_name = "TIME")]
+    min_wait: Option<Duration>,
+    /// off-cpu: leave longer waits out
+    #[arg(long, value_parser = parse_wait, value_name = "TIME")]
+    max_wait: Option<Duration>,
+    /// off-cpu: show who ended each wait; its stack stands on the waiting thread's, turned round
+    #[arg(long)]
+    wakers: bool,
     /// File to write, `-` for stdout [default: profile.html, or profile with the ending of --format]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -54,6 +67,9 @@ pub struct Args {
     /// A frame per thread
     #[arg(short, long)]
     threads: bool,
+    /// A frame for what the thread did: running, runnable, sleeping, uninterruptible, …
+    #[arg(long)]
+    states: bool,
     /// User stacks only
     #[arg(short = 'U', long, conflicts_with = "kernel_only")]
     user_only: bool,
@@ -71,6 +87,8 @@ pub struct Args {
 enum Event {
     /// On which code CPU time is spent
     Cpu,
+    /// Where threads wait
+    OffCpu,
 }
 
 /// Whom to sample.
@@ -90,8 +108,12 @@ struct Plan {
     output: PathBuf,
     format: Format,
     threads: bool,
+    states: bool,
     user_stacks: bool,
     kernel_stacks: bool,
+    events: Events,
+    waits: WaitFilter,
+    wakers: bool,
 }
 
 /// Runs `probe record`.
@@ -101,8 +123,9 @@ pub fn run(args: Args, quiet: bool) -> Result<ExitCode> {
 }
 
 fn plan(args: Args) -> Result<Plan> {
-    let Args { pid, all, frequency, duration, event, output, format, threads, user_only, kernel_only, command } = args;
-    let Event::Cpu = event;
+    let (events, waits) = (events(&args.event), waits(&args)?);
+    let Args { pid, all, frequency, duration, wakers, output, format, threads, states, .. } = args;
+    let Args { user_only, kernel_only, command, .. } = args;
     let target = match (pid.is_empty(), all, command.is_empty()) {
         (false, _, _) => Target::Pids(pid),
         (_, true, _) => Target::All,
@@ -138,27 +161,67 @@ fn plan(args: Args) -> Result<Plan> {
         }
     };
     let (user_stacks, kernel_stacks) = (!kernel_only, !user_only);
-    Ok(Plan { target, frequency, duration, output, format, threads, user_stacks, kernel_stacks })
+    Ok(Plan {
+        target,
+        frequency,
+        duration,
+        output,
+        format,
+        threads,
+        states,
+        user_stacks,
+        kernel_stacks,
+        events,
+        waits,
+        wakers,
+    })
 }
 
-/// `30s`, `5m`, `1h30m`, or a bare number of seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?,
-        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string())?,
+fn events(events: &[Event]) -> Events {
+    Events { cpu: events.contains(&Event::Cpu), off_cpu: events.contains(&Event::OffCpu) }
+}
+
+fn waits(args: &Args) -> Result<WaitFilter> {
+    let Args { min_wait, max_wait, wakers, event, .. } = args;
+    if (min_wait.is_some() || max_wait.is_some() || *wakers) && !event.contains(&Event::OffCpu) {
+        bail!(Problem::new(
+            Exit::Usage,
+            "--min-wait, --max-wait and --wakers are about waits, which are not recorded",
+            "add -e off-cpu, or -e cpu,off-cpu for both"
+        ));
+    }
+    let nanoseconds = |time: &Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let WaitFilter { min_ns, max_ns } = WaitFilter::default();
+    let filter = WaitFilter {
+        min_ns: min_wait.as_ref().map_or(min_ns, nanoseconds),
+        max_ns: max_wait.as_ref().map_or(max_ns, nanoseconds),
     };
-    match duration {
+    if filter.min_ns > filter.max_ns {
+        bail!(Problem::new(Exit::Usage, "no wait is both longer than --min-wait and shorter than --max-wait", ""));
+    }
+    Ok(filter)
+}
+
+/// How long to record.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    match super::parse_duration(text)? {
         Duration::ZERO => Err("longer than nothing, please".into()),
         duration if duration > MAX_DURATION => Err("a year at most, please".into()),
         duration => Ok(duration),
     }
 }
 
+/// A time with a unit; a bare number could be anything from seconds to nanoseconds.
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}, as in 100us or 5ms"))
+}
+
 fn parse_event(text: &str) -> Result<Event, String> {
     match text {
         "cpu" => Ok(Event::Cpu),
-        "off-cpu" | "alloc" | "page-fault" | "malloc" => Err("not supported yet; this version samples `cpu`".into()),
-        _ => Err("no such event; this version samples `cpu`".into()),
+        "off-cpu" => Ok(Event::OffCpu),
+        "alloc" | "page-fault" | "malloc" => Err("not supported yet; this version records `cpu` and `off-cpu`".into()),
+        _ => Err("no such event; this version records `cpu` and `off-cpu`".into()),
     }
 }
 
@@ -207,10 +270,22 @@ mod tests {
 
     #[test]
     fn events_of_later_versions_are_told_from_nonsense() {
-        assert!(parse("record -p 1 -e cpu").is_ok());
-        for (event, expected) in [("off-cpu", "not supported yet"), ("nonsense", "no such event")] {
+        for (line, cpu, off_cpu) in [("", true, false), (" -e off-cpu", false, true), (" -e cpu,off-cpu", true, true)] {
+            let plan = parse(&format!("record -p 1{line}")).unwrap();
+            assert_eq!(plan.events, Events { cpu, off_cpu }, "{line}");
+        }
+        for (event, expected) in [("malloc", "not supported yet"), ("cpu,nonsense", "no such event")] {
             let error = parse(&format!("record -p 1 -e {event}")).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn waits_are_filtered_where_there_are_some() {
+        let plan = parse("record -p 1 -e off-cpu --min-wait 100us --max-wait 5ms").unwrap();
+        assert_eq!(plan.waits, WaitFilter { min_ns: 100_000, max_ns: 5_000_000 });
+        for bad in ["--min-wait 1ms", "--wakers", "-e off-cpu --min-wait 5", "-e off-cpu --min-wait 2s --max-wait 1s"] {
+            assert!(parse(&format!("record -p 1 {bad}")).is_err(), "{bad}");
         }
     }
 

@@ -12,7 +12,7 @@ use super::command::Running;
 use super::output::{Output, is_stdout};
 use super::signals::{self, Signals};
 use super::{Plan, Target, summary};
-use crate::cli::{Descriptors, tell};
+use crate::cli::{Descriptors, targets, tell};
 use crate::export;
 use crate::kernel::{self, target_flags};
 use crate::problem::{Exit, Problem};
@@ -33,7 +33,7 @@ const TABLES: Duration = Duration::from_secs(2);
 
 pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCode> {
     let signals = Signals::listen()?;
-    check_targets(&plan.target)?;
+    targets::check(if let Target::Pids(pids) = &plan.target { pids } else { &[] })?;
     let collector = Collector::start(&Options {
         kernel: kernel::Options {
             frequency: plan.frequency,
@@ -41,7 +41,9 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
             all_lifecycle: false,
             user_stacks: plan.user_stacks,
             kernel_stacks: plan.kernel_stacks,
+            waits: plan.waits,
         },
+        events: plan.events,
         retention: Retention { window_ns: u64::MAX, memory: MEMORY },
         unwind_memory: UNWIND_MEMORY,
     })?;
@@ -52,6 +54,11 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
         return Ok(ExitCode::from(signals::QUIT));
     }
     let begin_ns = target::monotonic_ns();
+    // A command waits from its first instruction on; what was there before, from when it can be unwound.
+    let is_command = matches!(plan.target, Target::Command(_));
+    if plan.events.off_cpu && is_command {
+        collector.start_waits(plan.wakers)?;
+    }
     let mut end = begin(plan, &collector, descriptors, &signals)?;
     // What was there before is recorded when it can be unwound, a command from its exec on.
     let from_ns = match end {
@@ -61,10 +68,16 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
         }
         End::Command(_) | End::Never => begin_ns,
     };
+    if plan.events.off_cpu && !is_command {
+        collector.start_waits(plan.wakers)?;
+    }
     if !quiet {
         summary::started(plan, collector.clock());
     }
     wait(plan, &collector, &mut end, &signals, quiet)?;
+    if plan.events.off_cpu {
+        collector.stop_waits()?;
+    }
     let mut recording = collector.extract(&[], from_ns, target::monotonic_ns())?;
     let was_told = if let End::Command(command) = &mut end { command.end()? } else { false };
     drop(collector);
@@ -75,11 +88,15 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
     let profile = Symbolizer::new().symbolize(&recording);
     if profile.samples.is_empty() {
         summary::losses(&profile);
-        let mode = if plan.user_stacks { "on a CPU" } else { "in the kernel" };
+        let mode = match (plan.events.cpu, plan.user_stacks) {
+            (false, _) => "to wait",
+            (true, true) => "on a CPU",
+            (true, false) => "in the kernel",
+        };
         let message = format!("no samples: the targets were not seen {mode} while they were recorded");
         bail!(Problem::new(Exit::NoTarget, message, hint(plan)));
     }
-    let options = export::Options { threads: plan.threads, ..export::Options::default() };
+    let options = export::Options { threads: plan.threads, states: plan.states, ..export::Options::default() };
     let written = output.write(&signals, |out| export::write(&profile, plan.format, &options, out))?;
     if !quiet {
         summary::finished(&profile, &written);
@@ -95,43 +112,14 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
 }
 
 fn hint(plan: &Plan) -> String {
+    if !plan.events.cpu {
+        return "record longer (-d), and see that --min-wait and --max-wait leave something".into();
+    }
     match (&plan.target, plan.user_stacks) {
         (_, false) => "samples without a kernel stack are left out: leave -K away, or record longer (-d)".into(),
         (Target::Command(_), true) => format!("it may have been too short for {} Hz: raise -F", plan.frequency),
         _ => "record longer (-d), at a time when they work; waiting threads are not sampled".into(),
     }
-}
-
-fn check_targets(target: &Target) -> Result<()> {
-    if !target::own_pid_namespace_is_initial()? {
-        bail!(Problem::new(
-            Exit::NotPermitted,
-            "this is a pid namespace of its own: process ids here are not the kernel's",
-            "run on the host, or share its pid namespace (hostPID: true, --pid=host)"
-        ));
-    }
-    let Target::Pids(pids) = target else { return Ok(()) };
-    for &pid in pids {
-        match target::process_of_thread(pid) {
-            Some(process) if process == pid && target::is_running(pid) => {}
-            Some(process) if process == pid => bail!(Problem::new(
-                Exit::NoTarget,
-                format!("process {pid} has ended; only its parent has not asked for it yet"),
-                "`pgrep -a NAME` finds processes by name"
-            )),
-            Some(process) => bail!(Problem::new(
-                Exit::Usage,
-                format!("{pid} is a thread of process {process}"),
-                format!("record the process with -p {process} -t, which tells its threads apart")
-            )),
-            None => bail!(Problem::new(
-                Exit::NoTarget,
-                format!("there is no process with pid {pid}"),
-                "`pgrep -a NAME` finds processes by name"
-            )),
-        }
-    }
-    Ok(())
 }
 
 /// What ends the recording besides time and Ctrl-C.

@@ -7,8 +7,9 @@ use super::{Plan, Target};
 use crate::cli::tell;
 use crate::kernel::Clock;
 use crate::symbolize::Profile;
+use crate::target::ThreadState;
 
-pub fn started(plan: &Plan, clock: Clock) {
+pub fn started(plan: &Plan, clock: Option<Clock>) {
     let whom = match &plan.target {
         Target::All => "every process".into(),
         Target::Pids(pids) => format!("pid {}", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
@@ -19,7 +20,12 @@ pub fn started(plan: &Plan, clock: Clock) {
         (None, Target::Command(_)) => "until it ends".into(),
         (None, _) => "until Ctrl-C".into(),
     };
-    tell(&format!("sampling {whom} {until} at {} Hz by {}", plan.frequency, clock.name()));
+    let sampling = clock.map(|clock| format!("sampling {whom} {until} at {} Hz by {}", plan.frequency, clock.name()));
+    match sampling {
+        None => tell(&format!("following where {whom} waits {until}")),
+        Some(sampling) if plan.events.off_cpu => tell(&format!("{sampling}, and following its waits")),
+        Some(sampling) => tell(&sampling),
+    }
 }
 
 pub fn progress(elapsed: Duration, total: Option<Duration>, samples: u64) {
@@ -41,11 +47,19 @@ fn show(text: &str) {
 }
 
 pub fn finished(profile: &Profile, written: &str) {
-    let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
+    let count = |waits: bool| {
+        let of_kind = profile.samples.iter().filter(|sample| (sample.state != ThreadState::Running) == waits);
+        of_kind.map(|sample| sample.count).sum::<u64>()
+    };
+    let what = match (count(false), count(true)) {
+        (samples, 0) => format!("{samples} samples"),
+        (0, waits) => format!("{waits} waits"),
+        (samples, waits) => format!("{samples} samples and {waits} waits"),
+    };
     let seconds = profile.header.duration_ns as f64 / 1e9;
     let (threads, processes) = (profile.threads.len(), profile.processes.len());
     tell(&format!(
-        "{samples} samples in {seconds:.1} s from {threads} thread{} of {processes} process{}; wrote {written}",
+        "{what} in {seconds:.1} s from {threads} thread{} of {processes} process{}; wrote {written}",
         if threads == 1 { "" } else { "s" },
         if processes == 1 { "" } else { "es" },
     ));

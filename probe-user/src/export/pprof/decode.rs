@@ -8,6 +8,7 @@ use prost::Message;
 use super::super::flat;
 use super::{key, proto, size};
 use crate::symbolize::{Header, Kind, Line, Location, Module, ProcessInfo, Profile, Sample, Stack, ThreadInfo};
+use crate::target::ThreadState;
 
 /// Reads uncompressed pprof.
 pub fn decode(raw: &[u8]) -> Result<Profile> {
@@ -178,7 +179,8 @@ impl<'a> Decoder<'a> {
                 self.profile.threads.push(ThreadInfo { process, tid: labels.tid, name: labels.thread.to_owned() });
                 self.profile.threads.len() as u32 - 1
             });
-            self.profile.samples.push(Sample { thread, stack, time_ns: labels.time_ns, count, value });
+            let Labels { time_ns, state, .. } = labels;
+            self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state });
         }
         Ok(())
     }
@@ -209,6 +211,7 @@ impl<'a> Decoder<'a> {
                 key::TID | "thread_id" | "thread id" => found.tid = id(),
                 key::PROCESS | "process_name" | "process name" => found.process = Some(text),
                 key::PID | "process_id" | "process id" => found.pid = id(),
+                key::STATE => found.state = ThreadState::from_name(text),
                 key::TIME => found.time_ns = u64::try_from(label.num).unwrap_or(0),
                 _ => {}
             }
@@ -247,6 +250,7 @@ struct Labels<'a> {
     process: Option<&'a str>,
     pid: u32,
     time_ns: u64,
+    state: ThreadState,
 }
 
 /// Adds to a table of ids, which must be unique and not 0.

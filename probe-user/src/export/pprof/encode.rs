@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::super::{Options, flat};
 use super::{key, proto};
 use crate::symbolize::{Kind, Location, Profile, Sample};
+use crate::target::ThreadState;
 
 /// The message for `profile`. Tables keep their order; ids are indexes plus one.
 pub fn encode(profile: &Profile, options: &Options) -> proto::Profile {
@@ -198,6 +199,9 @@ impl<'a> Encoder<'a> {
             self.text_label(key::PROCESS, &process.name),
             self.number_label(key::PID, process.pid.into(), ""),
         ];
+        if sample.state != ThreadState::Running {
+            label.push(self.text_label(key::STATE, sample.state.name()));
+        }
         if sample.time_ns > 0 {
             label.push(self.number_label(key::TIME, signed(sample.time_ns), "nanoseconds"));
         }

@@ -4,6 +4,7 @@
 //! | here | in pprof |
 //! | --- | --- |
 //! | thread and process of a sample | labels `thread`, `tid`, `process`, `pid` |
+//! | what the thread did, if it did not run | label `state` |
 //! | time of a sample since the start | label `time`, in nanoseconds |
 //! | the reason why a stack was cut | a root frame `[truncated: reason]` without an address |
 //! | header, losses, executables | comments `key: value` |
@@ -48,6 +49,7 @@ mod key {
     pub const PROCESS: &str = "process";
     pub const PID: &str = "pid";
     pub const TIME: &str = "time";
+    pub const STATE: &str = "state";
 
     pub const SAMPLER: &str = "sampler";
     pub const FREQUENCY: &str = "frequency";

@@ -27,7 +27,14 @@ fn profile(seconds: u64, samples: &[(&str, &str, u64)]) -> Profile {
         }
         profile.stacks.push(Stack { locations, truncated: None });
         let stack = at(profile.stacks.len() - 1);
-        profile.samples.push(Sample { thread: at(thread), stack, time_ns: 0, count, value: count });
+        profile.samples.push(Sample {
+            thread: at(thread),
+            stack,
+            time_ns: 0,
+            count,
+            value: count,
+            ..Sample::default()
+        });
     }
     profile
 }

@@ -1,0 +1,272 @@
+//! The walk along a user stack, frame by frame, from whatever registers and memory it is given.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::generated::{bpf_copy_from_user_task, bpf_loop, bpf_probe_read_user};
+use probe_ebpf::abi::{Counter, MAX_FRAMES, MAX_KERNEL_FRAMES, MEMO_FRAMES, StackEvent, StackId, kind, stack_flags};
+use probe_ebpf::hash::StackHash;
+use probe_ebpf::table::{self, By};
+use probe_ebpf::unwind::{End, Memory, Registers};
+
+use crate::caller::{self, Lookup};
+use crate::maps::count;
+
+/// A stack while it is taken: the event as it travels. Programs that can interrupt each other have one each.
+#[repr(C)]
+pub struct Scratch {
+    pub header: StackEvent,
+    pub frames: [u64; MAX_FRAMES],
+    /// A piece of the user stack; the extra word lets a pair begin at the last one.
+    window: [u64; WINDOW_WORDS + 1],
+    walk: Walk,
+}
+
+/// The user stack is copied in pieces of this many words, a power of two: one helper call serves a dozen frames, and is
+/// not much dearer than one for two words.
+const WINDOW_WORDS: usize = 128;
+
+/// The code segment of 64-bit user code (arch/x86/include/asm/segment.h); 32-bit code has 0x23.
+const USER_CS: u64 = 0x33;
+
+/// Where a walk begins.
+pub struct Start {
+    pub registers: Registers,
+    pub cs: u64,
+}
+
+/// Whose stack it is, and when it was taken.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    pub tgid: u32,
+    pub epoch: u32,
+    pub time_ns: u64,
+}
+
+/// What the loop over frames carries from one to the next. It is not on the stack, because there the verifier follows each
+/// number, and would find every frame to be different from the one before.
+#[repr(C)]
+struct Walk {
+    registers: Registers,
+    hash: StackHash,
+    lookup: Lookup,
+    /// Address of the piece of stack in the scratch's window, or [`NO_WINDOW`].
+    window_start: u64,
+    /// How far the instruction is before the program counter.
+    back: u64,
+    frame_count: u32,
+    end: u32,
+    flags: u32,
+    /// 1 if a signal handler was left on the way: its caller's address is not where others are.
+    has_signal: u32,
+    start_sp: u64,
+    /// Where the last return addresses were found, in words from the first stack pointer.
+    slots: [u8; MEMO_FRAMES],
+}
+
+/// What `bpf_loop` hands to its callback: it has to be on the stack.
+#[repr(C)]
+struct Context {
+    scratch: *mut Scratch,
+    task: *mut task_struct,
+}
+
+/// Walks the current process's stack; its frames are in the scratch, the header is returned.
+#[inline(always)]
+pub fn current(scratch: *mut Scratch, start: &Start, owner: Owner) -> StackEvent {
+    let mut context = Context { scratch, task: core::ptr::null_mut() };
+    walk(&mut context, frame_of_current as *mut c_void, start, owner)
+}
+
+/// Walks the stack of a task that is not running; only where the program may sleep.
+#[inline(always)]
+pub fn task(scratch: *mut Scratch, task: *mut task_struct, start: &Start, owner: Owner) -> StackEvent {
+    let mut context = Context { scratch, task };
+    walk(&mut context, frame_of_task as *mut c_void, start, owner)
+}
+
+#[inline(always)]
+fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owner) -> StackEvent {
+    let Owner { tgid, epoch, time_ns } = owner;
+    // SAFETY: the caller's scratch, which nobody else uses meanwhile.
+    let walk = unsafe { &mut (*context.scratch).walk };
+    walk.registers = start.registers;
+    walk.hash = StackHash::new(tgid, epoch);
+    walk.window_start = NO_WINDOW;
+    walk.lookup.start(tgid);
+    // The leaf's address is exact; above it, the call is before the return address.
+    walk.back = 0;
+    walk.frame_count = 0;
+    walk.flags = 0;
+    walk.has_signal = 0;
+    walk.start_sp = start.registers.sp;
+    walk.end = End::TooDeep as u32;
+    let is_compat = start.cs != USER_CS;
+    let limit = if is_compat { 1 } else { MAX_FRAMES as u32 };
+    // SAFETY: the callback's signature is the helper's; the context outlives the call.
+    unsafe { bpf_loop(limit, callback, (&raw mut *context).cast(), 0) };
+    if is_compat {
+        count(Counter::Compat);
+        walk.end = End::Compat as u32;
+    }
+    StackEvent {
+        kind: kind::STACK,
+        frame_count: walk.frame_count,
+        time_ns,
+        id: walk.hash.finish(walk.frame_count),
+        tgid,
+        epoch,
+        end: walk.end,
+        flags: walk.flags,
+    }
+}
+
+/// Where the return addresses of the stack that was just walked are, in words from the first stack pointer; unused places
+/// are 0. Returns up to where they reach, in bytes; `None` for a stack that is not whole, too deep or unusual.
+#[inline(always)]
+pub fn return_addresses(scratch: *mut Scratch, slots: &mut [u8; MEMO_FRAMES]) -> Option<u64> {
+    // SAFETY: the caller's scratch.
+    let walk = unsafe { &(*scratch).walk };
+    if walk.end != End::Root as u32 || walk.has_signal != 0 || walk.frame_count > MEMO_FRAMES as u32 {
+        return None;
+    }
+    for (index, (slot, found)) in slots.iter_mut().zip(&walk.slots).enumerate() {
+        *slot = if (index as u32) + 1 < walk.frame_count { *found } else { 0 };
+    }
+    Some(walk.registers.sp.wrapping_sub(walk.start_sp))
+}
+
+/// One frame: `bpf_loop`'s callback. Returns 1 to stop.
+#[inline(never)]
+extern "C" fn frame_of_current(index: u32, context: *mut Context) -> i64 {
+    // SAFETY: the context of `walk`, which waits for the loop.
+    frame(index, unsafe { (*context).scratch }, Current)
+}
+
+/// As above.
+#[inline(never)]
+extern "C" fn frame_of_task(index: u32, context: *mut Context) -> i64 {
+    // SAFETY: as above.
+    unsafe { frame(index, (*context).scratch, Task((*context).task)) }
+}
+
+#[inline(always)]
+fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
+    // SAFETY: the scratch of `walk`.
+    let Scratch { frames, window, walk, .. } = unsafe { &mut *scratch };
+    let index = index as usize & (MAX_FRAMES - 1);
+    frames[index] = walk.registers.pc;
+    walk.hash.add(walk.registers.pc);
+    walk.frame_count = index as u32 + 1;
+    let row = caller::row(walk.registers.pc.wrapping_sub(walk.back), &mut walk.lookup);
+    let mut memory = UserMemory { source, window, start: &mut walk.window_start };
+    match table::step(row, &mut walk.registers, &mut memory) {
+        Ok(by) => {
+            walk.back = (by != By::Signal).into();
+            walk.has_signal |= u32::from(by == By::Signal);
+            let slot = walk.registers.sp.wrapping_sub(walk.start_sp) / 8;
+            walk.slots[index & (MEMO_FRAMES - 1)] = slot.wrapping_sub(1) as u8;
+            if by == By::FramePointer {
+                walk.flags = stack_flags::GUESSED;
+            }
+            0
+        }
+        Err(end) => {
+            walk.end = end as u32;
+            1
+        }
+    }
+}
+
+/// Whose memory is read.
+trait Source {
+    /// True if all of it could be read.
+    fn read(&self, into: *mut c_void, bytes: u32, address: u64) -> bool;
+}
+
+/// The current process's, as far as it is in memory.
+struct Current;
+
+impl Source for Current {
+    #[inline(always)]
+    fn read(&self, into: *mut c_void, bytes: u32, address: u64) -> bool {
+        // SAFETY: the helper checks the address; the caller's buffer is that long.
+        unsafe { bpf_probe_read_user(into, bytes, address as *const c_void) == 0 }
+    }
+}
+
+/// Another task's, also what has to be brought into memory first.
+struct Task(*mut task_struct);
+
+impl Source for Task {
+    #[inline(always)]
+    fn read(&self, into: *mut c_void, bytes: u32, address: u64) -> bool {
+        // SAFETY: as above.
+        unsafe { bpf_copy_from_user_task(into, bytes, address as *const c_void, self.0, 0) == 0 }
+    }
+}
+
+/// A stack's memory, read through the window. Addresses grow along a stack, so the window only moves up.
+struct UserMemory<'a, S> {
+    source: S,
+    window: &'a mut [u64; WINDOW_WORDS + 1],
+    start: &'a mut u64,
+}
+
+impl<S: Source> UserMemory<'_, S> {
+    /// The place of a word in the window, which is moved there if it has to be; `None` where it cannot be.
+    #[inline(always)]
+    fn find(&mut self, address: u64) -> Option<usize> {
+        const WINDOW_BYTES: u64 = WINDOW_WORDS as u64 * 8;
+        if address & 7 != 0 {
+            return None;
+        }
+        if address.wrapping_sub(*self.start) >= WINDOW_BYTES {
+            let window: *mut u64 = self.window.as_mut_ptr();
+            if !self.source.read(window.cast(), WINDOW_BYTES as u32 + 8, address) {
+                // The end of the stack's memory is near, and the window's content is gone.
+                *self.start = NO_WINDOW;
+                return None;
+            }
+            *self.start = address;
+        }
+        Some((address.wrapping_sub(*self.start) / 8) as usize & (WINDOW_WORDS - 1))
+    }
+
+    #[inline(always)]
+    fn read_alone<T: Default>(&self, address: u64) -> Option<T> {
+        let mut value = T::default();
+        self.source.read((&raw mut value).cast(), size_of::<T>() as u32, address).then_some(value)
+    }
+}
+
+impl<S: Source> Memory for UserMemory<'_, S> {
+    #[inline(always)]
+    fn read_pair(&mut self, address: u64) -> Option<[u64; 2]> {
+        match self.find(address) {
+            Some(at) => Some([self.window[at], self.window[at + 1]]),
+            None => self.read_alone(address),
+        }
+    }
+
+    #[inline(always)]
+    fn read_word(&mut self, address: u64) -> Option<u64> {
+        match self.find(address) {
+            Some(at) => Some(self.window[at]),
+            None => self.read_alone(address),
+        }
+    }
+}
+
+/// No address is in this window.
+const NO_WINDOW: u64 = u64::MAX - WINDOW_WORDS as u64 * 8;
+
+/// The identity of a kernel stack.
+#[inline(always)]
+pub fn kernel_id(frames: &[u64], frame_count: usize) -> StackId {
+    let mut hash = StackHash::new(0, 0);
+    for frame in frames.iter().take(MAX_KERNEL_FRAMES).take(frame_count) {
+        hash.add(*frame);
+    }
+    hash.finish(frame_count as u32)
+}

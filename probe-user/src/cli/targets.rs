@@ -1,0 +1,38 @@
+//! Can what the flags name be looked at?
+
+use anyhow::{Result, bail};
+
+use crate::problem::{Exit, Problem};
+use crate::target;
+
+/// Fails unless this process sees the host's process ids, and each of `pids` is a process that runs.
+pub fn check(pids: &[u32]) -> Result<()> {
+    if !target::own_pid_namespace_is_initial()? {
+        bail!(Problem::new(
+            Exit::NotPermitted,
+            "this is a pid namespace of its own: process ids here are not the kernel's",
+            "run on the host, or share its pid namespace (hostPID: true, --pid=host)"
+        ));
+    }
+    for &pid in pids {
+        match target::process_of_thread(pid) {
+            Some(process) if process == pid && target::is_running(pid) => {}
+            Some(process) if process == pid => bail!(Problem::new(
+                Exit::NoTarget,
+                format!("process {pid} has ended; only its parent has not asked for it yet"),
+                "`pgrep -a NAME` finds processes by name"
+            )),
+            Some(process) => bail!(Problem::new(
+                Exit::Usage,
+                format!("{pid} is a thread of process {process}"),
+                format!("record the process with -p {process} -t, which tells its threads apart")
+            )),
+            None => bail!(Problem::new(
+                Exit::NoTarget,
+                format!("there is no process with pid {pid}"),
+                "`pgrep -a NAME` finds processes by name"
+            )),
+        }
+    }
+    Ok(())
+}
