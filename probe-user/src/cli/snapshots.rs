@@ -85,6 +85,8 @@ pub(super) enum WindowName {
     Breach,
     /// Until then
     Before,
+    /// Every thread in the moment of the breach
+    Dump,
 }
 
 impl From<WindowName> for Window {
@@ -92,6 +94,7 @@ impl From<WindowName> for Window {
         match name {
             WindowName::Breach => Self::Breach,
             WindowName::Before => Self::Before,
+            WindowName::Dump => Self::Dump,
         }
     }
 }
@@ -213,7 +216,9 @@ fn summary(snapshot: &Sidecar, folder: &std::path::Path) -> String {
     );
     for thread in &snapshot.threads {
         let (name, tid) = (&thread.name, thread.tid);
-        line("thread", format!("{name} ({tid}): {} samples, {:.1} % of one core", thread.samples, thread.cpu_percent));
+        let state = thread.state.map_or_else(String::new, |state| format!(", {} at the breach", state.name()));
+        let (samples, percent) = (thread.samples, thread.cpu_percent);
+        line("thread", format!("{name} ({tid}): {samples} samples, {percent:.1} % of one core{state}"));
     }
     if others.threads > 0 {
         let (before, breach) = (others.before_samples, others.breach_samples);
@@ -297,7 +302,7 @@ ID                          TIME                  TARGET    RULE          VALUE 
         let profile = crate::daemon::tests::profile(7, 10, &[("matcher", "match_rules", 880), ("main", "serve", 20)]);
         export::write(&profile, Format::Pprof, &export::Options::default(), &mut breach).expect("written");
         let kept = sidecar(Ulid::from_parts(1_700_000_035_000, 7));
-        store.put(&kept, &Profiles { before: breach.clone(), breach }).expect("stored");
+        store.put(&kept, &Profiles { before: breach.clone(), breach, ..Profiles::default() }).expect("stored");
         for format in Format::ALL {
             let output = folder.path().join(format!("out{}", format.extension()));
             write_profile(&store, &kept, Window::Breach, &output, None).expect("written");

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::Scene;
 use crate::config::Sampling;
 use crate::kernel::{self, WaitFilter};
-use crate::record::{Collector, Events, Lifecycle, Options, Retention};
+use crate::record::{Collector, Events, Lifecycle, Options, Recording, Retention};
 use crate::symbolize::{Profile, Symbolizer};
 use crate::target;
 
 /// Bound on unwind tables in the kernel, in bytes.
 const UNWIND_MEMORY: usize = 32 << 20;
+
+/// How long a dump waits for a sample of a thread that runs: a period of the default frequency.
+const DUMP_PATIENCE: Duration = Duration::from_millis(60);
 
 /// Starts recording on this host, of no process yet. Also returns what happens to its processes.
 pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycle>)> {
@@ -52,6 +56,14 @@ impl Scene for Live {
         let recording = self.collector.extract(&[pid], from_ns, to_ns)?;
         // A symbolizer remembers every file it has read: a new one for each scene keeps a daemon of months small.
         Ok(Symbolizer::new().symbolize(&recording))
+    }
+
+    fn dump(&self, pid: u32) -> Result<Recording> {
+        Ok(self.collector.dump(pid, DUMP_PATIENCE)?.recording)
+    }
+
+    fn name(&self, dump: &Recording) -> Profile {
+        Symbolizer::new().symbolize(dump)
     }
 
     fn now_ns(&self) -> u64 {

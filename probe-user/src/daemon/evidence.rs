@@ -11,7 +11,8 @@ use super::narrow::{busiest, narrow, samples_by_thread};
 use crate::export;
 use crate::monitor::culprits;
 use crate::snapshot::{OtherThreads, Profiles, Sidecar, Thread, Timestamp, VERSION};
-use crate::symbolize::Profile;
+use crate::symbolize::{Profile, Sample};
+use crate::target::ThreadState;
 
 /// The windows of a breach, of the whole process.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub(super) struct Windows {
     pub(super) before: Profile,
     /// From then on.
     pub(super) breach: Profile,
+    /// Every thread in the moment of the breach.
+    pub(super) dump: Option<Profile>,
     /// Windows that could not be read: reason → 1.
     pub(super) failures: BTreeMap<String, u64>,
 }
@@ -35,7 +38,7 @@ pub(super) struct Times {
 /// Makes the snapshot: the whole process for the culprits, the busiest threads for the profiles.
 pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Sidecar, Profiles)> {
     let Job { breach, evidence, host, process, .. } = job;
-    let Windows { before, breach: during, failures } = windows;
+    let Windows { before, breach: during, dump, failures } = windows;
     let wall = |monotonic: u64| Timestamp(monotonic.saturating_add(times.wall_ahead_ns));
     let mut counts = samples_by_thread(during);
     let before_counts = samples_by_thread(before);
@@ -62,6 +65,7 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
             name: thread_name(during, tid).or_else(|| thread_name(before, tid)).unwrap_or_default(),
             samples: counts.remove(&tid).unwrap_or(0),
             cpu_percent: tenth(cpu_percent(during, tid, window_ns)),
+            state: dump.as_ref().and_then(|dump| state(dump, tid)),
         })
         .collect();
     let mut losses = failures.clone();
@@ -89,7 +93,12 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
         losses,
         profiles: Vec::new(),
     };
-    let profiles = Profiles { before: encode(&narrow(before, &kept))?, breach: encode(&narrow(during, &kept))? };
+    let profiles = Profiles {
+        before: encode(&narrow(before, &kept))?,
+        breach: encode(&narrow(during, &kept))?,
+        // Whole: who waits for a busy thread is as telling as the thread.
+        dump: dump.as_ref().map(encode).transpose()?.unwrap_or_default(),
+    };
     Ok((sidecar, profiles))
 }
 
@@ -116,6 +125,12 @@ fn encode(profile: &Profile) -> Result<Vec<u8>> {
 /// How far the wall clock is ahead of the monotonic one, in nanoseconds.
 pub(super) fn wall_ahead_ns(monotonic_now_ns: u64) -> u64 {
     Timestamp::from(SystemTime::now()).0.saturating_sub(monotonic_now_ns)
+}
+
+/// What a thread did when the dump was taken.
+fn state(dump: &Profile, tid: u32) -> Option<ThreadState> {
+    let of_thread = |sample: &&Sample| dump.threads[sample.thread as usize].tid == tid;
+    dump.samples.iter().find(of_thread).map(|sample| sample.state)
 }
 
 fn thread_name(profile: &Profile, tid: u32) -> Option<String> {

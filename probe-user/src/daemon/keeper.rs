@@ -13,6 +13,7 @@ use super::holds::Holds;
 use crate::alert::{Message, Outbox};
 use crate::config::Evidence;
 use crate::monitor::Breach;
+use crate::record::Recording;
 use crate::snapshot::{Host, Process, Profiles, Sidecar, Store};
 use crate::symbolize::Profile;
 
@@ -27,6 +28,8 @@ pub(super) struct Job {
     pub(super) notify: Vec<String>,
     pub(super) host: Host,
     pub(super) process: Process,
+    /// Its threads in that moment.
+    pub(super) dump: Option<Recording>,
     /// When the process ended, if it did.
     pub(super) gone_at_ns: Option<u64>,
 }
@@ -153,6 +156,10 @@ impl Keeper {
         let mut windows = Windows::default();
         windows.before = self.fetch(&job, "before", (from_ns, exceeded_ns), &mut windows);
         windows.breach = self.fetch(&job, "breach", (exceeded_ns, end_ns), &mut windows);
+        match &job.dump {
+            Some(dump) => windows.dump = Some(self.scene.name(dump)),
+            None => drop(windows.failures.insert("window `dump` could not be read".into(), 1)),
+        }
         let times = Times { from_ns, end_ns, wall_ahead_ns: wall_ahead_ns(self.scene.now_ns()) };
         let assembled = assemble(&job, times, &windows).or_else(|error| {
             tracing::error!("{}: the profiles of pid {} are lost: {error:#}", job.breach.rule, job.breach.pid);

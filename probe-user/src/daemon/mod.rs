@@ -24,7 +24,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::alert::{Outbox, Sender};
 use crate::config::Config;
-use crate::record::Lifecycle;
+use crate::record::{Lifecycle, Recording};
 use crate::snapshot::Store;
 use crate::symbolize::Profile;
 pub use collector::collect;
@@ -43,6 +43,12 @@ pub trait Scene: Send + Sync {
     /// What was recorded of a process in `from_ns..to_ns`, with names. The process may be gone; the recording may begin
     /// later than `from_ns`.
     fn profile(&self, pid: u32, from_ns: u64, to_ns: u64) -> Result<Profile>;
+
+    /// Every thread of a process now, without names.
+    fn dump(&self, pid: u32) -> Result<Recording>;
+
+    /// Names what [`Self::dump`] has found; the process may be gone.
+    fn name(&self, dump: &Recording) -> Profile;
 
     /// Now.
     fn now_ns(&self) -> u64;

@@ -8,8 +8,9 @@ use std::sync::atomic::AtomicU64;
 use super::*;
 use crate::config::{Evidence, Rule, Sampling, Target};
 use crate::monitor::Metric;
+use crate::record::RecordedProcess;
 use crate::symbolize::{Line, Location, ProcessInfo, Sample, Stack, ThreadInfo};
-use crate::target::Matcher;
+use crate::target::{Matcher, ThreadState};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -78,6 +79,20 @@ impl Scene for Fake {
         } else {
             profile(pid, 10, &[("main", "serve", 10), ("matcher", "match_rules", 880), ("spare", "poll", 1)])
         })
+    }
+
+    fn dump(&self, pid: u32) -> Result<Recording> {
+        anyhow::ensure!(!self.is_broken.load(Ordering::Relaxed), "the scene is broken");
+        let process = RecordedProcess { name: "app".into(), ..RecordedProcess::default() };
+        Ok(Recording { processes: [(pid, process)].into(), ..Recording::default() })
+    }
+
+    fn name(&self, dump: &Recording) -> Profile {
+        let pid = dump.processes.keys().next().copied().unwrap_or_default();
+        let mut threads = profile(pid, 0, &[("main", "serve", 1), ("matcher", "match_rules", 1), ("spare", "poll", 1)]);
+        threads.header.event = "threads".into();
+        threads.samples[2].state = ThreadState::Sleeping;
+        threads
     }
 
     fn now_ns(&self) -> u64 {

@@ -228,7 +228,12 @@ impl Watcher {
             container: None,
         };
         self.holds.begin(breach.pid);
-        let job = Job { breach, evidence: rule.evidence, notify: rule.notify.clone(), host, process, gone_at_ns: None };
+        // Now: a moment later it is another scene.
+        let dump = self.scene.dump(breach.pid).inspect_err(|error| {
+            tracing::error!("{}: no dump of the threads of pid {}: {error:#}", breach.rule, breach.pid);
+        });
+        let (evidence, notify, dump) = (rule.evidence, rule.notify.clone(), dump.ok());
+        let job = Job { breach, evidence, notify, host, process, dump, gone_at_ns: None };
         self.send(Told::Breach(Box::new(job)));
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::monitor::{Culprit, Metric};
+use crate::target::ThreadState;
 
 /// The version of the format that is written here.
 pub const VERSION: u32 = 1;
@@ -104,6 +105,9 @@ pub struct Thread {
     pub samples: u64,
     /// CPU use during that window, in percent of one core.
     pub cpu_percent: f64,
+    /// What it did in the moment of the breach; `None` if that is not known.
+    #[serde(default)]
+    pub state: Option<ThreadState>,
 }
 
 /// The threads whose stacks were left out.
@@ -125,6 +129,8 @@ pub enum Window {
     Before,
     /// From then on.
     Breach,
+    /// Every thread of the process in the moment of the breach.
+    Dump,
 }
 
 impl Window {
@@ -133,6 +139,7 @@ impl Window {
         match self {
             Self::Before => "before",
             Self::Breach => "breach",
+            Self::Dump => "dump",
         }
     }
 
@@ -141,6 +148,7 @@ impl Window {
         match self {
             Self::Before => "before.pb.gz",
             Self::Breach => "breach.pb.gz",
+            Self::Dump => "dump.pb.gz",
         }
     }
 }
@@ -219,7 +227,7 @@ pub(crate) mod tests {
                 kernel: "6.1.0".into(),
             },
             process: Process { pid: 42, exe: "/usr/bin/checkout".into(), threads: 9, ..Process::default() },
-            threads: vec![Thread { tid: 43, name: "matcher".into(), samples: 180, cpu_percent: 94.7 }],
+            threads: vec![Thread { tid: 43, name: "matcher".into(), samples: 180, cpu_percent: 94.7, state: None }],
             other_threads: OtherThreads { threads: 8, before_samples: 11, breach_samples: 3 },
             culprits: vec![Culprit { function: "match_rules".into(), share: 88.0, ..Culprit::default() }],
             losses: BTreeMap::from([("ring buffer full".into(), 2)]),

@@ -37,6 +37,8 @@ pub struct Profiles {
     pub before: Vec<u8>,
     /// The window from then on.
     pub breach: Vec<u8>,
+    /// Every thread in the moment of the breach; empty if that could not be had.
+    pub dump: Vec<u8>,
 }
 
 /// What is in a store.
@@ -118,8 +120,11 @@ impl Store {
     }
 
     fn write(&self, sidecar: &Sidecar, profiles: &Profiles, temporary: &Path, folder: &Path) -> io::Result<()> {
-        let Profiles { before, breach } = profiles;
-        let files = [(Window::Before, before), (Window::Breach, breach)];
+        let Profiles { before, breach, dump } = profiles;
+        let mut files = vec![(Window::Before, before), (Window::Breach, breach)];
+        if !dump.is_empty() {
+            files.push((Window::Dump, dump));
+        }
         let entry = |&(window, bytes): &(Window, &Vec<u8>)| ProfileEntry {
             window,
             format: FORMAT.to_owned(),

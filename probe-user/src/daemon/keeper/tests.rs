@@ -8,6 +8,7 @@ use crate::daemon::tests::Fake;
 use crate::export;
 use crate::monitor::Metric;
 use crate::snapshot::{Limits, OtherThreads, Window};
+use crate::target::ThreadState;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -46,7 +47,8 @@ impl Bench {
         };
         let evidence = Evidence { threads: 2, before: Duration::from_secs(30), after: Duration::from_secs(5) };
         let (host, process) = (Host::default(), Process { pid, ..Process::default() });
-        let job = Job { breach, evidence, notify: vec!["ops".into()], host, process, gone_at_ns: None };
+        let (notify, dump) = (vec!["ops".into()], self.scene.dump(pid).ok());
+        let job = Job { breach, evidence, notify, host, process, dump, gone_at_ns: None };
         self.keeper.hear(Told::Breach(Box::new(job)));
         self.keeper.work();
     }
@@ -88,6 +90,11 @@ fn the_snapshot_waits_for_its_end_and_names_the_culprit() {
         assert_eq!(profile.samples.iter().map(|sample| sample.count).sum::<u64>(), samples);
         assert_eq!(profile.threads.len(), 2);
     }
+    let dump = bench.keeper.store.profile(snapshot.id, Window::Dump).expect("there");
+    let dump = export::read(&dump, "stored").expect("a profile");
+    let states: Vec<_> = dump.samples.iter().map(|sample| sample.state).collect();
+    assert_eq!(states, [ThreadState::Running, ThreadState::Running, ThreadState::Sleeping], "all threads");
+    assert_eq!(snapshot.threads[0].state, Some(ThreadState::Running));
 }
 
 #[test]
@@ -153,10 +160,8 @@ fn a_broken_scene_still_gives_an_alert_and_says_what_is_missing() {
     bench.breach(7);
     bench.at(110);
     let stored = bench.stored();
-    assert_eq!(
-        stored[0].losses.keys().collect::<Vec<_>>(),
-        ["window `before` could not be read", "window `breach` could not be read"]
-    );
+    let windows = ["before", "breach", "dump"].map(|window| format!("window `{window}` could not be read"));
+    assert_eq!(stored[0].losses.keys().cloned().collect::<Vec<_>>(), windows);
     assert_eq!(bench.keeper.outbox.waiting(), 1);
 }
 

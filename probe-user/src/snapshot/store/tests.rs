@@ -21,7 +21,7 @@ impl Store {
 }
 
 fn profiles() -> Profiles {
-    Profiles { before: b"calm".to_vec(), breach: b"hot".to_vec() }
+    Profiles { before: b"calm".to_vec(), breach: b"hot".to_vec(), dump: b"threads".to_vec() }
 }
 
 /// An id of so many seconds ago.
@@ -52,7 +52,7 @@ fn what_was_stored_is_listed_read_and_removed() {
     let read = Store::read(store.path(), Limits::default());
     let back = read.get(new).expect("there");
     let sizes: Vec<_> = back.profiles.iter().map(|p| (p.window, p.bytes)).collect();
-    assert_eq!(sizes, [(Window::Before, 4), (Window::Breach, 3)]);
+    assert_eq!(sizes, [(Window::Before, 4), (Window::Breach, 3), (Window::Dump, 7)]);
     assert_eq!(read.profile(new, Window::Breach).expect("there"), b"hot");
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!((mode(store.path()), mode(&store.folder(new))), (0o700, 0o700));
@@ -102,7 +102,7 @@ fn a_really_full_disk_leaves_nothing_half_written() {
         return;
     }
     let store = Store::open(folder.path(), Limits::default()).expect("opens");
-    let large = Profiles { before: vec![7; 20 << 10], breach: vec![7; 60 << 10] };
+    let large = Profiles { before: vec![7; 20 << 10], breach: vec![7; 60 << 10], ..Profiles::default() };
     let failure = store.put(&sidecar(id(1)), &large);
     let left = names(folder.path());
     let small = store.put(&sidecar(id(1)), &profiles());
