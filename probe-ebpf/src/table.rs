@@ -141,7 +141,7 @@ const KEEPS_FRAME_POINTER: Row = Row { pc: 0, rule: rule::RBP, fp: 2, cfa_offset
 pub fn step(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> Result<By, End> {
     let is_guess = row.rule.wrapping_sub(rule::END) > rule::RBP_DEREF - rule::END;
     if is_guess && registers.fp == 0 {
-        return Err(End::Root);
+        return Err(if row.rule == rule::NONE { End::Root } else { end(row.rule) });
     }
     // One way for both: the verifier follows what comes next once only.
     match apply(if is_guess { KEEPS_FRAME_POINTER } else { row }, registers, memory) {
@@ -339,9 +339,10 @@ mod tests {
         for rule in [rule::NONE, rule::UNSUPPORTED_EXPRESSION, 200] {
             assert_eq!(guess(rule, &[0x7020, 0x4100], 0x7000), Ok(caller));
             assert_eq!(guess(rule, &[0x7020, 0], 0x7000), Err(End::Root));
-            assert_eq!(guess(rule, &[0x7020, 0x4100], 0), Err(End::Root));
             assert_eq!(guess(rule, &[0x7020, 0x4100], 0x9000), Err(End::Unreadable));
         }
+        assert_eq!(guess(rule::NONE, &[0x7020, 0x4100], 0), Err(End::Root), "so do frame pointers");
+        assert_eq!(guess(rule::UNSUPPORTED_OFFSET, &[0x7020, 0x4100], 0), Err(End::UnsupportedOffset));
         for fp in [1, 0x7004, 0x6ff8, u64::MAX - 7] {
             assert_eq!(guess(rule::NONE, &[0, 0x4100], fp), Err(End::NoFramePointer), "{fp:#x}");
             assert_eq!(guess(rule::UNSUPPORTED_OFFSET, &[0, 0x4100], fp), Err(End::UnsupportedOffset), "{fp:#x}");

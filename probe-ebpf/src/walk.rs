@@ -6,7 +6,7 @@ use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_copy_from_user_task, bpf_loop, bpf_probe_read_user};
 use probe_ebpf::abi::{Counter, MAX_FRAMES, MAX_KERNEL_FRAMES, MEMO_FRAMES, StackEvent, StackId, kind, stack_flags};
 use probe_ebpf::hash::StackHash;
-use probe_ebpf::table::{self, By};
+use probe_ebpf::table::{self, By, rule};
 use probe_ebpf::unwind::{End, Memory, Registers};
 
 use crate::caller::{self, Lookup};
@@ -172,7 +172,9 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
             0
         }
         Err(end) => {
-            walk.end = end as u32;
+            // A frame pointer of zero ends a chain of them; code that keeps none may have a zero there as well.
+            let is_no_chain = end == End::Root && row.rule == rule::NONE && walk.flags & stack_flags::GUESSED == 0;
+            walk.end = if is_no_chain { End::NoFramePointer } else { end } as u32;
             1
         }
     }

@@ -3,12 +3,14 @@
 
 mod containers;
 mod daemon;
+mod dump;
 mod errors;
 mod formats;
 mod lifetime;
 mod stacks;
 mod symbols;
 mod unwind;
+mod waits;
 
 fn main() {
     let mut arguments = libtest_mimic::Arguments::from_args();
@@ -16,6 +18,8 @@ fn main() {
     let groups = [
         stacks::tests(),
         unwind::tests(),
+        waits::tests(),
+        dump::tests(),
         symbols::tests(),
         containers::tests(),
         lifetime::tests(),

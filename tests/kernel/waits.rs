@@ -1,0 +1,161 @@
+//! Where threads wait, for how long, in which state, and who wakes them.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use probe_tests::folded::Folded;
+use probe_tests::running::Running;
+use probe_tests::trial::trial;
+use probe_tests::{probe, workload};
+use serde_json::Value;
+
+/// Length of a recording, in seconds and in what folded stacks count waits in.
+const SECONDS: u32 = 3;
+const MICROSECONDS: f64 = SECONDS as f64 * 1e6;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("waits::callers_are_told_apart_and_their_times_add_up", callers),
+        trial("waits::short_and_long_ones_can_be_left_out", filtered),
+        trial("waits::a_thread_that_never_wakes_waits_for_the_whole_time", never_wakes),
+        trial("waits::states_are_told_apart", states),
+        trial("waits::whoever_wakes_stands_on_top", wakers),
+        trial("waits::together_with_cpu_samples_they_are_all_the_time", wall_clock),
+        trial("waits::none_of_many_is_lost", many),
+        trial("waits::every_process_but_no_kernel_thread", everything),
+        trial("waits::flags_that_make_no_sense_are_refused", flags),
+    ]
+}
+
+fn waits(roles: &[&str]) -> Result<Running> {
+    let bare = ["-O2", "-fomit-frame-pointer"];
+    Running::ready(Command::new(workload::c("waits.c", &bare)?).args(roles))
+}
+
+fn record(target: &Running, more: &[&str]) -> Result<Folded> {
+    probe::record(target.pid(), SECONDS, &[&["-e", "off-cpu"], more].concat())
+}
+
+/// The time of the stacks that fulfil a condition, as a share of the recording.
+fn time(folded: &Folded, condition: impl Fn(&[String]) -> bool) -> f64 {
+    folded.share(condition) * folded.total() as f64 / MICROSECONDS
+}
+
+fn has<'a>(name: &'a str) -> impl Fn(&[String]) -> bool + 'a {
+    move |frames| frames.iter().any(|frame| frame.contains(name))
+}
+
+fn expect_time(folded: &Folded, name: &str, least: f64, most: f64) -> Result<()> {
+    let time = time(folded, has(name));
+    ensure!(
+        (least..=most).contains(&time),
+        "{name} waits {time:.3} of the time, not {least} to {most}:\n{}",
+        folded.show()
+    );
+    Ok(())
+}
+
+fn callers() -> Result<()> {
+    let folded = record(&waits(&["naps"])?, &["-t"])?;
+    // What is late by scheduling is late for both, so the short ones have a little more than a sixth.
+    let short = time(&folded, |frames| has("short_naps")(frames) && has("nap")(frames));
+    let long = time(&folded, |frames| has("long_naps")(frames) && has("nap")(frames));
+    ensure!((0.13..0.27).contains(&(short / (short + long))), "{short:.3} and {long:.3}:\n{}", folded.show());
+    expect_time(&folded, "napper", 0.9, 1.05)?;
+    folded.expect("start_thread", 0.3)?;
+    let in_kernel = folded.share(|frames| {
+        has("nap")(frames) && frames.last().is_some_and(|leaf| leaf.ends_with("_[k]") && !leaf.contains("bpf"))
+    });
+    ensure!(in_kernel > 0.3, "waits end in the kernel:\n{}", folded.show());
+    Ok(())
+}
+
+fn filtered() -> Result<()> {
+    let target = waits(&["naps"])?;
+    let long = record(&target, &["--min-wait", "3ms"])?;
+    ensure!(long.share_of("short_naps") < 0.02, "{}", long.show());
+    expect_time(&long, "long_naps", 0.7, 0.9)?;
+    let short = record(&target, &["--max-wait", "3ms"])?;
+    ensure!(short.share_of("long_naps") < 0.02, "{}", short.show());
+    expect_time(&short, "short_naps", 0.1, 0.3)
+}
+
+fn never_wakes() -> Result<()> {
+    expect_time(&record(&waits(&["sleeps"])?, &[])?, "waits_for_ever", 0.97, 1.03)
+}
+
+fn states() -> Result<()> {
+    let folded = record(&waits(&["forks", "competes", "sleeps"])?, &["--states"])?;
+    let in_state = |state: &str, function: &str| {
+        time(&folded, |frames| frames.get(1).is_some_and(|frame| frame == state) && has(function)(frames))
+    };
+    for (state, function, least) in [
+        // The C library keeps the way back from vfork in a register, so that its caller is not seen.
+        ("[uninterruptible]", "vfork", 0.8),
+        ("[runnable]", "wants_the_cpu", 0.6),
+        ("[sleeping]", "waits_for_ever", 0.97),
+    ] {
+        let time = in_state(state, function);
+        ensure!(time >= least, "{function} is {state} for {time:.3} of the time:\n{}", folded.show());
+    }
+    Ok(())
+}
+
+fn wakers() -> Result<()> {
+    let folded = record(&waits(&["hands-over"])?, &["--wakers", "-t"])?;
+    let woken = time(&folded, |frames| {
+        let place = |name: &str| frames.iter().position(|frame| frame.contains(name));
+        let order = (place("takes_work"), place("[woken by giver]"), place("gives_work"));
+        matches!(order, (Some(waits), Some(by), Some(wakes)) if waits < by && by < wakes)
+    });
+    ensure!(woken > 0.9, "taker is woken by giver for {woken:.3} of the time only:\n{}", folded.show());
+    Ok(())
+}
+
+fn wall_clock() -> Result<()> {
+    let target = waits(&["naps", "competes"])?;
+    let folded = probe::record(target.pid(), SECONDS, &["-e", "cpu,off-cpu", "-t", "--states"])?;
+    // The two rivals share a CPU, so that each has half of it and waits for the other half.
+    let rivals = time(&folded, has("rival-"));
+    ensure!((1.85..2.15).contains(&rivals), "two threads have {rivals:.3} of the time:\n{}", folded.show());
+    let running = time(&folded, |frames| has("rival-")(frames) && has("[running]")(frames));
+    ensure!((0.5..1.1).contains(&running), "they run for {running:.3} of it:\n{}", folded.show());
+    expect_time(&folded, "napper-", 0.95, 1.05)
+}
+
+fn many() -> Result<()> {
+    const ROUNDS: u64 = 300_000;
+    let folder = workload::scratch()?;
+    let file = folder.path().join("out.json");
+    let program = workload::c("pingpong.c", &[])?;
+    let (program, out) = (program.to_string_lossy().into_owned(), file.to_string_lossy().into_owned());
+    let rounds = ROUNDS.to_string();
+    probe::run(["record", "-e", "off-cpu", "-o", &out, "--", &program, &rounds])?.expect(0)?;
+    let profile: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    let losses = profile["profile"]["losses"]
+        .as_object()
+        .map_or(0, |losses| losses.keys().filter(|k| k.contains("lost")).count());
+    ensure!(losses == 0, "{}", profile["profile"]["losses"]);
+    let profile = &profile["profile"];
+    let counts = profile["samples"].as_array().into_iter().flatten();
+    let count: u64 = counts.filter_map(|sample| sample["count"].as_u64()).sum();
+    // One CPU, so that each byte that is handed over is a switch; there may be some more, for others.
+    let expected = 2 * ROUNDS;
+    ensure!((expected - 10..expected * 11 / 10).contains(&count), "{count} waits in {ROUNDS} rounds of two threads");
+    Ok(())
+}
+
+fn everything() -> Result<()> {
+    let _target = waits(&["naps"])?;
+    let folded = probe::record_with(&["-a", "-d", "2", "-e", "off-cpu"])?;
+    ensure!(folded.share_of("long_naps") > 0.0, "{}", folded.show());
+    ensure!(folded.share_of("kworker") == 0.0 && folded.share_of("ksoftirqd") == 0.0, "{}", folded.show());
+    Ok(())
+}
+
+fn flags() -> Result<()> {
+    probe::run(["record", "-p", "1", "--min-wait", "1ms"])?.expect(2)?.expect_stderr("-e off-cpu")?;
+    probe::run(["record", "-p", "1", "-e", "off-cpu", "--min-wait", "5"])?.expect(2)?.expect_stderr("100us")?;
+    Ok(())
+}
