@@ -4,6 +4,7 @@
 pub mod folded;
 pub mod poll;
 pub mod probe;
+pub mod profile;
 pub mod running;
 pub mod trial;
 pub mod webhook;
