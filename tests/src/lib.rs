@@ -2,6 +2,7 @@
 //! wrote. Nothing here knows how `probe` works inside.
 
 pub mod folded;
+pub mod perf;
 pub mod poll;
 pub mod probe;
 pub mod profile;

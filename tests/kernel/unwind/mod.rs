@@ -4,6 +4,7 @@ mod compiled;
 mod kinds;
 mod loading;
 mod programs;
+mod reference;
 mod surroundings;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub fn tests() -> Vec<Trial> {
         loading::tests(),
         surroundings::tests(),
         programs::tests(),
+        reference::tests(),
     ];
     groups.into_iter().flatten().collect()
 }
