@@ -268,9 +268,8 @@ impl State {
     /// Tells the kernel what processes have mapped, and by which tables it is unwound.
     fn sync_unwinding(&mut self) -> Result<()> {
         let Self { sampler, recorder, unwinding, incomplete, .. } = self;
-        if unwinding.take_built() {
-            recorder.mark_changed(incomplete.drain());
-        }
+        let built = if unwinding.take_built() { std::mem::take(incomplete) } else { HashSet::new() };
+        recorder.mark_changed(built.iter().copied());
         for (pid, mappings) in recorder.take_changed() {
             incomplete.remove(&pid);
             let Some(mappings) = mappings else {
@@ -282,6 +281,9 @@ impl State {
                 incomplete.insert(pid);
             }
             sampler.mapping_table().set_mappings(pid, &ranges)?;
+        }
+        for pid in built {
+            recorder.tables_came(pid, |id| sampler.forget_stack(id));
         }
         Ok(())
     }
