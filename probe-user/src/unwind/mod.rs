@@ -1,6 +1,6 @@
-//! Unwind tables: what an executable's `.eh_frame` (or `.debug_frame`) says of its code, as rows that a kernel program
-//! searches and steps by (`probe_ebpf::table`). Files are hostile: work and memory are linear in their size and bounded
-//! by the limits here, and nothing in them makes this panic.
+//! Unwind tables: what an executable's `.eh_frame` (or `.debug_frame`, or Go's own table) says of its code, as rows that a
+//! kernel program searches and steps by (`probe_ebpf::table`). Files are hostile: work and memory are linear in their size
+//! and bounded by the limits here, and nothing in them makes this panic.
 
 use std::fmt;
 use std::fs::File;
@@ -13,6 +13,7 @@ use probe_ebpf::table::{BLOCK_ROWS, Block, PAGE_BITS, Page, Row};
 use self::fragments::Fragments;
 
 mod fragments;
+mod golang;
 mod pages;
 mod rules;
 mod sections;
@@ -64,7 +65,7 @@ impl Table {
         let sections = sections::read(data)?;
         let mut fragments = Fragments::default();
         sections.frames(&mut fragments)?;
-        if sections.is_self_contained && !fragments.has_signal_frame {
+        if sections.may_return_from_signals() && !fragments.has_signal_frame {
             for (offset, code) in &sections.searched {
                 let size = code.end - code.start;
                 let read = |range: Range<u64>| read_code(offset + range.start..offset + range.end);

@@ -1,6 +1,7 @@
 //! Are stacks whole where code keeps no frame pointer? One file per question.
 
 mod compiled;
+mod go;
 mod kinds;
 mod loading;
 mod programs;
@@ -28,6 +29,7 @@ pub fn tests() -> Vec<Trial> {
     let groups = [
         compiled::tests(),
         kinds::tests(),
+        go::tests(),
         loading::tests(),
         surroundings::tests(),
         programs::tests(),
