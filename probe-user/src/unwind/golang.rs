@@ -22,6 +22,8 @@ mod flag {
 
 /// The first function of a signal handler. No Go function calls it, but its stack does go on: to what was interrupted.
 const SIGNAL_ENTRY: &[u8] = b"runtime.sigtramp";
+/// And what handlers return to.
+const SIGNAL_RETURN: &[u8] = b"runtime.sigreturn";
 /// A function makes its frame by its first instruction, of at most so many bytes.
 const LONGEST_PUSH: u32 = 7;
 
@@ -48,9 +50,17 @@ pub(super) fn add(bytes: &[u8], code: &[Range<u64>], fragments: &mut Fragments) 
     for number in 0..table.functions {
         let Some(function) = table.function(number) else { break };
         let Some(range) = code.iter().find(|range| range.contains(&function.start)) else { continue };
-        let end = function.end.min(range.end);
+        let mut end = function.end.min(range.end);
         if function.start == 0 || function.start >= end {
             continue;
+        }
+        if function.name.starts_with(SIGNAL_RETURN) {
+            fragments.add_signal_return(&(function.start..end), code);
+            continue;
+        }
+        // The byte before a return from signals is looked up for it; nothing is executed there.
+        if table.function(number + 1).is_some_and(|next| next.name.starts_with(SIGNAL_RETURN)) {
+            end -= 1;
         }
         let rules = table.rules(&function, &mut budget);
         if fragments.rows() + rules.len() > MAX_ROWS {
@@ -242,17 +252,19 @@ mod tests {
 
     #[test]
     fn functions_that_leave_their_stack_are_known() {
-        let functions: [(&str, u8, &[u8]); 4] = [
+        let functions: [(&str, u8, &[u8]); 5] = [
             ("runtime.goexit", flag::TOP_FRAME, NO_FRAME),
             ("runtime.systemstack", flag::SP_WRITE, NO_FRAME),
             ("runtime.nanotime1", flag::SP_WRITE, FRAME),
             ("runtime.sigtramp", flag::TOP_FRAME, NO_FRAME),
+            ("runtime.sigreturn__sigaction", 0, NO_FRAME),
         ];
         let all = rules(&table(GO_1_20, &functions));
         assert_eq!(all[0], [(0, Rule::END)]);
         assert_eq!(all[1], [(0x40, Rule::END)]);
         assert_eq!(all[2][1], (0x84, Rule::BY_FRAME_POINTER));
         assert_eq!(all[3], [(0xc0, Rule::go_frame(0))]);
+        assert_eq!(all[4], [(0xff, Rule::SIGNAL)]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Table {
         let sections = sections::read(data)?;
         let mut fragments = Fragments::default();
         sections.frames(&mut fragments)?;
-        if sections.may_return_from_signals() && !fragments.has_signal_frame {
+        if sections.is_self_contained && !fragments.has_signal_frame {
             for (offset, code) in &sections.searched {
                 let size = code.end - code.start;
                 let read = |range: Range<u64>| read_code(offset + range.start..offset + range.end);

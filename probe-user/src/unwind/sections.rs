@@ -32,7 +32,7 @@ pub(super) struct Sections<'data> {
     /// File offsets and virtual addresses of the code's bytes.
     pub searched: Vec<(u64, Range<u64>)>,
     /// It needs no library, so it has a C library or runtime in it, or is one.
-    is_self_contained: bool,
+    pub is_self_contained: bool,
     bases: BaseAddresses,
     eh_frame: Option<&'data [u8]>,
     debug_frame: Option<Cow<'data, [u8]>>,
@@ -43,11 +43,6 @@ impl Sections<'_> {
     /// True when the file has no unwind information.
     pub fn is_empty(&self) -> bool {
         self.eh_frame.is_none() && self.debug_frame.is_none() && self.go_functions.is_none()
-    }
-
-    /// True where the code to which signal handlers return may be in the file itself, and described by nobody.
-    pub fn may_return_from_signals(&self) -> bool {
-        self.is_self_contained || self.go_functions.is_some()
     }
 
     /// Takes in the functions of all sections. Where several describe one, Go's table comes first, then `.eh_frame`.
