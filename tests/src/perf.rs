@@ -68,7 +68,9 @@ fn sample(block: &str) -> Result<Sample> {
     let thread = words.next().unwrap_or_default().trim().to_owned();
     let (Some(time), Some(pid)) = (time, pid) else { bail!("not understood: {header:?}") };
     let frames: Vec<Frame> = lines.filter_map(frame).collect();
-    let is_whole = frames.last().is_some_and(|frame| ROOTS.contains(&frame.function.as_str()));
+    let from_end = |number: usize| frames.iter().rev().nth(number).map_or("", |frame| frame.function.as_str());
+    // In stripped programs the very first function has no name.
+    let is_whole = ROOTS.contains(&from_end(0)) || from_end(1).starts_with("__libc_start_main");
     Ok(Sample { time_ns: (time * 1e9) as u64, pid, thread, frames, is_whole })
 }
 

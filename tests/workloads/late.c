@@ -1,4 +1,4 @@
-/* Loads the library that its first argument names when SIGUSR1 comes, writes the time of that (nanoseconds of the wall
+/* Loads the library that its first argument names 300 ms after SIGUSR1, writes the time of that (nanoseconds of the wall
  * clock) to the file that its second argument names, and is hot in the library from then on. */
 #include <dlfcn.h>
 #include <signal.h>
@@ -10,6 +10,7 @@ static void ask(int number) { is_asked = number; }
 
 __attribute__((noinline)) void waits_to_be_asked(void) {
     while (!is_asked) BURN_MS(1);
+    BURN_MS(300);
     sink++;
 }
 

@@ -52,9 +52,13 @@ fn calls() -> Result<()> {
     folded.expect("asks_the_kernel", 0.9)
 }
 
+/// Where the unwinder of C++ puts another frame in place of its own, for some instructions there is no caller: perf, with
+/// a copy of the whole stack, has 99.3 % here.
+const WITH_EXCEPTIONS: f64 = 0.99;
+
 fn exceptions() -> Result<()> {
-    let folded = whole(&Running::workload(&workload::cxx("throws.cpp", &BARE)?)?, SMALL)?;
-    folded.expect("main", SMALL)?;
+    let folded = whole(&Running::workload(&workload::cxx("throws.cpp", &BARE)?)?, WITH_EXCEPTIONS)?;
+    folded.expect("main", WITH_EXCEPTIONS)?;
     folded.expect("_Unwind_", 0.3)
 }
 
