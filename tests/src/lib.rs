@@ -2,8 +2,10 @@
 //! wrote. Nothing here knows how `probe` works inside.
 
 pub mod folded;
+pub mod perf;
 pub mod poll;
 pub mod probe;
+pub mod profile;
 pub mod running;
 pub mod trial;
 pub mod webhook;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::folded::Folded;
+use crate::profile::Profile;
 use crate::running::Running;
 use crate::workload;
 
@@ -74,9 +75,18 @@ pub fn record(pid: u32, seconds: u32, more: &[&str]) -> Result<Folded> {
 
 /// `probe record` with any flags, its stacks read back.
 pub fn record_with(arguments: &[&str]) -> Result<Folded> {
+    Folded::parse(&record_as("out.folded", arguments)?)
+}
+
+/// The same with the time of each sample.
+pub fn profile_with(arguments: &[&str]) -> Result<Profile> {
+    Profile::parse(&record_as("out.json", arguments)?)
+}
+
+/// What `probe record` writes to a file of this name.
+fn record_as(name: &str, arguments: &[&str]) -> Result<String> {
     let folder = workload::scratch()?;
-    let file = folder.path().join("out.folded");
+    let file = folder.path().join(name);
     let output = run([&["record", "-o", file.to_str().context("a readable path")?], arguments].concat())?.expect(0)?;
-    let text = fs::read_to_string(&file).with_context(|| format!("{} after {output:#?}", file.display()))?;
-    Folded::parse(&text)
+    fs::read_to_string(&file).with_context(|| format!("{} after {output:#?}", file.display()))
 }

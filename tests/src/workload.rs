@@ -15,7 +15,17 @@ const FRAMES: [&str; 5] = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-optimiz
 
 /// Builds a C program.
 pub fn c(source: &str, more: &[&str]) -> Result<PathBuf> {
-    build("gcc", source, &[&FRAMES, more].concat())
+    c_by("gcc", source, more)
+}
+
+/// Builds a C program with a compiler of choice.
+pub fn c_by(compiler: &str, source: &str, more: &[&str]) -> Result<PathBuf> {
+    build(compiler, source, &[&FRAMES, more].concat())
+}
+
+/// Builds a Go program.
+pub fn go(source: &str, more: &[&str]) -> Result<PathBuf> {
+    build("go", source, &[&["build"], more].concat())
 }
 
 /// Builds a C++ program, optimised, so that small functions are inlined.
@@ -43,7 +53,7 @@ fn build(compiler: &str, source: &str, flags: &[&str]) -> Result<PathBuf> {
     let compiler = trial::require(compiler)?;
     let built = out.with_extension(std::process::id().to_string());
     fs::create_dir_all(out.parent().context("a workload has a folder")?)?;
-    let output = Command::new(&compiler).args(flags).arg(&path).arg("-o").arg(&built).output()?;
+    let output = Command::new(&compiler).args(flags).arg("-o").arg(&built).arg(&path).output()?;
     ensure!(output.status.success(), "{source} does not compile: {}", String::from_utf8_lossy(&output.stderr));
     fs::rename(&built, &out).with_context(|| format!("cannot write {}", out.display()))?;
     Ok(out)

@@ -18,6 +18,8 @@ type Words = [u64; BLOCK_ROWS];
 /// The executable mappings of processes, as the kernel programs see them.
 pub struct MappingTable {
     mappings: HashMap<MapData, Key, PodBlock>,
+    /// How many mappings of each process the kernel knows.
+    known: std::collections::HashMap<u32, usize>,
 }
 
 /// The unwind tables, as the kernel programs see them. Each thread that fills places has one of its own, because filling
@@ -74,7 +76,7 @@ impl UnwindTables {
 
 impl MappingTable {
     pub(super) fn new(map: Map) -> Result<Self> {
-        Ok(Self { mappings: HashMap::try_from(map)? })
+        Ok(Self { mappings: HashMap::try_from(map)?, known: std::collections::HashMap::new() })
     }
 
     /// Tells the kernel the executable mappings of a process, which must be sorted by address. Those beyond what it can
@@ -83,11 +85,11 @@ impl MappingTable {
         let fits = MAPPINGS_PER_BLOCK * MAX_MAPPING_BLOCKS as usize;
         let (kept, left_out) = ranges.split_at(ranges.len().min(fits));
         let blocks: Vec<&[MappedRange]> = kept.chunks(MAPPINGS_PER_BLOCK).collect();
-        // From the last block down, so that a block never points to one that is not there yet.
-        for (index, chunk) in blocks.iter().enumerate().rev() {
+        let before = self.known.insert(tgid, kept.len()).unwrap_or(0);
+        for index in update_order(blocks.len(), kept.len() >= before) {
             let next_start = blocks.get(index + 1).map_or(u64::MAX, |next| next[0].start);
             let mut block = MappingBlock { next_start, ranges: [MappedRange::UNUSED; MAPPINGS_PER_BLOCK] };
-            block.ranges[..chunk.len()].copy_from_slice(chunk);
+            block.ranges[..blocks[index].len()].copy_from_slice(blocks[index]);
             let key = Key(MappingKey { tgid, block: index as u32 });
             self.mappings.insert(key, PodBlock(block), 0).context("the table of mappings is full")?;
         }
@@ -97,6 +99,7 @@ impl MappingTable {
 
     /// Forgets a process.
     pub fn remove_mappings(&mut self, tgid: u32) {
+        self.known.remove(&tgid);
         self.remove_from(tgid, 0);
     }
 
@@ -104,6 +107,42 @@ impl MappingTable {
         for block in first..MAX_MAPPING_BLOCKS {
             if self.mappings.remove(&Key(MappingKey { tgid, block })).is_err() {
                 break;
+            }
+        }
+    }
+}
+
+/// The order in which blocks are replaced so that a sampler in between, who sees new ones beside old ones, still finds each
+/// mapping that stays. We may be kept waiting between two of them for as long as a busy machine likes. Mappings move to
+/// later blocks when others come, so the last block is the first; and the other way round when others go.
+fn update_order(blocks: usize, is_growing: bool) -> impl Iterator<Item = usize> {
+    (0..blocks).map(move |step| if is_growing { blocks - 1 - step } else { step })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mappings by their starts, in blocks of two.
+    fn blocks(starts: &[u64]) -> Vec<(&[u64], u64)> {
+        let chunks: Vec<&[u64]> = starts.chunks(2).collect();
+        let next = |index: usize| chunks.get(index + 1).map_or(u64::MAX, |next| next[0]);
+        chunks.iter().enumerate().map(|(index, &chunk)| (chunk, next(index))).collect()
+    }
+
+    #[test]
+    fn mappings_that_stay_are_found_while_blocks_are_replaced() {
+        let (few, many): (&[u64], &[u64]) = (&[1, 3, 5, 7, 9], &[1, 2, 3, 5, 6, 7, 8, 9]);
+        for (before, after) in [(few, many), (many, few)] {
+            let (old, new) = (blocks(before), blocks(after));
+            let mut now = old.clone();
+            for index in update_order(new.len(), after.len() >= before.len()) {
+                now.resize(now.len().max(index + 1), (&[], u64::MAX));
+                now[index] = new[index];
+                for start in before.iter().filter(|start| after.contains(start)) {
+                    let (found, _) = now.iter().find(|(_, next)| start < next).unwrap();
+                    assert!(found.contains(start), "{start} while block {index} of {after:?} is new");
+                }
             }
         }
     }

@@ -17,8 +17,9 @@ use super::unwinding::Unwinding;
 use crate::kernel::{self, Clock, Event, OpenWait, RawStack, RawThread, Sampler, StackId, WaitFilter, Whom};
 use crate::target::{ThreadState, monotonic_ns};
 
-/// Samples are read this often; process events wake the thread at once.
-const READ_INTERVAL: Duration = Duration::from_millis(100);
+/// Samples and new mappings are read this often; process events wake the thread at once. The code of a library that is
+/// loaded is to be unwound within 100 ms, of which its table takes some 20.
+const READ_INTERVAL: Duration = Duration::from_millis(50);
 /// And this often while unwind tables are on their way.
 const BUSY_INTERVAL: Duration = Duration::from_millis(2);
 const SECOND_NS: u64 = 1_000_000_000;
@@ -107,6 +108,8 @@ struct State {
     unwinding: Unwinding,
     /// Processes with a table on its way.
     incomplete: HashSet<u32>,
+    /// Times that mappings were too many for the kernel's table.
+    unmapped: u64,
 }
 
 impl Collector {
@@ -137,6 +140,7 @@ impl Collector {
             told: BTreeMap::new(),
             unwinding,
             incomplete: HashSet::new(),
+            unmapped: 0,
         };
         let (requests, inbox) = sync_channel(REQUESTS);
         let thread = std::thread::Builder::new().name("collector".into()).spawn(move || state.run(&inbox))?;
@@ -167,13 +171,24 @@ impl Collector {
         })?
     }
 
-    /// Waits until the unwind tables of all watched processes are in the kernel, or the limit is over.
+    /// Waits until the unwind tables of all watched processes are in the kernel, or none has come for as long as the limit:
+    /// a busy machine may take its time for each.
     pub fn wait_for_tables(&self, limit: Duration) -> Result<()> {
-        let begin = Instant::now();
-        while begin.elapsed() < limit && self.ask(|state| state.unwinding.is_busy() || !state.incomplete.is_empty())? {
+        let (mut begin, mut missing) = (Instant::now(), usize::MAX);
+        loop {
+            let (pending, incomplete) = self.ask(|state| (state.unwinding.pending(), state.incomplete.len()))?;
+            if pending == 0 && incomplete == 0 {
+                return Ok(());
+            }
+            if pending < missing {
+                (begin, missing) = (Instant::now(), pending);
+            }
+            if begin.elapsed() >= limit {
+                tracing::warn!(pending, "unwind tables are late: stacks are cut until they are there");
+                return Ok(());
+            }
             std::thread::sleep(BUSY_INTERVAL);
         }
-        Ok(())
     }
 
     /// Follows from now on where the threads of all watched processes wait. Those that wait already are taken to have begun
@@ -334,7 +349,7 @@ impl State {
                     Err(TryRecvError::Disconnected) => return,
                 }
             }
-            let busy = self.unwinding.is_busy();
+            let busy = self.unwinding.pending() > 0;
             if let Err(error) = self.read(if busy { BUSY_INTERVAL } else { READ_INTERVAL }) {
                 tracing::error!(error = format!("{error:#}"), "the events of the kernel cannot be read");
                 // Not a busy loop, should it persist.
@@ -409,10 +424,9 @@ impl State {
 
     /// Tells the kernel what processes have mapped, and by which tables it is unwound.
     fn sync_unwinding(&mut self) -> Result<()> {
-        let Self { sampler, recorder, unwinding, incomplete, .. } = self;
-        if unwinding.take_built() {
-            recorder.mark_changed(incomplete.drain());
-        }
+        let Self { sampler, recorder, unwinding, incomplete, unmapped, .. } = self;
+        let built = if unwinding.take_built() { std::mem::take(incomplete) } else { HashSet::new() };
+        recorder.mark_changed(built.iter().copied());
         let changed = recorder.take_changed();
         let has_changed = !changed.is_empty();
         for (pid, mappings) in changed {
@@ -425,7 +439,17 @@ impl State {
             if !complete {
                 incomplete.insert(pid);
             }
-            sampler.mapping_table().set_mappings(pid, &ranges)?;
+            // What does not fit is unwound by frame pointer; the others need theirs nevertheless.
+            match sampler.mapping_table().set_mappings(pid, &ranges) {
+                Ok(left_out) => *unmapped += left_out as u64,
+                Err(error) => {
+                    tracing::debug!(pid, error = format!("{error:#}"), "the kernel is not told what is mapped");
+                    *unmapped += 1;
+                }
+            }
+        }
+        for pid in built {
+            recorder.tables_came(pid, |id| sampler.forget_stack(id));
         }
         if has_changed {
             sampler.unwind_again()?;
@@ -447,6 +471,9 @@ impl State {
         let mut losses: BTreeMap<String, u64> = losses.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         if self.unwinding.refused() > 0 {
             losses.insert("executables without unwind table: memory bound".into(), self.unwinding.refused());
+        }
+        if self.unmapped > 0 {
+            losses.insert("mappings without unwind table: too many of them".into(), self.unmapped);
         }
         if self.lifecycle_lost > 0 {
             losses.insert("process events lost: listener too slow".into(), self.lifecycle_lost);

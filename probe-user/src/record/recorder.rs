@@ -391,6 +391,11 @@ impl Recorder {
         changed.into_iter().map(|pid| (pid, live(pid).map(|tracked| &tracked.process.mappings))).collect()
     }
 
+    /// The kernel has unwind tables of a process that it had not: it has to send stacks again that it could not follow.
+    pub fn tables_came(&mut self, pid: u32, forget: impl FnMut(StackId)) {
+        self.stacks.doubt(pid, forget);
+    }
+
     /// Has these processes reported as changed again.
     pub fn mark_changed(&mut self, pids: impl IntoIterator<Item = u32>) {
         self.changed.extend(pids);

@@ -66,6 +66,8 @@ struct Entry {
     /// Not referred to at the last sweep: the kernel was told to send it again. It stays for one more round, because
     /// samples that name it may still be on their way.
     condemned: bool,
+    /// Cut or guessed, and the kernel was told to send it again: what it sends is another stack.
+    doubted: bool,
 }
 
 impl Stacks {
@@ -74,7 +76,7 @@ impl Stacks {
         if let Some(&slot) = self.by_id.get(&id) {
             return slot;
         }
-        let entry = Entry { id, pid: None, stack: None, condemned: false };
+        let entry = Entry { id, pid: None, stack: None, condemned: false, doubted: false };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = entry;
@@ -91,6 +93,9 @@ impl Stacks {
 
     /// Keeps the frames of a stack, of a process or (`None`) the kernel.
     pub fn fill(&mut self, id: StackId, pid: Option<u32>, stack: Stack) {
+        if self.by_id.get(&id).is_some_and(|&slot| self.slots[slot as usize].doubted) {
+            self.by_id.remove(&id);
+        }
         let slot = self.slot(id) as usize;
         let entry = &mut self.slots[slot];
         if entry.stack.is_none() {
@@ -106,6 +111,18 @@ impl Stacks {
         for entry in self.slots.iter().filter(|entry| entry.pid == Some(pid) && entry.id != StackId::NONE) {
             forget(entry.id);
             self.by_id.remove(&entry.id);
+        }
+    }
+
+    /// Doubts the stacks of a process that were cut or guessed: the kernel has learned to follow such frames. `forget` is
+    /// told each; samples refer to what is known until the kernel sends it again.
+    pub fn doubt(&mut self, pid: u32, mut forget: impl FnMut(StackId)) {
+        let is_unsure = |stack: &Arc<Stack>| stack.guessed || stack.end != End::Root;
+        for entry in self.slots.iter_mut().filter(|entry| entry.pid == Some(pid) && entry.id != StackId::NONE) {
+            if entry.stack.as_ref().is_some_and(is_unsure) {
+                forget(entry.id);
+                entry.doubted = true;
+            }
         }
     }
 
@@ -198,6 +215,25 @@ mod tests {
         stacks.sweep([], |_| told += 1);
         assert_eq!(told, 2, "condemned twice, so the kernel is told twice");
         assert!(stacks.get(slot).is_some());
+    }
+
+    #[test]
+    fn a_stack_that_was_a_guess_is_taken_again() {
+        let mut stacks = Stacks::default();
+        stacks.fill(id(1), Some(1), Stack { guessed: true, ..stack(7) });
+        stacks.fill(id(2), Some(1), stack(8));
+        let guess = stacks.slot(id(1));
+        let mut told = Vec::new();
+        stacks.doubt(1, |id| told.push(id));
+        stacks.doubt(2, |id| told.push(id));
+        assert_eq!(told, [id(1)]);
+        assert_eq!(stacks.slot(id(1)), guess, "samples on their way have nothing better");
+        stacks.fill(id(1), Some(1), stack(7));
+        let known = stacks.slot(id(1));
+        assert!(stacks.get(guess).unwrap().guessed && !stacks.get(known).unwrap().guessed);
+        stacks.sweep([known], |_| {});
+        stacks.sweep([known], |_| {});
+        assert_eq!(stacks.slot(id(1)), known, "the guess leaves without it");
     }
 
     #[test]

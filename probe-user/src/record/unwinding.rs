@@ -157,9 +157,9 @@ impl Unwinding {
         any
     }
 
-    /// True while tables are on their way.
-    pub fn is_busy(&self) -> bool {
-        self.pending > 0
+    /// How many tables are on their way.
+    pub fn pending(&self) -> usize {
+        self.pending
     }
 
     /// Forgets the tables of modules that nobody maps and no stack refers to.

@@ -81,6 +81,16 @@ impl Fragments {
         self.has_signal_frame = true;
     }
 
+    /// Adds a function by its rules and the offsets from which they hold, which ascend from 0. The caller sees to it that
+    /// it lies in the file's code.
+    pub fn add_rules(&mut self, start: u64, end: u64, rules: Vec<(u32, Rule)>) {
+        let (first, count) = (self.entries.len() as u32, rules.len() as u32);
+        if count > 0 {
+            self.entries.extend(rules.into_iter().map(|(offset, rule)| Entry { offset, rule }));
+            self.list.push(Fragment { start, end, first, count });
+        }
+    }
+
     /// Adds the functions of a section that lie in the file's code.
     pub fn add<'data, Section: UnwindSection<Slice<'data>>>(
         &mut self,

@@ -1,6 +1,6 @@
-//! Unwind tables: what an executable's `.eh_frame` (or `.debug_frame`) says of its code, as rows that a kernel program
-//! searches and steps by (`probe_ebpf::table`). Files are hostile: work and memory are linear in their size and bounded
-//! by the limits here, and nothing in them makes this panic.
+//! Unwind tables: what an executable's `.eh_frame` (or `.debug_frame`, or Go's own table) says of its code, as rows that a
+//! kernel program searches and steps by (`probe_ebpf::table`). Files are hostile: work and memory are linear in their size
+//! and bounded by the limits here, and nothing in them makes this panic.
 
 use std::fmt;
 use std::fs::File;
@@ -13,6 +13,7 @@ use probe_ebpf::table::{BLOCK_ROWS, Block, PAGE_BITS, Page, Row};
 use self::fragments::Fragments;
 
 mod fragments;
+mod golang;
 mod pages;
 mod rules;
 mod sections;

@@ -21,6 +21,19 @@ impl Rule {
     /// The return from a signal handler.
     pub const SIGNAL: Self = Self::bare(rule::SIGNAL);
 
+    /// There is no caller.
+    pub const END: Self = Self::bare(rule::END);
+
+    /// The frame pointer points to the caller's, beside the return address.
+    pub const BY_FRAME_POINTER: Self = Self { kind: rule::RBP, fp: 2, operand: 16 };
+
+    /// In a Go function whose frame has `delta` bytes, at least 0. The first word of a frame keeps the caller's frame
+    /// pointer.
+    pub fn go_frame(delta: i32) -> Self {
+        let Some(operand) = delta.checked_add(8) else { return Self::bare(rule::UNSUPPORTED_OFFSET) };
+        Self { kind: rule::RSP, fp: if delta < 8 { 0 } else { 2 }, operand }
+    }
+
     const fn bare(kind: u8) -> Self {
         Self { kind, fp: 0, operand: 0 }
     }
@@ -46,7 +59,7 @@ pub(super) fn rule(state: &State, encoding: Encoding, section: &[u8]) -> Rule {
     let State { cfa, return_address, fp } = state;
     let operations = |expression: &UnwindExpression<usize>| operations(*expression, encoding, section);
     let (kind, operand) = match cfa {
-        _ if *return_address == Saved::Undefined => return Rule::bare(rule::END),
+        _ if *return_address == Saved::Undefined => return Rule::END,
         Cfa::Register(register, offset) => {
             let kind = match *register {
                 X86_64::RSP => rule::RSP,

@@ -13,7 +13,7 @@ use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{ReadRef, U32, U64};
 
 use super::fragments::Fragments;
-use super::{MAX_SECTION_BYTES, Reason};
+use super::{MAX_SECTION_BYTES, Reason, golang};
 
 /// Of a file with more sections the names are not looked at: no linker makes them.
 const MAX_SECTIONS: u16 = 1024;
@@ -36,16 +36,20 @@ pub(super) struct Sections<'data> {
     bases: BaseAddresses,
     eh_frame: Option<&'data [u8]>,
     debug_frame: Option<Cow<'data, [u8]>>,
+    go_functions: Option<&'data [u8]>,
 }
 
 impl Sections<'_> {
     /// True when the file has no unwind information.
     pub fn is_empty(&self) -> bool {
-        self.eh_frame.is_none() && self.debug_frame.is_none()
+        self.eh_frame.is_none() && self.debug_frame.is_none() && self.go_functions.is_none()
     }
 
-    /// Takes in the functions of both sections. Where both describe one, `.eh_frame` comes first.
+    /// Takes in the functions of all sections. Where several describe one, Go's table comes first, then `.eh_frame`.
     pub fn frames(&self, fragments: &mut Fragments) -> Result<(), Reason> {
+        if let Some(bytes) = self.go_functions {
+            golang::add(bytes, &self.code, fragments)?;
+        }
         if let Some(bytes) = self.eh_frame {
             fragments.add(&EhFrame::new(bytes, LittleEndian), bytes, &self.bases, &self.code)?;
         }
@@ -79,6 +83,7 @@ pub(super) fn read<'data>(data: impl ReadRef<'data>) -> Result<Sections<'data>, 
         bases: BaseAddresses::default(),
         eh_frame: None,
         debug_frame: None,
+        go_functions: None,
     };
     by_sections(header, data, &mut sections)?;
     if sections.eh_frame.is_none() {
@@ -151,6 +156,10 @@ fn by_sections<'data>(
             b".debug_frame" if found.debug_frame.is_none() && section.sh_size(Endian {}) > 0 => {
                 within_limit(section.sh_size(Endian {}))?;
                 found.debug_frame = maybe_compressed(section, data)?;
+            }
+            b".gopclntab" | b".data.rel.ro.gopclntab" if found.go_functions.is_none() => {
+                within_limit(section.sh_size(Endian {}))?;
+                found.go_functions = section.data(Endian {}, data).ok();
             }
             _ => {}
         }

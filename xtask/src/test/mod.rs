@@ -23,9 +23,11 @@ pub struct Args {
 }
 
 /// What the tests on the real kernel use, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
+    ("clang", "clang"),
+    ("musl-gcc", "musl-tools"),
     ("strip", "binutils"),
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
@@ -33,6 +35,8 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("go", "golang-go"),
     ("python3", "python3-minimal"),
     ("node", "nodejs"),
+    ("sqlite3", "sqlite3"),
+    ("perf", "linux-perf"),
     ("crun", "crun"),
     ("chromium", "chromium"),
 ];

@@ -1,0 +1,283 @@
+//! Go's own table of functions, `.gopclntab`, which is in every Go program, stripped or not: how far each function has
+//! moved the stack pointer, and which ones leave the stack. Its `.debug_frame` says less (nothing of the frame pointer) and
+//! is gone when the program is stripped. Go 1.18 and later (src/internal/abi/symtab.go, src/runtime/symtab.go).
+
+use std::ops::Range;
+
+use super::fragments::Fragments;
+use super::rules::Rule;
+use super::{MAX_ROWS, Reason};
+
+/// The table's first word, by version of Go.
+const GO_1_18: u32 = 0xffff_fff0;
+const GO_1_20: u32 = 0xffff_fff1;
+
+/// Flags of a function (src/internal/abi/symtab.go).
+mod flag {
+    /// Nothing calls it: a thread or a goroutine begins there.
+    pub const TOP_FRAME: u8 = 1;
+    /// It sets the stack pointer, to one that the table does not know.
+    pub const SP_WRITE: u8 = 2;
+}
+
+/// The first function of a signal handler. No Go function calls it, but its stack does go on: to what was interrupted.
+const SIGNAL_ENTRY: &[u8] = b"runtime.sigtramp";
+/// And what handlers return to.
+const SIGNAL_RETURN: &[u8] = b"runtime.sigreturn";
+/// A function makes its frame by its first instruction, of at most so many bytes.
+const LONGEST_PUSH: u32 = 7;
+
+/// The table's header.
+struct Table<'data> {
+    bytes: &'data [u8],
+    functions: u32,
+    text_start: u64,
+    /// Offset of the names of functions.
+    names: usize,
+    /// Offset of the tables of stack pointers.
+    deltas: usize,
+    /// Offset of the index of functions, from which those count that it has.
+    index: usize,
+    /// Offset of the flags within a function's entry.
+    flags: usize,
+}
+
+/// Adds the functions that lie in the file's code. A table of another version, or a damaged one, adds none or some.
+pub(super) fn add(bytes: &[u8], code: &[Range<u64>], fragments: &mut Fragments) -> Result<(), Reason> {
+    let Some(table) = Table::read(bytes) else { return Ok(()) };
+    // Functions may share what says how they move the stack pointer; the work is linear nevertheless.
+    let mut budget = bytes.len().saturating_mul(16);
+    for number in 0..table.functions {
+        let Some(function) = table.function(number) else { break };
+        let Some(range) = code.iter().find(|range| range.contains(&function.start)) else { continue };
+        let mut end = function.end.min(range.end);
+        if function.start == 0 || function.start >= end {
+            continue;
+        }
+        if function.name.starts_with(SIGNAL_RETURN) {
+            fragments.add_signal_return(&(function.start..end), code);
+            continue;
+        }
+        // The byte before a return from signals is looked up for it; nothing is executed there.
+        if table.function(number + 1).is_some_and(|next| next.name.starts_with(SIGNAL_RETURN)) {
+            end -= 1;
+        }
+        let rules = table.rules(&function, &mut budget);
+        if fragments.rows() + rules.len() > MAX_ROWS {
+            return Err(Reason::TooLarge);
+        }
+        fragments.add_rules(function.start, end, rules);
+    }
+    Ok(())
+}
+
+struct Function<'data> {
+    /// Its name and what follows.
+    name: &'data [u8],
+    start: u64,
+    end: u64,
+    /// Offset of its table of stack pointers; 0 if it has none.
+    deltas: u32,
+    flags: u8,
+}
+
+impl<'data> Table<'data> {
+    fn read(bytes: &'data [u8]) -> Option<Self> {
+        let flags = match u32_at(bytes, 0)? {
+            GO_1_18 => 37,
+            // The line at which a function begins came before them.
+            GO_1_20 => 41,
+            _ => return None,
+        };
+        // Two zeros, the alignment of instructions, the size of addresses.
+        if bytes.get(4..8)? != [0, 0, 1, 8] {
+            return None;
+        }
+        let word = |number: usize| Some(u64::from_le_bytes(*bytes.get(8 + 8 * number..)?.first_chunk()?));
+        let offset = |number| usize::try_from(word(number)?).ok().filter(|&offset| offset < bytes.len());
+        // It is zero where it is left to the linker or to the loader.
+        let text_start = word(2).filter(|&start| start != 0)?;
+        let functions = u32::try_from(word(0)?).ok().filter(|&count| count as usize <= bytes.len() / 8)?;
+        let (names, deltas, index) = (offset(3)?, offset(6)?, offset(7)?);
+        Some(Self { bytes, functions, text_start, names, deltas, index, flags })
+    }
+
+    fn function(&self, number: u32) -> Option<Function<'data>> {
+        let index = self.bytes.get(self.index..)?;
+        let at = number as usize * 8;
+        let (start, entry, end) = (u32_at(index, at)?, u32_at(index, at + 4)? as usize, u32_at(index, at + 8)?);
+        let address = |offset: u32| self.text_start.saturating_add(offset.into());
+        let flags = *index.get(entry.checked_add(self.flags)?)?;
+        let name = self.names.checked_add(u32_at(index, entry + 4)? as usize)?;
+        Some(Function {
+            name: self.bytes.get(name..)?,
+            start: address(start),
+            end: address(end),
+            deltas: u32_at(index, entry + 16)?,
+            flags,
+        })
+    }
+
+    /// The rules of a function with the offsets from which they hold.
+    fn rules(&self, function: &Function<'_>, budget: &mut usize) -> Vec<(u32, Rule)> {
+        if function.flags & flag::TOP_FRAME != 0 && !function.name.starts_with(SIGNAL_ENTRY) {
+            return vec![(0, Rule::END)];
+        }
+        let size = function.end - function.start;
+        let mut deltas = Deltas { bytes: self.deltas(function.deltas), pc: 0, delta: -1, is_first: true };
+        let deltas: Vec<(u32, i32)> = std::iter::from_fn(|| {
+            *budget = budget.checked_sub(1)?;
+            deltas.next().filter(|&(from, _)| u64::from(from) < size)
+        })
+        .collect();
+        let has_frame = deltas.get(1).is_some_and(|&(from, delta)| from <= LONGEST_PUSH && delta >= 8);
+        let rule = |delta| match function.flags & flag::SP_WRITE != 0 {
+            _ if delta < 0 => Rule::NONE,
+            false => Rule::go_frame(delta),
+            // It runs others on a stack that begins with it: `runtime.systemstack`, `runtime.mcall`, `runtime.asmcgocall`.
+            true if !has_frame => Rule::END,
+            // The frame pointer still is on the stack that it leaves for a while: `runtime.nanotime1`, which asks the vDSO.
+            true if delta >= 8 => Rule::BY_FRAME_POINTER,
+            true => Rule::go_frame(delta),
+        };
+        let mut rules: Vec<(u32, Rule)> = deltas.into_iter().map(|(from, delta)| (from, rule(delta))).collect();
+        rules.dedup_by_key(|(_, rule)| *rule);
+        rules
+    }
+
+    fn deltas(&self, offset: u32) -> &'data [u8] {
+        let from = self.deltas.saturating_add(offset as usize);
+        if offset == 0 { &[] } else { self.bytes.get(from..).unwrap_or_default() }
+    }
+}
+
+/// Reads a table of stack pointers: pairs of a signed difference of the value and an unsigned one of the address up to
+/// which it holds, as variable-length integers.
+struct Deltas<'data> {
+    bytes: &'data [u8],
+    pc: u32,
+    delta: i32,
+    is_first: bool,
+}
+
+impl Deltas<'_> {
+    /// The next value, and the offset in the function from which it holds.
+    fn next(&mut self) -> Option<(u32, i32)> {
+        let change = self.integer()?;
+        if change == 0 && !self.is_first {
+            return None;
+        }
+        self.is_first = false;
+        // Zigzag: the sign is the lowest bit.
+        self.delta = self.delta.wrapping_add((change >> 1) as i32 ^ -((change & 1) as i32));
+        let from = self.pc;
+        self.pc = self.pc.checked_add(self.integer()?)?;
+        Some((from, self.delta))
+    }
+
+    fn integer(&mut self) -> Option<u32> {
+        let mut value = 0;
+        for shift in [0, 7, 14, 21, 28] {
+            let (&byte, rest) = self.bytes.split_first()?;
+            self.bytes = rest;
+            value |= u32::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: u64 = 0x40_1000;
+    /// Bytes of code of each function.
+    const SIZE: u32 = 0x40;
+
+    /// A table of functions: name, flags, stack pointers.
+    fn table(version: u32, functions: &[(&str, u8, &[u8])]) -> Vec<u8> {
+        let entry_bytes = if version == GO_1_18 { 40 } else { 44 };
+        let (mut names, mut deltas, mut index, mut entries) = (vec![0], vec![0], Vec::new(), Vec::new());
+        let entries_at = functions.len() * 8 + 4;
+        for (number, (name, flags, pairs)) in functions.iter().enumerate() {
+            index.extend((number as u32 * SIZE).to_le_bytes());
+            index.extend(((entries_at + entries.len()) as u32).to_le_bytes());
+            let mut entry = vec![0; entry_bytes];
+            entry[4..8].copy_from_slice(&(names.len() as u32).to_le_bytes());
+            entry[16..20].copy_from_slice(&(deltas.len() as u32).to_le_bytes());
+            entry[entry_bytes - 3] = *flags;
+            entries.extend(entry);
+            names.extend(name.bytes().chain([0]));
+            deltas.extend(pairs.iter().chain(&[0]));
+        }
+        index.extend((functions.len() as u32 * SIZE).to_le_bytes());
+        let (names_at, deltas_at) = (72, 72 + names.len());
+        let index_at = deltas_at + deltas.len();
+        let header = [functions.len() as u64, 0, TEXT, names_at, 0, 0, deltas_at as u64, index_at as u64];
+        let mut bytes = version.to_le_bytes().to_vec();
+        bytes.extend([0, 0, 1, 8]);
+        bytes.extend(header.iter().flat_map(|word| word.to_le_bytes()));
+        [bytes, names, deltas, index, entries].concat()
+    }
+
+    /// The rules of each function.
+    fn rules(bytes: &[u8]) -> Vec<Vec<(u64, Rule)>> {
+        let mut fragments = Fragments::default();
+        let code = Range { start: TEXT, end: TEXT + 0x1000 };
+        add(bytes, &[code], &mut fragments).unwrap();
+        let of = |fragment| fragments.rules(fragment).map(|(address, rule)| (address - TEXT, rule)).collect();
+        fragments.list().iter().map(|&fragment| of(fragment)).collect()
+    }
+
+    /// From 0 to 24 bytes after 4 bytes of code, back after 8 more; the numbers are zigzag.
+    const FRAME: &[u8] = &[2, 4, 48, 8, 47, 52];
+    /// None ever.
+    const NO_FRAME: &[u8] = &[2, 64];
+
+    #[test]
+    fn functions_move_the_stack_pointer_and_keep_the_frame_pointer() {
+        for version in [GO_1_18, GO_1_20] {
+            let bytes = table(version, &[("main.main", 0, FRAME), ("memmove", 4, NO_FRAME)]);
+            let frames = [(0, Rule::go_frame(0)), (4, Rule::go_frame(24)), (12, Rule::go_frame(0))];
+            assert_eq!(rules(&bytes), [frames.to_vec(), vec![(0x40, Rule::go_frame(0))]], "{version:x}");
+        }
+    }
+
+    #[test]
+    fn functions_that_leave_their_stack_are_known() {
+        let functions: [(&str, u8, &[u8]); 5] = [
+            ("runtime.goexit", flag::TOP_FRAME, NO_FRAME),
+            ("runtime.systemstack", flag::SP_WRITE, NO_FRAME),
+            ("runtime.nanotime1", flag::SP_WRITE, FRAME),
+            ("runtime.sigtramp", flag::TOP_FRAME, NO_FRAME),
+            ("runtime.sigreturn__sigaction", 0, NO_FRAME),
+        ];
+        let all = rules(&table(GO_1_20, &functions));
+        assert_eq!(all[0], [(0, Rule::END)]);
+        assert_eq!(all[1], [(0x40, Rule::END)]);
+        assert_eq!(all[2][1], (0x84, Rule::BY_FRAME_POINTER));
+        assert_eq!(all[3], [(0xc0, Rule::go_frame(0))]);
+        assert_eq!(all[4], [(0xff, Rule::SIGNAL)]);
+    }
+
+    #[test]
+    fn damage_and_other_versions_are_survived() {
+        let whole = table(GO_1_20, &[("main.main", 0, FRAME), ("memmove", 4, NO_FRAME)]);
+        for at in 0..whole.len() {
+            assert!(rules(&whole[..at]).len() <= 2);
+            for byte in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = byte;
+                assert!(rules(&bytes).iter().flatten().count() <= 8);
+            }
+        }
+        assert!(rules(&table(0xffff_fffb, &[("main.main", 0, FRAME)])).is_empty());
+    }
+}
