@@ -44,16 +44,19 @@ pub mod rule {
     pub const RSP_DEREF: u8 = 6;
     /// CFA = the word at frame pointer + (operand >> 8), + (operand & 255): code that aligned its stack.
     pub const RBP_DEREF: u8 = 7;
+    /// CFA = frame pointer + operand, as [`RBP`], but on another stack, which may be anywhere: code that runs others on a
+    /// stack of its runtime.
+    pub const OTHER_STACK: u8 = 8;
     /// Not expressible: a DWARF expression of another shape.
-    pub const UNSUPPORTED_EXPRESSION: u8 = 8;
+    pub const UNSUPPORTED_EXPRESSION: u8 = 9;
     /// Not expressible: the CFA is based on a register other than the stack and frame pointer.
-    pub const UNSUPPORTED_REGISTER: u8 = 9;
+    pub const UNSUPPORTED_REGISTER: u8 = 10;
     /// Not expressible: an offset is too large.
-    pub const UNSUPPORTED_OFFSET: u8 = 10;
+    pub const UNSUPPORTED_OFFSET: u8 = 11;
     /// Not expressible: the return address is elsewhere than at CFA - 8.
-    pub const UNSUPPORTED_RETURN_ADDRESS: u8 = 11;
+    pub const UNSUPPORTED_RETURN_ADDRESS: u8 = 12;
     /// Not expressible: the frame pointer is saved in another register or out of reach.
-    pub const UNSUPPORTED_FRAME_POINTER: u8 = 12;
+    pub const UNSUPPORTED_FRAME_POINTER: u8 = 13;
 }
 
 impl Row {
@@ -139,7 +142,7 @@ const KEEPS_FRAME_POINTER: Row = Row { pc: 0, rule: rule::RBP, fp: 2, cfa_offset
 /// anything (`Row::default()`) that can be followed.
 #[inline(always)]
 pub fn step(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> Result<By, End> {
-    let is_guess = row.rule.wrapping_sub(rule::END) > rule::RBP_DEREF - rule::END;
+    let is_guess = row.rule.wrapping_sub(rule::END) > rule::OTHER_STACK - rule::END;
     if is_guess && registers.fp == 0 {
         return Err(if row.rule == rule::NONE { End::Root } else { end(row.rule) });
     }
@@ -156,8 +159,8 @@ pub fn step(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> Re
 
 /// Replaces a frame's registers by its caller's, as the row for its pc says; or says why there is none.
 ///
-/// Each frame must lie above the one it called, which ends loops. The exception is the step out of a signal handler,
-/// which may have run on a stack of its own: the limit on frames ends those.
+/// Each frame must lie above the one it called, which ends loops. The exceptions are the step out of a signal handler, which
+/// may have run on a stack of its own, and that between a runtime's stacks: the limit on frames ends those.
 ///
 /// Rules differ in where words are, not in how they are read: a path of its own for each rule, with its own reads, is
 /// more than the verifier can follow.
@@ -168,19 +171,20 @@ pub fn apply(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> R
     let base = match row.rule {
         rule::RSP | rule::PLT | rule::SIGNAL | rule::RSP_DEREF => sp,
         rule::RBP | rule::RBP_DEREF if fp & 7 != 0 || fp < sp || fp >= USER_END => return Err(End::Inconsistent),
-        rule::RBP | rule::RBP_DEREF => fp,
+        rule::OTHER_STACK if fp & 7 != 0 || fp < USER_START || fp >= USER_END => return Err(End::Inconsistent),
+        rule::RBP | rule::RBP_DEREF | rule::OTHER_STACK => fp,
         other => return Err(end(other)),
     };
     let is_signal = row.rule == rule::SIGNAL;
     let cfa = match row.rule {
-        rule::RSP | rule::RBP => base.wrapping_add(operand as u64),
+        rule::RSP | rule::RBP | rule::OTHER_STACK => base.wrapping_add(operand as u64),
         rule::PLT => base.wrapping_add(if pc & 15 >= operand as u64 { 16 } else { 8 }),
         _ => {
             let (offset, added) = if is_signal { (ucontext::RSP, 0) } else { ((operand >> 8) as u64, operand & 255) };
             memory.read_word(base.wrapping_add(offset)).ok_or(End::Unreadable)?.wrapping_add(added as u64)
         }
     };
-    if (cfa <= sp && !is_signal) || cfa >= USER_END {
+    if (cfa <= sp && !is_signal && row.rule != rule::OTHER_STACK) || cfa >= USER_END {
         return Err(End::Inconsistent);
     }
     let (saved_fp, return_address) = match row.fp {
@@ -298,6 +302,18 @@ mod tests {
         context[20] = u64::MAX;
         assert_eq!(step(rule::SIGNAL, 0, 0, &context), Err(End::Inconsistent));
         assert!(Row { rule: rule::SIGNAL, ..Row::default() }.caller_was_interrupted());
+    }
+
+    #[test]
+    fn a_runtime_may_have_changed_stacks() {
+        let on_another = Registers { pc: 0x4000, sp: 0x9000, fp: 0x7000 };
+        let caller = Ok(Registers { pc: 0x4100, sp: 0x7010, fp: 0x7020 });
+        assert_eq!(step_from(on_another, rule::OTHER_STACK, 16, 2, &[0x7020, 0x4100]), caller);
+        assert_eq!(step_from(on_another, rule::RBP, 16, 2, &[0x7020, 0x4100]), Err(End::Inconsistent));
+        for fp in [0, 8, 0x7001, u64::MAX - 7] {
+            let lost = Registers { fp, ..on_another };
+            assert_eq!(step_from(lost, rule::OTHER_STACK, 16, 2, &[0x7020, 0x4100]), Err(End::Inconsistent), "{fp:#x}");
+        }
     }
 
     #[test]

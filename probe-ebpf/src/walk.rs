@@ -57,9 +57,10 @@ struct Walk {
     frame_count: u32,
     end: u32,
     flags: u32,
-    /// 1 if a signal handler was left on the way: its caller's address is not where others are.
-    has_signal: u32,
+    /// 1 if a signal handler or a stack was left on the way: the caller's address is not where others are.
+    is_unusual: u32,
     start_sp: u64,
+    last_sp: u64,
     /// Where the last return addresses were found, in words from the first stack pointer.
     slots: [u8; MEMO_FRAMES],
 }
@@ -98,8 +99,9 @@ fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owne
     walk.back = 0;
     walk.frame_count = 0;
     walk.flags = 0;
-    walk.has_signal = 0;
+    walk.is_unusual = 0;
     walk.start_sp = start.registers.sp;
+    walk.last_sp = start.registers.sp;
     walk.end = End::TooDeep as u32;
     let is_compat = start.cs != USER_CS;
     let limit = if is_compat { 1 } else { MAX_FRAMES as u32 };
@@ -127,7 +129,7 @@ fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owne
 pub fn return_addresses(scratch: *mut Scratch, slots: &mut [u8; MEMO_FRAMES]) -> Option<u64> {
     // SAFETY: the caller's scratch.
     let walk = unsafe { &(*scratch).walk };
-    if walk.end != End::Root as u32 || walk.has_signal != 0 || walk.frame_count > MEMO_FRAMES as u32 {
+    if walk.end != End::Root as u32 || walk.is_unusual != 0 || walk.frame_count > MEMO_FRAMES as u32 {
         return None;
     }
     for (index, (slot, found)) in slots.iter_mut().zip(&walk.slots).enumerate() {
@@ -163,8 +165,10 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
     match table::step(row, &mut walk.registers, &mut memory) {
         Ok(by) => {
             walk.back = (by != By::Signal).into();
-            walk.has_signal |= u32::from(by == By::Signal);
-            let slot = walk.registers.sp.wrapping_sub(walk.start_sp) / 8;
+            let sp = walk.registers.sp;
+            walk.is_unusual |= u32::from(by == By::Signal || sp < walk.last_sp);
+            walk.last_sp = sp;
+            let slot = sp.wrapping_sub(walk.start_sp) / 8;
             walk.slots[index & (MEMO_FRAMES - 1)] = slot.wrapping_sub(1) as u8;
             if by == By::FramePointer {
                 walk.flags = stack_flags::GUESSED;

@@ -135,6 +135,7 @@ impl<'data> Table<'data> {
             _ if delta < 0 => Rule::NONE,
             false => Rule::go_frame(delta),
             // It runs others on a stack that begins with it: `runtime.systemstack`, `runtime.mcall`, `runtime.asmcgocall`.
+            true if !has_frame && !function.name.starts_with(b"runtime.mcall\0") => Rule::BY_FRAME_POINTER,
             true if !has_frame => Rule::END,
             // The frame pointer still is on the stack that it leaves for a while: `runtime.nanotime1`, which asks the vDSO.
             true if delta >= 8 => Rule::BY_FRAME_POINTER,

@@ -25,7 +25,7 @@ impl Rule {
     pub const END: Self = Self::bare(rule::END);
 
     /// The frame pointer points to the caller's, beside the return address.
-    pub const BY_FRAME_POINTER: Self = Self { kind: rule::RBP, fp: 2, operand: 16 };
+    pub const BY_FRAME_POINTER: Self = Self { kind: rule::OTHER_STACK, fp: 2, operand: 16 };
 
     /// In a Go function whose frame has `delta` bytes, at least 0. The first word of a frame keeps the caller's frame
     /// pointer.
