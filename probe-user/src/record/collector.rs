@@ -147,10 +147,27 @@ impl Collector {
     /// Waits until the unwind tables of all watched processes are in the kernel, or the limit is over.
     pub fn wait_for_tables(&self, limit: Duration) -> Result<()> {
         let begin = Instant::now();
-        while begin.elapsed() < limit && self.ask(|state| state.unwinding.is_busy() || !state.incomplete.is_empty())? {
+        loop {
+            let (busy, tables, bytes) = self.ask(|state| {
+                let busy = state.unwinding.is_busy() || !state.incomplete.is_empty();
+                (busy, state.unwinding.tables(), state.unwinding.bytes())
+            })?;
+            let waited_ms = begin.elapsed().as_millis() as u64;
+            if !busy {
+                tracing::debug!(tables, bytes, waited_ms, "the unwind tables are complete");
+                return Ok(());
+            }
+            if begin.elapsed() >= limit {
+                tracing::debug!(
+                    tables,
+                    bytes,
+                    waited_ms,
+                    "the unwind tables are not complete, sampling begins without"
+                );
+                return Ok(());
+            }
             std::thread::sleep(BUSY_INTERVAL);
         }
-        Ok(())
     }
 
     /// Lets a process go. What was recorded of it stays until it is too old.
