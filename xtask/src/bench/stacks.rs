@@ -130,12 +130,13 @@ fn script(data: &Path) -> Result<String> {
 fn of_script(text: &str) -> Stacks {
     let mut stacks = Stacks::default();
     for sample in text.split("\n\n").filter(|sample| !sample.trim().is_empty()) {
-        // `  7f12 name+0x12 (inlined)`: of an inlined function the address is that of the frame that follows.
-        let frames: Vec<&str> = sample.lines().skip(1).collect();
-        let name = |line: &&'_ str| -> Option<String> { Some(line.split_whitespace().nth(1)?.to_owned()) };
-        let physical = frames.iter().filter(|line| !line.ends_with("(inlined)")).count();
-        let names: Vec<String> = frames.iter().rev().filter_map(name).collect();
-        stacks.add(1, physical, names.iter().map(String::as_str));
+        // `7f12 name`, and behind an inlined function's name `(inlined)`.
+        let frames: Vec<Vec<&str>> = sample.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        // Its address is that of the frame that follows; otherwise it is only an alias, marked by mistake.
+        let is_inlined = |pair: &[Vec<&str>]| pair[0].last() == Some(&"(inlined)") && pair[0][..1] == pair[1][..1];
+        let inlined = frames.windows(2).filter(|pair| is_inlined(pair)).count();
+        let names = frames.iter().rev().filter_map(|words| words.get(1).copied());
+        stacks.add(1, frames.len() - inlined, names);
     }
     stacks
 }
@@ -150,7 +151,7 @@ mod tests {
         assert_eq!(of_folded(folded), Stacks { samples: 17, whole: 15, frames: 12 * 4 + 9 + 2 + 1 });
         let bpftrace = "Attaching 2 probes...\n@[\n    bottom+20\n    main+5\n]: 99\n@[\n]: 1\n";
         assert_eq!(of_bpftrace(bpftrace).samples, 100);
-        let script = "a 1 \n\t 10 free (inlined)\n\t 10 bottom\n\t 20 main\n\t 30 _start\n\na 1 \n\t 10 bottom\n\n";
+        let script = "a 1 \n\t 10 free (inlined)\n\t 10 bottom\n\t 20 main (inlined)\n\t 30 _start\n\na 1 \n\t 1 x\n\n";
         assert_eq!(of_script(script), Stacks { samples: 2, whole: 1, frames: 4 });
     }
 
