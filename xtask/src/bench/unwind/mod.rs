@@ -41,6 +41,9 @@ const MOST_TABLE_MEMORY: f64 = 0.5;
 const LONGEST_ATTACH: Duration = Duration::from_secs(1);
 const LOWEST_SPEED: f64 = 100e6;
 
+/// Peers with fewer whole stacks, in percent, are not compared by their frames.
+const MOSTLY_WHOLE: f64 = 90.0;
+
 /// A profiler on a program.
 struct Measured {
     stacks: stacks::Stacks,
@@ -56,6 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.no_install {
         shell::install_missing(&[
             ("gcc", "gcc"),
+            ("g++", "g++"),
             ("bpftool", "bpftool"),
             ("python3", "python3"),
             ("sqlite3", "sqlite3"),
@@ -128,7 +132,8 @@ fn compare(args: &Args, tools: &[Tool], program: &Program, verdicts: &mut Vec<(S
         all.into_iter().filter_map(|(tool, measured)| Some((tool.kind, Row::of(tool.name, measured)?))).collect();
     let row = |kind| rows.iter().find(|(one, _)| *one == kind).map(|(_, row)| row);
     if let (Some(own), Some(peer)) = (row(Kind::Probe), row(Kind::ProfileBee)) {
-        if let (Some((_, own)), Some((_, peer))) = (own.ns, peer.ns) {
+        // A stack that is cut short says nothing about the price of a frame.
+        if let (Some((_, own)), Some((_, peer)), true) = (own.ns, peer.ns, peer.whole_percent >= MOSTLY_WHOLE) {
             let text = format!("{}: {own:.0} ns a frame, profile-bee {peer:.0} ns", program.name);
             verdicts.push((text, own < peer));
         }
@@ -156,6 +161,7 @@ fn measure(args: &Args, tool: &Tool, pid: u32) -> Result<Measured> {
 struct Row {
     ns: Option<(f64, f64)>,
     table_bytes: u64,
+    whole_percent: f64,
 }
 
 impl Row {
@@ -183,6 +189,6 @@ impl Row {
             or_dash(load.ready.map(|ready| format!("{:.2} s", ready.as_secs_f64()))),
             mib(load.resident),
         );
-        Some(Self { ns, table_bytes: load.table_bytes })
+        Some(Self { ns, table_bytes: load.table_bytes, whole_percent: stacks.whole_percent() })
     }
 }

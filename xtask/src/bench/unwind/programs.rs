@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::super::recording;
 use super::super::workload::{self, Running};
 use crate::shell;
 
@@ -22,10 +23,12 @@ impl Program {
     }
 }
 
-/// All of them. The first two are compiled with `-O2 -fomit-frame-pointer`.
-pub const ALL: [Program; 5] = [
+/// All of them. Those in C, C++ and Rust are compiled without frame pointers.
+pub const ALL: [Program; 7] = [
     Program { name: "C, 20 frames", start: || frames(20) },
     Program { name: "C, 100 frames", start: || frames(100) },
+    Program { name: "C++ exceptions", start: || compiled("g++", &["-O2", "-fomit-frame-pointer"], "throws.cpp") },
+    Program { name: "Rust", start: || compiled("rustc", &["--edition=2024", "-O"], "rusty.rs") },
     Program { name: "python3", start: python },
     Program { name: "sqlite3", start: sqlite },
     Program { name: "node", start: node },
@@ -48,6 +51,15 @@ for (;;) {
 
 fn frames(depth: u32) -> Result<Running> {
     workload::start(&workload::build(false)?, depth)
+}
+
+/// A program of the tests, optimised.
+fn compiled(compiler: &str, flags: &[&str], source: &str) -> Result<Running> {
+    let binary = recording::folder()?.join(source).with_extension("");
+    let mut command = shell::command(compiler);
+    command.args(flags).arg("-o").arg(&binary);
+    shell::run(command.arg(shell::checkout().join("tests/workloads").join(source)))?;
+    workload::ready(&mut Command::new(binary))
 }
 
 fn python() -> Result<Running> {
