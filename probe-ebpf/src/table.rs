@@ -171,7 +171,7 @@ pub fn apply(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> R
     let base = match row.rule {
         rule::RSP | rule::PLT | rule::SIGNAL | rule::RSP_DEREF => sp,
         rule::RBP | rule::RBP_DEREF if fp & 7 != 0 || fp < sp || fp >= USER_END => return Err(End::Inconsistent),
-        rule::OTHER_STACK if fp & 7 != 0 || fp < USER_START || fp >= USER_END => return Err(End::Inconsistent),
+        rule::OTHER_STACK if fp & 7 != 0 || !(USER_START..USER_END).contains(&fp) => return Err(End::Inconsistent),
         rule::RBP | rule::RBP_DEREF | rule::OTHER_STACK => fp,
         other => return Err(end(other)),
     };

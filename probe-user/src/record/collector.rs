@@ -174,17 +174,23 @@ impl Collector {
     /// Waits until the unwind tables of all watched processes are in the kernel, or none has come for as long as the limit:
     /// a busy machine may take its time for each.
     pub fn wait_for_tables(&self, limit: Duration) -> Result<()> {
-        let (mut begin, mut missing) = (Instant::now(), usize::MAX);
+        let begin = Instant::now();
+        let (mut progress, mut missing) = (begin, usize::MAX);
         loop {
-            let (pending, incomplete) = self.ask(|state| (state.unwinding.pending(), state.incomplete.len()))?;
+            let (pending, incomplete, tables, bytes) = self.ask(|state| {
+                let unwinding = &state.unwinding;
+                (unwinding.pending(), state.incomplete.len(), unwinding.tables(), unwinding.bytes())
+            })?;
+            let waited_ms = begin.elapsed().as_millis() as u64;
             if pending == 0 && incomplete == 0 {
+                tracing::debug!(tables, bytes, waited_ms, "the unwind tables are complete");
                 return Ok(());
             }
             if pending < missing {
-                (begin, missing) = (Instant::now(), pending);
+                (progress, missing) = (Instant::now(), pending);
             }
-            if begin.elapsed() >= limit {
-                tracing::warn!(pending, "unwind tables are late: stacks are cut until they are there");
+            if progress.elapsed() >= limit {
+                tracing::warn!(pending, waited_ms, "unwind tables are late: stacks are cut until they are there");
                 return Ok(());
             }
             std::thread::sleep(BUSY_INTERVAL);

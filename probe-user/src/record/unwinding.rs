@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -181,6 +182,11 @@ impl Unwinding {
         self.refused
     }
 
+    /// Tables in the kernel.
+    pub fn tables(&self) -> usize {
+        self.modules.values().filter(|entry| matches!(entry.state, State::Ready(_))).count()
+    }
+
     /// Bytes of tables in the kernel.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -189,8 +195,12 @@ impl Unwinding {
 
 fn build(module: &Module, table: u32, tables: &mut UnwindTables) -> Result<Ready> {
     let file = module.file().context("its file is not open")?;
+    let begin = Instant::now();
     let built = Table::of_file(file)?;
+    let made = begin.elapsed();
     let bytes = tables.put(table % UnwindTables::PLACES, &words(&built))?;
+    let (made_us, put_us) = (made.as_micros() as u64, (begin.elapsed() - made).as_micros() as u64);
+    tracing::debug!(path = module.path, bytes, made_us, put_us, "an unwind table");
     Ok(Ready { table, first_page: built.first_page, pages: built.pages.len() as u32, bytes })
 }
 

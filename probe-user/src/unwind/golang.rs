@@ -135,10 +135,10 @@ impl<'data> Table<'data> {
             _ if delta < 0 => Rule::NONE,
             false => Rule::go_frame(delta),
             // It runs others on a stack that begins with it: `runtime.systemstack`, `runtime.mcall`, `runtime.asmcgocall`.
-            true if !has_frame && !function.name.starts_with(b"runtime.mcall\0") => Rule::BY_FRAME_POINTER,
+            true if !has_frame && !function.name.starts_with(b"runtime.mcall\0") => Rule::FROM_OTHER_STACK,
             true if !has_frame => Rule::END,
             // The frame pointer still is on the stack that it leaves for a while: `runtime.nanotime1`, which asks the vDSO.
-            true if delta >= 8 => Rule::BY_FRAME_POINTER,
+            true if delta >= 8 => Rule::FROM_OTHER_STACK,
             true => Rule::go_frame(delta),
         };
         let mut rules: Vec<(u32, Rule)> = deltas.into_iter().map(|(from, delta)| (from, rule(delta))).collect();
@@ -253,19 +253,21 @@ mod tests {
 
     #[test]
     fn functions_that_leave_their_stack_are_known() {
-        let functions: [(&str, u8, &[u8]); 5] = [
+        let functions: [(&str, u8, &[u8]); 6] = [
             ("runtime.goexit", flag::TOP_FRAME, NO_FRAME),
             ("runtime.systemstack", flag::SP_WRITE, NO_FRAME),
+            ("runtime.mcall", flag::SP_WRITE, NO_FRAME),
             ("runtime.nanotime1", flag::SP_WRITE, FRAME),
             ("runtime.sigtramp", flag::TOP_FRAME, NO_FRAME),
             ("runtime.sigreturn__sigaction", 0, NO_FRAME),
         ];
         let all = rules(&table(GO_1_20, &functions));
         assert_eq!(all[0], [(0, Rule::END)]);
-        assert_eq!(all[1], [(0x40, Rule::END)]);
-        assert_eq!(all[2][1], (0x84, Rule::BY_FRAME_POINTER));
-        assert_eq!(all[3], [(0xc0, Rule::go_frame(0))]);
-        assert_eq!(all[4], [(0xff, Rule::SIGNAL)]);
+        assert_eq!(all[1], [(0x40, Rule::FROM_OTHER_STACK)]);
+        assert_eq!(all[2], [(0x80, Rule::END)]);
+        assert_eq!(all[3][1], (0xc4, Rule::FROM_OTHER_STACK));
+        assert_eq!(all[4], [(0x100, Rule::go_frame(0))]);
+        assert_eq!(all[5], [(0x13f, Rule::SIGNAL)]);
     }
 
     #[test]

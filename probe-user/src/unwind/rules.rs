@@ -24,8 +24,8 @@ impl Rule {
     /// There is no caller.
     pub const END: Self = Self::bare(rule::END);
 
-    /// The frame pointer points to the caller's, beside the return address.
-    pub const BY_FRAME_POINTER: Self = Self { kind: rule::OTHER_STACK, fp: 2, operand: 16 };
+    /// The frame pointer points to the caller's, beside the return address, on whatever stack.
+    pub const FROM_OTHER_STACK: Self = Self { kind: rule::OTHER_STACK, fp: 2, operand: 16 };
 
     /// In a Go function whose frame has `delta` bytes, at least 0. The first word of a frame keeps the caller's frame
     /// pointer.

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use super::procfs;
+use super::recording::Recording;
 use super::tools::Tool;
-use super::workload::{self, Running};
+use super::{procfs, workload};
 use crate::shell;
 
 /// Measures `probe record` at its default rate and `probe daemon`, on a busy process with stacks 20 frames deep.
@@ -23,27 +23,22 @@ pub fn run(probe: &Tool, workload: &Path, seconds: u32) -> Result<()> {
 
     let mut record = probe.own_command();
     record.args(["record", "-p", &target.0.id().to_string(), "-d", &(seconds + 20).to_string(), "-o"]);
-    observe("record", record.arg(folder.join("own.folded")), seconds)?;
+    record.arg(folder.join("own.folded"));
+    observe("record", record, seconds)?;
 
     let config = folder.join("probe.toml");
     fs::write(&config, configuration(target.0.id(), &folder)).context("cannot write the daemon's configuration")?;
-    observe("daemon", probe.own_command().args(["daemon", "--config"]).arg(&config), seconds)
+    let mut daemon = probe.own_command();
+    daemon.args(["daemon", "--config"]).arg(&config);
+    observe("daemon", daemon, seconds)
 }
 
 /// Runs a command until it has been measured: first it starts, then it is looked at.
-fn observe(name: &str, command: &mut Command, seconds: u32) -> Result<()> {
-    let log = shell::target_dir().join("bench/own.log");
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn();
-    let mut running = Running(child.context("cannot start probe")?);
-    let pid = running.0.id();
-    let began = Instant::now();
-    let start = Duration::from_secs(15);
-    while procfs::perf_programs(pid).runs == 0 {
-        let ended = running.0.try_wait()?;
-        let said = || fs::read_to_string(&log).unwrap_or_default();
-        ensure!(ended.is_none() && began.elapsed() < start, "probe {name} does not begin to sample: {}", said());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+fn observe(name: &str, command: Command, seconds: u32) -> Result<()> {
+    let mut recording = Recording::start("probe", command)?;
+    let pid = recording.pid();
+    let begins = |pid| procfs::perf_programs(pid).runs > 0;
+    recording.wait_until(Duration::from_secs(15), begins).with_context(|| format!("probe {name}"))?;
     // What it does once, such as reading symbols of the kernel, is not its steady cost.
     std::thread::sleep(Duration::from_secs(2));
     let (cpu, programs, began) = (procfs::cpu_seconds(pid), procfs::perf_programs(pid), Instant::now());

@@ -3,9 +3,12 @@
 
 mod footprint;
 mod procfs;
+mod recording;
 mod sampler;
+mod stacks;
 mod statistics;
 mod tools;
+mod unwind;
 mod workload;
 
 use anyhow::Result;
@@ -22,11 +25,15 @@ pub struct Args {
 enum What {
     /// Nanoseconds per sample by the kernel's own statistics, next to profile-bee and bpftrace; CPU and memory of probe
     Sampler(sampler::Args),
+    /// Stacks of code without frame pointers: how many are whole and what they cost, next to profile-bee and perf; the
+    /// speed of building tables and of attaching
+    Unwind(unwind::Args),
 }
 
 /// Runs `cargo xtask bench`.
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Sampler(args) => sampler::run(args),
+        What::Unwind(args) => unwind::run(args),
     }
 }

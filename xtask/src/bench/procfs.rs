@@ -1,5 +1,6 @@
 //! What /proc says about a process that is measured: its BPF programs and maps, its processor time and its memory.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 /// The sampling programs of a process, by the kernel's statistics.
@@ -32,11 +33,35 @@ pub fn perf_programs(pid: u32) -> Programs {
 
 /// Memory of the maps that a process holds open, in bytes.
 pub fn map_bytes(pid: u32) -> u64 {
+    bytes_of_maps(pid, |_| true)
+}
+
+/// Memory of some of these maps, in bytes.
+pub fn bytes_of_maps(pid: u32, is_wanted: impl Fn(u64) -> bool) -> u64 {
     let mut maps: Vec<(u64, u64)> =
         descriptors(pid).filter_map(|info| Some((number(&info, "map_id:")?, number(&info, "memlock:")?))).collect();
     maps.sort_unstable();
     maps.dedup();
-    maps.iter().map(|(_, bytes)| bytes).sum()
+    maps.iter().filter(|(id, _)| is_wanted(*id)).map(|(_, bytes)| bytes).sum()
+}
+
+/// The maps of maps that a process holds open, by their numbers. What is in them is nobody's descriptor.
+pub fn maps_of_maps(pid: u32) -> Vec<u64> {
+    const ARRAY_OF_MAPS: u64 = 12;
+    let id = |info: String| (number(&info, "map_type:")? == ARRAY_OF_MAPS).then(|| number(&info, "map_id:"))?;
+    let mut maps: Vec<u64> = descriptors(pid).filter_map(id).collect();
+    maps.sort_unstable();
+    maps.dedup();
+    maps
+}
+
+/// Files that a process has mapped as code, each once.
+pub fn mapped_executables(pid: u32) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let code = maps.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|flags| flags.contains('x')));
+    let files: BTreeSet<&str> =
+        code.filter_map(|line| line.split_whitespace().nth(5)).filter(|path| path.starts_with('/')).collect();
+    files.len()
 }
 
 /// The process's resident memory, in bytes.
@@ -78,6 +103,7 @@ mod tests {
         assert_eq!(number(info, "run_cnt:"), Some(5));
         assert_eq!(number(info, "map_id:"), None);
         assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 1 << 16));
+        assert!(mapped_executables(std::process::id()) >= 1);
         assert!(cpu_seconds(std::process::id()).is_some());
     }
 }

@@ -1,10 +1,9 @@
-//! The profilers that are compared: how each is started on a process, and how many samples it says it took.
+//! The profilers that are compared: how each is started on a process. What they wrote is read in `stacks`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::shell;
 
@@ -12,15 +11,25 @@ use crate::shell;
 pub struct Tool {
     /// Its name in the table.
     pub name: &'static str,
-    kind: Kind,
+    /// Which it is.
+    pub kind: Kind,
     binary: PathBuf,
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
+/// The profilers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
     Probe,
     ProfileBee,
     Bpftrace,
+    Perf,
+}
+
+/// How stacks are taken, where a profiler leaves the choice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stacks {
+    FramePointer,
+    UnwindTable,
 }
 
 /// What a profiler is asked to do.
@@ -31,28 +40,42 @@ pub struct Job {
     pub seconds: u32,
     /// Samples per second and CPU.
     pub frequency: u32,
-    /// Where the result goes.
+    /// How stacks are taken.
+    pub stacks: Stacks,
+    /// Where the result goes; the ending decides the format.
     pub output: PathBuf,
 }
 
 /// The peer's version: its flags and its costs change between versions.
 const PROFILE_BEE: &str = "0.3.13";
 
-/// The profilers that are there or can be installed, `probe` first. Says which are not.
-pub fn all(probe: PathBuf, install: bool) -> Vec<Tool> {
+/// Bytes of the stack that perf copies at each sample for unwinding it later: the most that it allows, so that no stack is
+/// cut. Its default is 8 KiB.
+const PERF_STACK_BYTES: u32 = 65_528;
+
+/// `probe`, and those of the others that are there or can be installed. Says which are not.
+pub fn find(probe: PathBuf, others: &[Kind], install: bool) -> Vec<Tool> {
     let mut tools = vec![Tool { name: "probe", kind: Kind::Probe, binary: probe }];
-    match profile_bee(install) {
-        Ok(binary) => tools.push(Tool { name: "profile-bee", kind: Kind::ProfileBee, binary }),
-        Err(error) => eprintln!("xtask: without profile-bee: {error:#}"),
-    }
-    if install {
-        shell::install_missing(&[("bpftrace", "bpftrace")]);
-    }
-    match shell::find("bpftrace") {
-        Some(binary) => tools.push(Tool { name: "bpftrace", kind: Kind::Bpftrace, binary }),
-        None => eprintln!("xtask: without bpftrace: it is not installed"),
+    for &kind in others {
+        let (name, binary) = match kind {
+            Kind::Probe => continue,
+            Kind::ProfileBee => ("profile-bee", profile_bee(install)),
+            Kind::Bpftrace => ("bpftrace", debian("bpftrace", "bpftrace", install)),
+            Kind::Perf => ("perf", debian("perf", "linux-perf", install)),
+        };
+        match binary {
+            Ok(binary) => tools.push(Tool { name, kind, binary }),
+            Err(error) => eprintln!("xtask: without {name}: {error:#}"),
+        }
     }
     tools
+}
+
+fn debian(program: &str, package: &'static str, install: bool) -> Result<PathBuf> {
+    if install {
+        shell::install_missing(&[(program, package)]);
+    }
+    shell::find(program).ok_or_else(|| anyhow::anyhow!("it is not installed"))
 }
 
 fn profile_bee(install: bool) -> Result<PathBuf> {
@@ -74,13 +97,17 @@ impl Tool {
         let (pid, frequency) = (job.pid.to_string(), job.frequency.to_string());
         match self.kind {
             Kind::Probe => {
+                // It says when its tables are complete; by unwind table is how it takes stacks, always.
+                if job.stacks == Stacks::UnwindTable {
+                    command.arg("-v");
+                }
                 command.args(["record", "-p", &pid, "-F", &frequency, "-d", &job.seconds.to_string(), "-o"]);
                 command.arg(&job.output);
             }
             Kind::ProfileBee => {
-                // By frame pointers, as the others do; left to itself it may read unwind tables.
-                command.args(["--dwarf=false", "-p", &pid, "-f", &frequency]);
-                command.args(["-t", &(job.seconds * 1000).to_string(), "-o"]);
+                // Left to itself it decides by what it is started for.
+                command.arg(if job.stacks == Stacks::UnwindTable { "--dwarf=true" } else { "--dwarf=false" });
+                command.args(["-p", &pid, "-f", &frequency, "-t", &(job.seconds * 1000).to_string(), "-o"]);
                 command.arg(&job.output);
             }
             Kind::Bpftrace => {
@@ -91,47 +118,36 @@ impl Tool {
                 );
                 command.args(["-o"]).arg(&job.output).args(["-e", &program]);
             }
+            Kind::Perf => {
+                let graph = match job.stacks {
+                    Stacks::FramePointer => "fp".into(),
+                    Stacks::UnwindTable => format!("dwarf,{PERF_STACK_BYTES}"),
+                };
+                command.args(["record", "-q", "-e", "cpu-clock", "-F", &frequency, "--call-graph", &graph, "-p", &pid]);
+                command.arg("-o").arg(&job.output).args(["--", "sleep", &job.seconds.to_string()]);
+            }
         }
         command
+    }
+
+    /// The ending of a result that tells the most of stacks.
+    pub fn ending(&self) -> &'static str {
+        match self.kind {
+            Kind::Probe => "json",
+            Kind::ProfileBee | Kind::Bpftrace => "folded",
+            Kind::Perf => "data",
+        }
     }
 
     /// The program without arguments. The peer needs the folder of tracepoints; where it is not mounted, it gets it in a
     /// mount namespace of its own, and the host stays as it is. The process id remains that of what is started.
     pub fn own_command(&self) -> Command {
         const WITH_TRACEFS: &str = r#"mount -t tracefs tracefs /sys/kernel/tracing && exec "$@""#;
-        if !matches!(self.kind, Kind::ProfileBee) || Path::new("/sys/kernel/tracing/events").exists() {
+        if self.kind != Kind::ProfileBee || Path::new("/sys/kernel/tracing/events").exists() {
             return Command::new(&self.binary);
         }
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh"]).arg(&self.binary);
         command
-    }
-
-    /// How many samples the result has.
-    pub fn samples(&self, output: &Path) -> Result<u64> {
-        let text = fs::read_to_string(output).with_context(|| format!("{} wrote no result", self.name))?;
-        Ok(match self.kind {
-            // Folded stacks end in a space and their count.
-            Kind::Probe | Kind::ProfileBee => last_numbers(&text, ' '),
-            // Each stack ends in a line `]: count`.
-            Kind::Bpftrace => last_numbers(&text, ':'),
-        })
-    }
-}
-
-/// The sum of the numbers that follow the last separator of each line.
-fn last_numbers(text: &str, separator: char) -> u64 {
-    let number = |line: &str| line.rsplit_once(separator)?.1.trim().parse::<u64>().ok();
-    text.lines().filter_map(number).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_are_summed_in_every_notation() {
-        assert_eq!(last_numbers("frames;main;bottom 12\nframes;main 3\n", ' '), 15);
-        assert_eq!(last_numbers("Attaching 2 probes...\n@[\n    bottom+20\n    main+5\n]: 99\n@[\n]: 1\n", ':'), 100);
     }
 }

@@ -19,20 +19,28 @@ impl Drop for Running {
     }
 }
 
-/// Compiles the workload.
-pub fn build() -> Result<PathBuf> {
+/// Compiles the workload, with frame pointers or without.
+pub fn build(frame_pointers: bool) -> Result<PathBuf> {
+    const WITH: [&str; 4] = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"];
+    const WITHOUT: [&str; 2] = ["-O2", "-fomit-frame-pointer"];
     let folder = shell::target_dir().join("bench");
     std::fs::create_dir_all(&folder)?;
-    let binary = folder.join("frames");
+    let (name, flags) = if frame_pointers { ("frames", &WITH[..]) } else { ("frames-without-pointers", &WITHOUT[..]) };
+    let binary = folder.join(name);
     let mut gcc = Command::new("gcc");
-    gcc.args(["-O1", "-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread", "-o"]).arg(&binary);
+    gcc.args(flags).args(["-pthread", "-o"]).arg(&binary);
     shell::run(gcc.arg(shell::checkout().join("xtask/bench/frames.c")))?;
     Ok(binary)
 }
 
 /// Starts it with call chains of this many frames, and waits until it runs.
 pub fn start(binary: &Path, frames: u32) -> Result<Running> {
-    let child = Command::new(binary).arg(frames.to_string()).stdout(Stdio::piped()).spawn();
+    ready(Command::new(binary).arg(frames.to_string()))
+}
+
+/// Starts a program that says `ready` when it is, and waits for that.
+pub fn ready(command: &mut Command) -> Result<Running> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut running = Running(child.context("cannot start the workload")?);
     let mut line = String::new();
     let output = running.0.stdout.take().context("the output is piped")?;
