@@ -1,9 +1,9 @@
 //! `Collector`: the thread that owns the kernel programs and the flight recorder. Everybody else asks it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,20 +13,13 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::dump::{self, Dump};
 use super::recorder::{Recorder, Retention};
 use super::recording::{Events, Kind, Recording};
+use super::state::State;
 use super::unwinding::Unwinding;
-use crate::kernel::{self, Clock, Event, OpenWait, RawStack, RawThread, Sampler, StackId, WaitFilter, Whom};
+use crate::kernel::{self, Clock, RawThread, Sampler, Whom};
 use crate::target::{ThreadState, monotonic_ns};
 
-/// Samples and new mappings are read this often; process events wake the thread at once. The code of a library that is
-/// loaded is to be unwound within 100 ms, of which its table takes some 20.
-const READ_INTERVAL: Duration = Duration::from_millis(50);
-/// And this often while unwind tables are on their way.
-const BUSY_INTERVAL: Duration = Duration::from_millis(2);
-const SECOND_NS: u64 = 1_000_000_000;
-/// The recorder is trimmed this often.
-const TRIM_NS: u64 = SECOND_NS;
-/// A sample this near to a dump is as good as one at the same moment.
-const NEAR_NS: u64 = 20_000_000;
+/// How often it is looked whether tables or samples have come that somebody waits for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Requests that may wait: callers wait for their answer, so there are never more than callers.
 const REQUESTS: usize = 16;
 /// Process events that may wait for a slow listener: a fork storm of 4,096 processes between two looks.
@@ -89,28 +82,8 @@ pub struct Collector {
     clock: Option<Clock>,
 }
 
-type Request = Box<dyn FnOnce(&mut State) + Send>;
-
-struct State {
-    alarm: Arc<OwnedFd>,
-    sampler: Sampler,
-    recorder: Recorder,
-    clock: Option<Clock>,
-    events: Events,
-    frequency: u64,
-    waits: WaitFilter,
-    user_stacks: bool,
-    kernel_stacks: bool,
-    lifecycle: Option<SyncSender<Lifecycle>>,
-    lifecycle_lost: u64,
-    /// Losses that the recorder was told of.
-    told: BTreeMap<String, u64>,
-    unwinding: Unwinding,
-    /// Processes with a table on its way.
-    incomplete: HashSet<u32>,
-    /// Times that mappings were too many for the kernel's table.
-    unmapped: u64,
-}
+/// What somebody wants of the thread.
+pub(super) type Request = Box<dyn FnOnce(&mut State) + Send>;
 
 impl Collector {
     /// Loads the programs and begins. Nothing is sampled before [`Self::watch`], unless all processes are.
@@ -141,6 +114,7 @@ impl Collector {
             unwinding,
             incomplete: HashSet::new(),
             unmapped: 0,
+            unfollowed: 0,
         };
         let (requests, inbox) = sync_channel(REQUESTS);
         let thread = std::thread::Builder::new().name("collector".into()).spawn(move || state.run(&inbox))?;
@@ -193,53 +167,19 @@ impl Collector {
                 tracing::warn!(pending, waited_ms, "unwind tables are late: stacks are cut until they are there");
                 return Ok(());
             }
-            std::thread::sleep(BUSY_INTERVAL);
+            std::thread::sleep(LOOK_INTERVAL);
         }
     }
 
     /// Follows from now on where the threads of all watched processes wait. Those that wait already are taken to have begun
     /// now. `wakers` also asks who wakes them.
     pub fn start_waits(&self, wakers: bool) -> Result<()> {
-        self.ask(move |state| {
-            state.sampler.start_waits(wakers)?;
-            let now_ns = monotonic_ns();
-            for thread in state.sampler.dump(Whom::Targets, true)? {
-                let RawThread { pid, tid, comm, state: thread_state, state_bits, user_stack, kernel_stack, .. } =
-                    thread;
-                if matches!(thread_state, ThreadState::Running | ThreadState::Dead) {
-                    continue;
-                }
-                let mut keep = |stack: Option<RawStack>, is_wanted: bool| {
-                    let Some(stack) = stack.filter(|_| is_wanted) else { return StackId::NONE };
-                    let id = stack.id;
-                    state.recorder.handle(Event::Stack(stack), now_ns);
-                    id
-                };
-                let user_stack = keep(user_stack, state.user_stacks);
-                let kernel_stack = keep(kernel_stack, state.kernel_stacks);
-                let wait = OpenWait { pid, tid, since_ns: now_ns, state: state_bits, user_stack, kernel_stack, comm };
-                state.sampler.insert_wait(&wait)?;
-            }
-            Ok(())
-        })?
+        self.ask(move |state| state.start_waits(wakers))?
     }
 
     /// Ends following waits. Those that have not ended are recorded as far as they have come.
     pub fn stop_waits(&self) -> Result<()> {
-        self.ask(|state| {
-            let now_ns = monotonic_ns();
-            let (ended, open) = state.sampler.stop_waits()?;
-            state.read(Duration::ZERO)?;
-            let threads = state.sampler.dump(Whom::Targets, false)?;
-            let running = threads.iter().filter(|thread| thread.state == ThreadState::Running);
-            let running: HashSet<u32> = running.map(|thread| thread.tid).collect();
-            let open = open.iter().filter(|wait| !running.contains(&wait.tid)).map(|wait| wait.until(now_ns));
-            let open = open.filter(|wait| state.waits.admits(wait.total_ns));
-            for wait in ended.into_iter().chain(open) {
-                state.recorder.handle(Event::Wait(wait), now_ns);
-            }
-            Ok(())
-        })?
+        self.ask(State::stop_waits)?
     }
 
     /// Lets a process go. What was recorded of it stays until it is too old.
@@ -297,7 +237,7 @@ impl Collector {
             if is_over {
                 return self.ask(move |state| dump::assemble(pid, threads, &state.recorder, now_ns));
             }
-            std::thread::sleep(BUSY_INTERVAL);
+            std::thread::sleep(LOOK_INTERVAL);
         }
     }
 
@@ -338,161 +278,5 @@ impl Drop for Collector {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-impl State {
-    /// Until nobody can ask any more.
-    fn run(&mut self, inbox: &Receiver<Request>) {
-        let mut trimmed_ns = monotonic_ns();
-        loop {
-            // Silence first: what is asked from here on rings again.
-            let _ = rustix::io::read(&*self.alarm, &mut [0; 8]);
-            loop {
-                match inbox.try_recv() {
-                    Ok(request) => request(self),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return,
-                }
-            }
-            let busy = self.unwinding.pending() > 0;
-            if let Err(error) = self.read(if busy { BUSY_INTERVAL } else { READ_INTERVAL }) {
-                tracing::error!(error = format!("{error:#}"), "the events of the kernel cannot be read");
-                // Not a busy loop, should it persist.
-                match inbox.recv_timeout(READ_INTERVAL) {
-                    Ok(request) => request(self),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-            }
-            let now = monotonic_ns();
-            if now - trimmed_ns >= TRIM_NS {
-                trimmed_ns = now;
-                if let Err(error) = self.tell_losses(now) {
-                    tracing::error!(error = format!("{error:#}"), "the kernel's counters cannot be read");
-                }
-                let (recorder, sampler) = (&mut self.recorder, &mut self.sampler);
-                let mut has_forgotten = false;
-                recorder.trim(now, |id| {
-                    sampler.forget_stack(id);
-                    has_forgotten = true;
-                });
-                if has_forgotten && let Err(error) = sampler.unwind_again() {
-                    tracing::error!(error = format!("{error:#}"), "some stacks may be lost");
-                }
-                self.unwinding.sweep();
-            }
-        }
-    }
-
-    fn read(&mut self, timeout: Duration) -> Result<()> {
-        let Self { sampler, recorder, lifecycle, lifecycle_lost, alarm, .. } = self;
-        sampler
-            .read(timeout, alarm.as_fd(), |event| {
-                if let (Some(listener), Some(change)) = (&lifecycle, lifecycle_of(&event)) {
-                    match listener.try_send(change) {
-                        Ok(()) => {}
-                        Err(TrySendError::Full(_)) => *lifecycle_lost += 1,
-                        Err(TrySendError::Disconnected(_)) => *lifecycle = None,
-                    }
-                }
-                recorder.handle(event, monotonic_ns());
-            })
-            .context("cannot read the ring buffer")?;
-        self.sync_unwinding()
-    }
-
-    fn dump(&mut self, pid: u32) -> Result<(u64, Vec<(RawThread, dump::Stacks)>)> {
-        // New code is to be known before its addresses are looked up.
-        self.read(Duration::ZERO)?;
-        let threads = self.sampler.dump(Whom::Process(pid), true)?;
-        let now_ns = monotonic_ns();
-        Ok((now_ns, dump::locate(threads, |stack| self.recorder.locate(stack, now_ns)).collect()))
-    }
-
-    /// Gives the threads that ran the stacks of a sample near `now_ns`; at the end of patience of any in the second before.
-    fn add_running(
-        &mut self,
-        mut threads: Vec<(RawThread, dump::Stacks)>,
-        missing: &HashSet<u32>,
-        now_ns: u64,
-        is_last: bool,
-    ) -> Result<Vec<(RawThread, dump::Stacks)>> {
-        self.read(Duration::ZERO)?;
-        let age = if is_last { SECOND_NS } else { NEAR_NS };
-        for (thread, stacks) in threads.iter_mut().filter(|(thread, _)| missing.contains(&thread.tid)) {
-            if let Some((_, found)) = self.recorder.latest(thread.tid, now_ns.saturating_sub(age)) {
-                *stacks = found;
-            }
-        }
-        Ok(threads)
-    }
-
-    /// Tells the kernel what processes have mapped, and by which tables it is unwound.
-    fn sync_unwinding(&mut self) -> Result<()> {
-        let Self { sampler, recorder, unwinding, incomplete, unmapped, .. } = self;
-        let built = if unwinding.take_built() { std::mem::take(incomplete) } else { HashSet::new() };
-        recorder.mark_changed(built.iter().copied());
-        let changed = recorder.take_changed();
-        let has_changed = !changed.is_empty();
-        for (pid, mappings) in changed {
-            incomplete.remove(&pid);
-            let Some(mappings) = mappings else {
-                sampler.mapping_table().remove_mappings(pid);
-                continue;
-            };
-            let (ranges, complete) = unwinding.ranges(mappings);
-            if !complete {
-                incomplete.insert(pid);
-            }
-            // What does not fit is unwound by frame pointer; the others need theirs nevertheless.
-            match sampler.mapping_table().set_mappings(pid, &ranges) {
-                Ok(left_out) => *unmapped += left_out as u64,
-                Err(error) => {
-                    tracing::debug!(pid, error = format!("{error:#}"), "the kernel is not told what is mapped");
-                    *unmapped += 1;
-                }
-            }
-        }
-        for pid in built {
-            recorder.tables_came(pid, |id| sampler.forget_stack(id));
-        }
-        if has_changed {
-            sampler.unwind_again()?;
-        }
-        Ok(())
-    }
-
-    /// Gives what was lost since the last call to the present window.
-    fn tell_losses(&mut self, now_ns: u64) -> Result<()> {
-        let losses = self.losses()?;
-        let new = losses.iter().map(|(reason, total)| (reason.clone(), total - self.told.get(reason).unwrap_or(&0)));
-        self.recorder.lose(now_ns, new.filter(|(_, count)| *count > 0));
-        self.told = losses;
-        Ok(())
-    }
-
-    fn losses(&self) -> Result<BTreeMap<String, u64>> {
-        let (_, losses) = self.sampler.counters()?;
-        let mut losses: BTreeMap<String, u64> = losses.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        if self.unwinding.refused() > 0 {
-            losses.insert("executables without unwind table: memory bound".into(), self.unwinding.refused());
-        }
-        if self.unmapped > 0 {
-            losses.insert("mappings without unwind table: too many of them".into(), self.unmapped);
-        }
-        if self.lifecycle_lost > 0 {
-            losses.insert("process events lost: listener too slow".into(), self.lifecycle_lost);
-        }
-        Ok(losses)
-    }
-}
-
-fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
-    match *event {
-        Event::Exec { pid, .. } => Some(Lifecycle::Exec { pid }),
-        Event::Fork { parent, child } => Some(Lifecycle::Fork { parent, child }),
-        Event::Exit { pid } => Some(Lifecycle::Exit { pid }),
-        Event::Sample(_) | Event::Wait(_) | Event::Stack(_) | Event::NewImage { .. } | Event::Map { .. } => None,
     }
 }

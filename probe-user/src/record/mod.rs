@@ -6,6 +6,7 @@ mod dump;
 mod recorder;
 mod recording;
 mod stacks;
+mod state;
 mod unwinding;
 
 pub use collector::{Collector, Lifecycle, Options, Stats};

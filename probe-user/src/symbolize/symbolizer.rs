@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::modules::{self, Named};
 use super::profile::{
-    Header, Kind, Line, Location, Module as ModuleInfo, ProcessInfo, Profile, Sample, Stack as ProfileStack, ThreadInfo,
+    Header, Kind, Location, Module as ModuleInfo, ProcessInfo, Profile, Sample, Stack as ProfileStack, ThreadInfo,
 };
-use crate::kernel::{End, thread_name};
-use crate::record::{Events, Kind as RecordingKind, Recording, Space, Stack, Wait, Waker};
+use crate::kernel::End;
+use crate::record::{Events, Kind as RecordingKind, Recording, Space, Stack};
 use crate::target::{self, Module, ModuleKind, ThreadState};
 use crate::text::sanitize;
 
@@ -38,9 +38,6 @@ const ROOTS: [&str; 22] = [
     "_rt0_amd64_linux",
     "runtime.mcall",
 ];
-
-/// What stands between a tracepoint and the program that is attached to it.
-const TRACING: [&str; 3] = ["bpf_trace_run", "__traceiter_", "bpf_trampoline"];
 
 /// Looks names up, and remembers the files it has read. It is not `Send`: give it a thread of its own. What it remembers
 /// grows with the files it sees, so a long-lived process makes a new one for each piece of work.
@@ -109,9 +106,10 @@ fn header(recording: &Recording) -> Header {
     }
 }
 
+/// A profile that grows.
 #[derive(Default)]
-struct Builder {
-    profile: Profile,
+pub(super) struct Builder {
+    pub(super) profile: Profile,
     /// Module's address → index and the module.
     modules: HashMap<*const Module, (u32, Arc<Module>)>,
     kernel_module: Option<u32>,
@@ -120,14 +118,14 @@ struct Builder {
     /// Why a location has no name.
     unnamed: HashMap<u32, &'static str>,
     /// Slot of the recording → its locations and how it ends.
-    stacks: HashMap<u32, (Vec<u32>, End)>,
+    pub(super) stacks: HashMap<u32, (Vec<u32>, End)>,
     /// Slots of stacks with a frame that was found by its frame pointer only because no unwind information told of it.
     guessed: HashSet<u32>,
     stack_index: HashMap<(Option<u32>, Option<u32>), u32>,
     /// Indexes of a stack and of its waker's, and the waker's name → index of both together.
-    woken_index: HashMap<(u32, u32, [u8; 16]), u32>,
+    pub(super) woken_index: HashMap<(u32, u32, [u8; 16]), u32>,
     /// Name → location that stands between a stack and its waker's.
-    separators: HashMap<String, u32>,
+    pub(super) separators: HashMap<String, u32>,
     processes: HashMap<u32, u32>,
     threads: HashMap<(u32, u32), u32>,
 }
@@ -212,22 +210,6 @@ impl Builder {
         }
     }
 
-    /// The kernel stacks of waits begin with what took them: they are of the tracepoint's caller.
-    fn cut_tracing(&mut self, recording: &Recording) {
-        /// No tracer is further from its tracepoint.
-        const FRAMES: usize = 6;
-        let kernel_stacks = recording.waits.iter().flat_map(|wait| [wait.kernel, wait.waker.and_then(|w| w.kernel)]);
-        for slot in kernel_stacks.flatten().collect::<HashSet<_>>() {
-            let Some((locations, _)) = self.stacks.get_mut(&slot) else { continue };
-            let is_tracing = |location: &u32| {
-                let line = self.profile.locations[*location as usize].lines.last();
-                line.is_some_and(|line| TRACING.iter().any(|name| line.function.starts_with(name)))
-            };
-            let cut = locations.iter().take(FRAMES).rposition(is_tracing).map_or(0, |last| last + 1);
-            locations.drain(..cut);
-        }
-    }
-
     fn add_sample(&mut self, recording: &Recording, sample: &crate::record::Sample) {
         let thread = self.thread(recording, sample.pid, sample.tid);
         let stack = self.stack(sample.user, sample.kernel);
@@ -237,19 +219,7 @@ impl Builder {
         self.profile.samples.push(Sample { thread, stack, time_ns, count: 1, value, state });
     }
 
-    fn add_wait(&mut self, recording: &Recording, wait: &Wait) {
-        let thread = self.thread(recording, wait.pid, wait.tid);
-        let stack = match &wait.waker {
-            None => self.stack(wait.user, wait.kernel),
-            Some(waker) => self.stack_with_waker(wait, waker),
-        };
-        self.count_losses(stack, wait.user, wait.count);
-        let time_ns = wait.time_ns.saturating_sub(recording.from_ns);
-        let (count, value, state) = (wait.count, wait.total_ns, wait.state);
-        self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state });
-    }
-
-    fn count_losses(&mut self, stack: u32, user: Option<u32>, count: u64) {
+    pub(super) fn count_losses(&mut self, stack: u32, user: Option<u32>, count: u64) {
         let losses = &mut self.profile.losses;
         if let Some(reason) = &self.profile.stacks[stack as usize].truncated {
             *losses.entry(format!("stacks truncated: {reason}")).or_default() += count;
@@ -259,33 +229,7 @@ impl Builder {
         }
     }
 
-    /// The stack of a wait with, on top of its leaf, the stack of the thread that woke it turned round: read from the leaf
-    /// of the one to the root of the other, it tells what had to happen (as offwaketime of bcc shows it).
-    fn stack_with_waker(&mut self, wait: &Wait, waker: &Waker) -> u32 {
-        let (below, above) = (self.stack(wait.user, wait.kernel), self.stack(waker.user, waker.kernel));
-        let key = (below, above, waker.comm);
-        if let Some(&index) = self.woken_index.get(&key) {
-            return index;
-        }
-        let mut stack = self.profile.stacks[below as usize].clone();
-        let name = format!("[woken by {}]", thread_name(&waker.comm));
-        let next = self.profile.locations.len() as u32;
-        let separator = *self.separators.entry(name.clone()).or_insert(next);
-        if separator == next {
-            let lines = vec![Line { function: name, ..Line::default() }];
-            self.profile.locations.push(Location { lines, ..Location::default() });
-        }
-        let mut locations: Vec<u32> = self.profile.stacks[above as usize].locations.iter().rev().copied().collect();
-        locations.push(separator);
-        locations.append(&mut stack.locations);
-        stack.locations = locations;
-        self.profile.stacks.push(stack);
-        let index = self.profile.stacks.len() as u32 - 1;
-        self.woken_index.insert(key, index);
-        index
-    }
-
-    fn stack(&mut self, user: Option<u32>, kernel: Option<u32>) -> u32 {
+    pub(super) fn stack(&mut self, user: Option<u32>, kernel: Option<u32>) -> u32 {
         if let Some(&index) = self.stack_index.get(&(user, kernel)) {
             return index;
         }
@@ -315,7 +259,7 @@ impl Builder {
         name(1).is_some_and(|name| ROOTS.contains(&name) || name == "main") || name(2) == Some("main")
     }
 
-    fn thread(&mut self, recording: &Recording, pid: u32, tid: u32) -> u32 {
+    pub(super) fn thread(&mut self, recording: &Recording, pid: u32, tid: u32) -> u32 {
         if let Some(&index) = self.threads.get(&(pid, tid)) {
             return index;
         }
