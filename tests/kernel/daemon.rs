@@ -168,6 +168,13 @@ fn calm_then_hot() -> Result<()> {
     ensure!(start < breach && breach < end, "from {start} over {breach} to {end}");
     // The windows before the breach are calm: the same thread did something else.
     daemon.folded(&id)?.expect("match_rules", 0.5)?;
+    // All threads in the moment of the breach: the hot one, and the one that waits for it.
+    let dump = daemon.snapshots(&["get", &id, "--window", "dump", "-f", "folded", "-o", "-"])?.expect(0)?;
+    let dump = Folded::parse(&dump.stdout)?;
+    ensure!(dump.total() == sidecar["process"]["threads"].as_u64().unwrap_or(0), "all threads: {}", dump.show());
+    dump.expect("match_rules", 0.3)?;
+    let states: Vec<_> = sidecar["threads"].as_array().into_iter().flatten().map(|thread| &thread["state"]).collect();
+    ensure!(states.iter().any(|state| *state == "running" || *state == "runnable"), "{states:?}");
     let body = called(&webhook, &mut daemon)?;
     for word in ["checkout", "checkout-cpu", "match_rules", &id] {
         ensure!(body.contains(word), "no {word} in the webhook's {body}");

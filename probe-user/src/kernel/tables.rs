@@ -74,6 +74,15 @@ impl UnwindTables {
     }
 }
 
+impl UnwindTables {
+    /// Frees what is in a place. No mapping refers to it any more.
+    pub fn clear(&mut self, place: u32) -> Result<()> {
+        let empty: Array<MapData, Words> =
+            Array::create(1, BPF_F_INNER_MAP).context("cannot make a map for an empty place")?;
+        self.tables.set(place, &empty, 0).context("cannot free an unwind table")
+    }
+}
+
 impl MappingTable {
     pub(super) fn new(map: Map) -> Result<Self> {
         Ok(Self { mappings: HashMap::try_from(map)?, known: std::collections::HashMap::new() })

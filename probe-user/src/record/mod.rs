@@ -1,6 +1,7 @@
 //! Events become windows: one second of samples each, in a bounded flight recorder. Stacks are normalised to (module,
 //! file offset) the moment they arrive, while their process lives.
 
+mod builders;
 mod collector;
 mod dump;
 mod recorder;

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use super::dump;
 use super::recording::{RecordedProcess, Recording, Sample, Thread, Wait, Waker};
@@ -366,6 +367,23 @@ impl Recorder {
         self.processes.get(&pid).map(Tracked::recorded)
     }
 
+    /// When each module was last seen in a stack of a sample or wait, by its address.
+    pub fn module_use(&self) -> HashMap<usize, u64> {
+        let mut used_ns = HashMap::new();
+        let mut seen = HashSet::new();
+        for window in self.windows.iter().rev() {
+            let samples = window.samples.iter().flat_map(|sample| sample.user);
+            let waits = window.waits.iter().flat_map(|wait| wait.user);
+            for slot in samples.chain(waits).filter(|slot| seen.insert(*slot)) {
+                let frames = self.stacks.get(slot).into_iter().flat_map(|stack| stack.frames.iter());
+                for module in frames.filter_map(|frame| frame.module.as_ref()) {
+                    used_ns.entry(Arc::as_ptr(module) as usize).or_insert(window.start_ns + WINDOW_NS);
+                }
+            }
+        }
+        used_ns
+    }
+
     /// The latest sample of a thread, not older than `from_ns`: its time and stacks.
     pub fn latest(&self, tid: u32, from_ns: u64) -> Option<(u64, dump::Stacks)> {
         let samples = self.windows.iter().rev().flat_map(|window| window.samples.iter().rev());
@@ -394,6 +412,11 @@ impl Recorder {
     /// The kernel has unwind tables of a process that it had not: it has to send stacks again that it could not follow.
     pub fn tables_came(&mut self, pid: u32, forget: impl FnMut(StackId)) {
         self.stacks.doubt(pid, forget);
+    }
+
+    /// Has all processes reported as changed again.
+    pub fn mark_all_changed(&mut self) {
+        self.changed.extend(self.processes.keys());
     }
 
     /// Has these processes reported as changed again.

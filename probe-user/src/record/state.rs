@@ -92,6 +92,13 @@ impl State {
                     tracing::error!(error = format!("{error:#}"), "some stacks may be lost");
                 }
                 self.unwinding.sweep();
+                if self.unwinding.is_short() && self.unwinding.make_room(&self.recorder.module_use(), now) {
+                    self.recorder.mark_all_changed();
+                    if let Err(error) = self.sync_unwinding() {
+                        tracing::error!(error = format!("{error:#}"), "the kernel is not told of its unwind tables");
+                    }
+                    self.unwinding.free_evicted();
+                }
             }
         }
     }

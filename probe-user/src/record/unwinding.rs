@@ -1,24 +1,25 @@
-//! Unwind tables for what processes map: built off the hot path by a few threads, shared by all processes that map the
-//! same file, bounded in memory.
+//! Unwind tables for what processes map: shared by all processes that map the same file, and bounded in memory, within
+//! which the least recently used give way.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::sync::{Arc, Weak};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::builders::{Builders, Built, Ready};
 use crate::kernel::{MappedRange, NO_TABLE, UnwindTables};
 use crate::target::{Mappings, Module};
-use crate::unwind::Table;
 
-/// Threads that build. Publishing a table waits for the kernel, so that more of them than CPUs help.
-const BUILDERS: usize = 8;
+/// A table that no stack has needed for this long may be evicted.
+const IDLE_NS: u64 = 10_000_000_000;
+/// An evicted one is needed again when a stack had its code so recently.
+const RECENT_NS: u64 = 2_000_000_000;
+/// Eviction frees this part of the memory, so that it is not needed for each table.
+const ROOM: usize = 8;
 
 /// The tables in use and on their way.
 pub struct Unwinding {
-    requests: Sender<Request>,
-    built: Receiver<Built>,
+    builders: Builders,
     /// By the module's address, which its `Weak` keeps from being used again.
     modules: HashMap<usize, Entry>,
     /// What the tables shall be called that take the free places.
@@ -27,6 +28,8 @@ pub struct Unwinding {
     bytes: usize,
     memory: usize,
     refused: u64,
+    /// Tables that were evicted, and are still in the kernel.
+    evicted: Vec<u32>,
 }
 
 struct Entry {
@@ -37,53 +40,29 @@ struct Entry {
 enum State {
     Requested,
     Ready(Ready),
-    /// It has no unwind information, or no memory was left.
+    /// It has no unwind information.
     Without,
-}
-
-#[derive(Clone, Copy)]
-struct Ready {
-    /// As in [`MappedRange::table`].
-    table: u32,
-    /// Number of its first page of 64 KiB.
-    first_page: u64,
-    pages: u32,
-    bytes: usize,
-}
-
-struct Request {
-    module: Arc<Module>,
-    table: u32,
-}
-
-struct Built {
-    module: Arc<Module>,
-    table: u32,
-    result: Result<Ready>,
+    /// No memory was left.
+    Refused,
+    /// Others needed its memory more.
+    Evicted,
 }
 
 impl Unwinding {
     /// Starts the threads that build. `memory` bounds the tables in the kernel, in bytes.
     pub fn start(tables: &UnwindTables, memory: usize) -> Result<Self> {
-        // Both queues hold at most one entry for each place, of which there are a fixed number.
-        let (requests, inbox) = channel::<Request>();
-        let (outbox, built) = channel();
-        let inbox = Arc::new(Mutex::new(inbox));
-        for _ in 0..BUILDERS {
-            let (inbox, outbox, mut tables) = (inbox.clone(), outbox.clone(), tables.try_clone()?);
-            std::thread::Builder::new().name("unwind".into()).spawn(move || {
-                loop {
-                    let request = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(Request { module, table }) = request else { return };
-                    let result = build(&module, table, &mut tables);
-                    if outbox.send(Built { module, table, result }).is_err() {
-                        return;
-                    }
-                }
-            })?;
-        }
+        let builders = Builders::start(tables)?;
         let free = (0..UnwindTables::PLACES).rev().collect();
-        Ok(Self { requests, built, modules: HashMap::new(), free, pending: 0, bytes: 0, memory, refused: 0 })
+        Ok(Self {
+            builders,
+            modules: HashMap::new(),
+            free,
+            pending: 0,
+            bytes: 0,
+            memory,
+            refused: 0,
+            evicted: Vec::new(),
+        })
     }
 
     /// What the kernel is to know of a process's mappings, and whether all of their tables are there. Tables that are not
@@ -105,7 +84,7 @@ impl Unwinding {
                     }
                 }
                 Some(State::Requested) => complete = false,
-                Some(State::Without) | None => {}
+                Some(State::Without | State::Refused | State::Evicted) | None => {}
             }
             ranges.push(range);
         }
@@ -116,28 +95,97 @@ impl Unwinding {
         module.file()?;
         let key = Arc::as_ptr(module) as usize;
         if !self.modules.contains_key(&key) {
-            let state = match self.free.pop() {
-                Some(table) if self.bytes < self.memory => {
-                    self.pending += 1;
-                    // The builders live as long as this does.
-                    let _ = self.requests.send(Request { module: module.clone(), table });
-                    State::Requested
-                }
-                table => {
-                    self.free.extend(table);
-                    self.refused += 1;
-                    State::Without
-                }
+            let state = if self.request(module) {
+                State::Requested
+            } else {
+                self.refused += 1;
+                State::Refused
             };
             self.modules.insert(key, Entry { module: Arc::downgrade(module), state });
         }
         self.modules.get(&key).map(|entry| &entry.state)
     }
 
+    /// Asks for a table; false if there is no memory for it.
+    fn request(&mut self, module: &Arc<Module>) -> bool {
+        if self.bytes >= self.memory {
+            return false;
+        }
+        let Some(table) = self.free.pop() else { return false };
+        self.pending += 1;
+        self.builders.build(module.clone(), table);
+        true
+    }
+
+    /// True if some executable has no table for lack of memory.
+    pub fn is_short(&self) -> bool {
+        self.modules.values().any(|entry| matches!(entry.state, State::Refused | State::Evicted))
+    }
+
+    /// Makes room, where memory is short, by evicting the least recently used tables, and asks for those that are needed
+    /// more. `used_ns` is when each module was last seen in a stack, `now_ns` the present, both `CLOCK_MONOTONIC`. Returns
+    /// true if what the kernel knows of mappings has to change.
+    pub fn make_room(&mut self, used_ns: &HashMap<usize, u64>, now_ns: u64) -> bool {
+        let last_used = |key: &usize| used_ns.get(key).copied().unwrap_or(0);
+        let is_wanted = |key: &usize, state: &State| match state {
+            State::Refused => true,
+            State::Evicted => now_ns.saturating_sub(last_used(key)) < RECENT_NS,
+            State::Requested | State::Ready(_) | State::Without => false,
+        };
+        let wanted: Vec<(usize, Arc<Module>)> = self
+            .modules
+            .iter()
+            .filter(|(key, entry)| is_wanted(key, &entry.state))
+            .filter_map(|(&key, entry)| Some((key, entry.module.upgrade()?)))
+            .collect();
+        if wanted.is_empty() {
+            return false;
+        }
+        let tables = self.modules.iter().filter_map(|(&key, entry)| match entry.state {
+            State::Ready(ready) => Some((key, ready.bytes, last_used(&key))),
+            _ => None,
+        });
+        let excess = self.bytes.saturating_sub(self.memory - self.memory / ROOM);
+        let victims = victims(tables.collect(), excess, now_ns.saturating_sub(IDLE_NS));
+        for key in &victims {
+            let Some(entry) = self.modules.get_mut(key) else { continue };
+            if let State::Ready(ready) = std::mem::replace(&mut entry.state, State::Evicted) {
+                self.bytes -= ready.bytes;
+                self.evicted.push(ready.table);
+            }
+        }
+        let mut any = !victims.is_empty();
+        for (key, module) in wanted {
+            if !self.request(&module) {
+                break;
+            }
+            any = true;
+            if let Some(entry) = self.modules.get_mut(&key) {
+                entry.state = State::Requested;
+            }
+        }
+        tracing::debug!(evicted = victims.len(), bytes = self.bytes, "unwind tables are short of memory");
+        any
+    }
+
+    /// Frees the tables that were evicted. To be called when no mapping refers to them any more.
+    pub fn free_evicted(&mut self) {
+        for table in self.evicted.drain(..) {
+            self.builders.clear(table);
+        }
+    }
+
     /// Takes what has been built since the last call; true if there was anything.
     pub fn take_built(&mut self) -> bool {
         let mut any = false;
-        while let Ok(Built { module, table, result }) = self.built.try_recv() {
+        while let Some(built) = self.builders.next() {
+            let (module, table, result) = match built {
+                Built::Table { module, table, result } => (module, table, result),
+                Built::Place { table } => {
+                    self.free.push(table);
+                    continue;
+                }
+            };
             any = true;
             self.pending -= 1;
             let state = match result {
@@ -165,12 +213,11 @@ impl Unwinding {
 
     /// Forgets the tables of modules that nobody maps and no stack refers to.
     pub fn sweep(&mut self) {
-        let (free, bytes) = (&mut self.free, &mut self.bytes);
+        let (builders, bytes) = (&self.builders, &mut self.bytes);
         self.modules.retain(|_, entry| {
             let used = entry.module.strong_count() > 0;
             if !used && let State::Ready(ready) = entry.state {
-                // The kernel frees the table when another one takes its place.
-                free.insert(0, next_in_place(ready.table));
+                builders.clear(ready.table);
                 *bytes -= ready.bytes;
             }
             used
@@ -193,32 +240,28 @@ impl Unwinding {
     }
 }
 
-fn build(module: &Module, table: u32, tables: &mut UnwindTables) -> Result<Ready> {
-    let file = module.file().context("its file is not open")?;
-    let begin = Instant::now();
-    let built = Table::of_file(file)?;
-    let made = begin.elapsed();
-    let bytes = tables.put(table % UnwindTables::PLACES, &words(&built))?;
-    let (made_us, put_us) = (made.as_micros() as u64, (begin.elapsed() - made).as_micros() as u64);
-    tracing::debug!(path = module.path, bytes, made_us, put_us, "an unwind table");
-    Ok(Ready { table, first_page: built.first_page, pages: built.pages.len() as u32, bytes })
+/// Which tables to evict: the least recently used, of those that were not used since `idle_ns`, until `excess` bytes are
+/// free. Takes key, bytes and time of last use of each.
+fn victims(mut tables: Vec<(usize, usize, u64)>, excess: usize, idle_ns: u64) -> Vec<usize> {
+    tables.sort_by_key(|&(_, _, used_ns)| used_ns);
+    let mut freed = 0;
+    let idle = tables.into_iter().take_while(|&(_, bytes, used_ns)| {
+        let is_needed = freed < excess;
+        freed += bytes;
+        is_needed && used_ns < idle_ns
+    });
+    idle.map(|(key, ..)| key).collect()
 }
 
-/// What the next table in the same place is called.
-fn next_in_place(table: u32) -> u32 {
-    // One bit less than there is, so that it never is `NO_TABLE`.
-    table.wrapping_add(UnwindTables::PLACES) & i32::MAX as u32
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A table as the kernel reads it: an entry for each page, then the rows.
-fn words(table: &Table) -> Vec<u64> {
-    let pages = table.pages.iter().map(|page| {
-        let first_row = page.first_row + table.pages.len() as u32;
-        u64::from(first_row) | u64::from(page.row_count) << 32
-    });
-    let rows = table.rows.iter().map(|row| {
-        let (rule, fp) = (u64::from(row.rule) << 16, u64::from(row.fp) << 24);
-        u64::from(row.pc) | rule | fp | u64::from(row.cfa_offset as u32) << 32
-    });
-    pages.chain(rows).collect()
+    #[test]
+    fn the_least_recently_used_tables_go_and_no_more_than_needed() {
+        let tables = vec![(1, 100, 50), (2, 100, 10), (3, 100, 30), (4, 100, 99)];
+        assert_eq!(victims(tables.clone(), 150, 90), [2, 3]);
+        assert_eq!(victims(tables.clone(), 1000, 90), [2, 3, 1], "what is in use stays");
+        assert_eq!(victims(tables, 0, 90), [0; 0]);
+    }
 }

@@ -1,0 +1,131 @@
+//! The threads that build unwind tables, off the hot path, and put them into the kernel.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::kernel::UnwindTables;
+use crate::target::Module;
+use crate::unwind::Table;
+
+/// Threads that build. Publishing a table waits for the kernel, so that more of them than CPUs help.
+const BUILDERS: usize = 8;
+
+/// The threads. They end when this is dropped.
+pub struct Builders {
+    requests: Sender<Request>,
+    built: Receiver<Built>,
+}
+
+/// A table in the kernel.
+#[derive(Clone, Copy)]
+pub struct Ready {
+    /// As in [`MappedRange::table`].
+    pub table: u32,
+    /// Number of its first page of 64 KiB.
+    pub first_page: u64,
+    pub pages: u32,
+    pub bytes: usize,
+}
+
+enum Request {
+    Build {
+        module: Arc<Module>,
+        table: u32,
+    },
+    /// Frees a place that no mapping refers to any more.
+    Clear {
+        table: u32,
+    },
+}
+
+/// What has been done.
+pub enum Built {
+    /// A table was built, or not.
+    Table { module: Arc<Module>, table: u32, result: Result<Ready> },
+    /// A place is free again, and this is what the next table there is called.
+    Place { table: u32 },
+}
+
+impl Builders {
+    /// Starts them.
+    pub fn start(tables: &UnwindTables) -> Result<Self> {
+        // Both queues hold at most one entry for each place, of which there are a fixed number.
+        let (requests, inbox) = channel::<Request>();
+        let (outbox, built) = channel();
+        let inbox = Arc::new(Mutex::new(inbox));
+        for _ in 0..BUILDERS {
+            let (inbox, outbox, mut tables) = (inbox.clone(), outbox.clone(), tables.try_clone()?);
+            std::thread::Builder::new().name("unwind".into()).spawn(move || {
+                loop {
+                    let request = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let sent = match request {
+                        Err(_) => return,
+                        Ok(Request::Build { module, table }) => {
+                            let result = build(&module, table, &mut tables);
+                            outbox.send(Built::Table { module, table, result })
+                        }
+                        Ok(Request::Clear { table }) => {
+                            if let Err(error) = tables.clear(table % UnwindTables::PLACES) {
+                                tracing::warn!(error = format!("{error:#}"), "an unwind table stays in memory");
+                            }
+                            outbox.send(Built::Place { table: next_in_place(table) })
+                        }
+                    };
+                    if sent.is_err() {
+                        return;
+                    }
+                }
+            })?;
+        }
+        Ok(Self { requests, built })
+    }
+
+    /// Asks for the table of a module, to be called `table`.
+    pub fn build(&self, module: Arc<Module>, table: u32) {
+        // The builders live as long as this does.
+        let _ = self.requests.send(Request::Build { module, table });
+    }
+
+    /// Frees the place of a table that no mapping refers to any more.
+    pub fn clear(&self, table: u32) {
+        let _ = self.requests.send(Request::Clear { table });
+    }
+
+    /// What was done since the last call, one thing at a time.
+    pub fn next(&self) -> Option<Built> {
+        self.built.try_recv().ok()
+    }
+}
+
+fn build(module: &Module, table: u32, tables: &mut UnwindTables) -> Result<Ready> {
+    let file = module.file().context("its file is not open")?;
+    let begin = Instant::now();
+    let built = Table::of_file(file)?;
+    let made = begin.elapsed();
+    let bytes = tables.put(table % UnwindTables::PLACES, &words(&built))?;
+    let (made_us, put_us) = (made.as_micros() as u64, (begin.elapsed() - made).as_micros() as u64);
+    tracing::debug!(path = module.path, bytes, made_us, put_us, "an unwind table");
+    Ok(Ready { table, first_page: built.first_page, pages: built.pages.len() as u32, bytes })
+}
+
+/// What the next table in the same place is called.
+fn next_in_place(table: u32) -> u32 {
+    // One bit less than there is, so that it never is `NO_TABLE`.
+    table.wrapping_add(UnwindTables::PLACES) & i32::MAX as u32
+}
+
+/// A table as the kernel reads it: an entry for each page, then the rows.
+fn words(table: &Table) -> Vec<u64> {
+    let pages = table.pages.iter().map(|page| {
+        let first_row = page.first_row + table.pages.len() as u32;
+        u64::from(first_row) | u64::from(page.row_count) << 32
+    });
+    let rows = table.rows.iter().map(|row| {
+        let (rule, fp) = (u64::from(row.rule) << 16, u64::from(row.fp) << 24);
+        u64::from(row.pc) | rule | fp | u64::from(row.cfa_offset as u32) << 32
+    });
+    pages.chain(rows).collect()
+}
