@@ -25,6 +25,8 @@ pub const MAX_MAPPING_BLOCKS: u32 = 32;
 pub const MAX_BLOCKS: u32 = 4096;
 /// [`MappedRange::table`] of code without unwind table.
 pub const NO_TABLE: u32 = u32::MAX;
+/// Threads that can be in timed calls at once.
+pub const MAX_CALLING_THREADS: u32 = 16 * 1024;
 /// Threads whose waits are added up at once.
 pub const MAX_WAITING_THREADS: u32 = 16 * 1024;
 /// Stacks of one thread whose waits are added up at once, a power of two: loops that wait have few places to wait at.
@@ -290,6 +292,50 @@ pub mod thread_flags {
     pub const EXITED: u32 = 2;
 }
 
+/// Key: number of the function. How its calls are judged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// A call that takes longer is not within the threshold, in nanoseconds.
+    pub threshold_ns: u64,
+    /// What a returned value is compared with.
+    pub operand: i64,
+    /// [`error_test`]: when a returned value is an error.
+    pub error_test: u32,
+    /// How many low bits of the returned value count: 8, 16, 32 or 64.
+    pub bits: u32,
+}
+
+/// Values of [`Judgement::error_test`].
+pub mod error_test {
+    /// Nothing is an error.
+    pub const NEVER: u32 = 0;
+    /// A value below the operand, both signed.
+    pub const LESS: u32 = 1;
+    /// A value above the operand, both signed.
+    pub const GREATER: u32 = 2;
+    /// The operand itself.
+    pub const EQUAL: u32 = 3;
+    /// Any value but the operand.
+    pub const NOT_EQUAL: u32 = 4;
+}
+
+impl Judgement {
+    /// True if a function that returns this in its register has failed.
+    #[inline(always)]
+    pub fn is_error(&self, returned: u64) -> bool {
+        let unused = 64 - self.bits & 63;
+        let value = (returned << unused) as i64 >> unused;
+        match self.error_test {
+            error_test::LESS => value < self.operand,
+            error_test::GREATER => value > self.operand,
+            error_test::EQUAL => value == self.operand,
+            error_test::NOT_EQUAL => value != self.operand,
+            _ => false,
+        }
+    }
+}
+
 /// What a dump shall have.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -485,11 +531,13 @@ pub enum Counter {
     WaitsLost = 6,
     /// Waits of threads that did not fit into the table of waiting threads.
     WaitersFull = 7,
+    /// Hits of probes.
+    Hits = 8,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
     /// All of them with the name under which a loss is reported; `None` for what is no loss.
     pub const ALL: [(Self, Option<&'static str>); Self::COUNT as usize] = [
         (Self::Samples, None),
@@ -499,6 +547,7 @@ impl Counter {
         (Self::TargetsFull, Some("processes not followed: table of targets full")),
         (Self::Compat, Some("32-bit code: leaf only")),
         (Self::WaitsLost, Some("waits lost: ring buffer full or busy")),
+        (Self::Hits, None),
         (Self::WaitersFull, Some("waits lost: table of waiting threads full")),
     ];
 }
@@ -538,6 +587,7 @@ assert_packed! {
         tgid, tid, state, flags, runtime_ns, runtime_at_arrival_ns, arrival_ns, queued_ns, reader_arrival_ns, user_stack,
         kernel_stack, user_frames, kernel_frames, user_end, stack_flags, comm,
     }
+    Judgement { threshold_ns, operand, error_test, bits }
     DumpRequest { tgid, stacks }
     ExecEvent { kind, tgid, time_ns, path }
     ForkEvent { kind, parent, child, padding, time_ns }
@@ -550,5 +600,24 @@ assert_packed! {
     Offsets {
         task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
         task_runtime_at_arrival, task_arrival, task_queued, signal_live, binprm_filename,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_judged_by_the_returned_value() {
+        let judge = |error_test, operand, bits| Judgement { error_test, operand, bits, threshold_ns: 0 };
+        let minus_one = u64::from(u32::MAX);
+        assert!(judge(error_test::LESS, 0, 32).is_error(minus_one), "an int of -1");
+        assert!(!judge(error_test::LESS, 0, 64).is_error(minus_one), "a long is something else");
+        assert!(judge(error_test::EQUAL, 0, 64).is_error(0) && !judge(error_test::EQUAL, 0, 64).is_error(9));
+        assert!(
+            judge(error_test::NOT_EQUAL, 0, 32).is_error(5) && !judge(error_test::NOT_EQUAL, 0, 32).is_error(7 << 32)
+        );
+        assert!(judge(error_test::GREATER, 3, 8).is_error(4) && !judge(error_test::GREATER, 3, 8).is_error(0xff));
+        assert!(!Judgement::default().is_error(u64::MAX));
     }
 }

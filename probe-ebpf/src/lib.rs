@@ -3,6 +3,7 @@
 #![no_std]
 
 pub mod abi;
+pub mod calls;
 pub mod hash;
 pub mod table;
 pub mod unwind;

@@ -3,12 +3,14 @@
 //! - `sample`: a perf event on every CPU → one `SampleEvent`, and the stacks that user space has not seen yet
 //! - `on_exec`, `on_fork`, `on_exit`: processes come and go
 //! - `on_switch`, `on_waking`: threads leave their CPU and come back → a `WaitEvent` for each stack and second
+//! - `enter`, `leave` or `returned`: a function is called and returns → its `Figures`, and the calls that its thread is in
 //! - `dump`: an iterator over all threads → a `ThreadRecord` for each of one process
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "the attribute macros make undocumented wrappers")]
 #![expect(unsafe_code, reason = "BPF helpers and kernel pointers; the verifier checks every access again")]
 
+mod call;
 mod caller;
 mod dump;
 mod maps;
@@ -21,8 +23,8 @@ mod wait;
 mod walk;
 
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::macros::{btf_tracepoint, perf_event};
-use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext};
+use aya_ebpf::macros::{btf_tracepoint, perf_event, uprobe, uretprobe};
+use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext, ProbeContext, RetProbeContext};
 use aya_log_ebpf::debug;
 
 /// A CPU clock or cycle counter ran over.
@@ -67,6 +69,31 @@ pub fn on_switch(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_waking")]
 pub fn on_waking(context: BtfTracePointContext) -> i32 {
     wait::waking(&context, context.arg(0));
+    0
+}
+
+/// A timed function is entered; the cookie is its number.
+#[uprobe]
+pub fn enter(context: ProbeContext) -> u32 {
+    call::enter(&context);
+    0
+}
+
+/// A timed function is about to return, at one of its return instructions; the cookie is its number.
+#[uprobe]
+pub fn leave(context: ProbeContext) -> u32 {
+    // SAFETY: the registers of the interrupted thread.
+    let regs = unsafe { &*context.regs };
+    call::leave(&context, regs.rsp, regs.rax);
+    0
+}
+
+/// A timed function has returned, by way of a replaced return address; the cookie is its number.
+#[uretprobe]
+pub fn returned(context: RetProbeContext) -> u32 {
+    // SAFETY: as above.
+    let regs = unsafe { &*context.regs };
+    call::leave(&context, regs.rsp.wrapping_sub(8), regs.rax);
     0
 }
 

@@ -4,8 +4,9 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
 use probe_ebpf::abi::{Counter, ExecEvent, ExitEvent, ForkEvent, MAX_PATH, Target, kind, target_flags};
 
+use crate::call;
 use crate::maps::{EVENTS, TARGETS, count, setting, target};
-use crate::task::{Struct, current_tgid, field, now};
+use crate::task::{Struct, current, current_tgid, field, now};
 use crate::wait;
 
 /// Wake the reader at once: what it must read of a process may be gone in a moment.
@@ -90,7 +91,8 @@ pub fn fork(parent: Struct, child: Struct) {
 
 #[inline(always)]
 pub fn exit(task: Struct) {
-    let tgid = current_tgid();
+    let (tgid, tid) = current();
+    call::forget(tid);
     let is_target = target(tgid).is_some();
     if !is_target && setting!(all_lifecycle) == 0 {
         return;

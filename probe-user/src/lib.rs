@@ -10,6 +10,8 @@ pub mod kernel;
 
 pub mod unwind;
 
+pub mod latency;
+
 pub mod record;
 
 pub mod symbolize;

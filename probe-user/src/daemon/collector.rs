@@ -29,6 +29,7 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
             user_stacks: true,
             kernel_stacks: true,
             waits: WaitFilter::default(),
+            functions: 0,
         },
         events: Events { cpu: true, off_cpu: false },
         retention: Retention { window_ns: sampling.window.as_nanos() as u64, memory: sampling.memory as usize },

@@ -1,6 +1,7 @@
 //! The kernel boundary: loads and attaches the programs, decodes what they send. The only room that knows aya.
 
 mod btf;
+mod calls;
 mod dump;
 mod event;
 pub mod host;
@@ -10,6 +11,7 @@ mod sampler;
 mod tables;
 mod waits;
 
+pub use calls::{Figures, Judgement, OpenCall, Probe, Role, error_test};
 pub use dump::{RawThread, Whom};
 pub use event::{Event, RawSample, RawStack, RawWait, RawWaker, thread_name};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};

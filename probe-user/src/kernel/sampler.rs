@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,7 @@ use probe_ebpf::abi::{Counter, Settings, StackId, Target};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::btf::Btf;
+use super::calls::{self, Calls, Probe, Role};
 use super::dump::{Dumper, RawThread, Whom};
 use super::event::RawWait;
 use super::mappings::MappingEvents;
@@ -44,6 +46,8 @@ pub struct Options {
     pub kernel_stacks: bool,
     /// Which waits are reported.
     pub waits: WaitFilter,
+    /// How many functions can be timed.
+    pub functions: u32,
 }
 
 /// What makes a CPU sample.
@@ -78,6 +82,7 @@ pub struct Sampler {
     waits: Waits,
     dumper: Dumper,
     generation: Array<MapData, u64>,
+    calls: Calls,
 }
 
 #[derive(Clone, Copy)]
@@ -109,6 +114,8 @@ impl Sampler {
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
             .override_global(aya_log::LEVEL, &log_level, false)
+            .map_max_entries("FIGURES", options.functions.max(1))
+            .map_max_entries("JUDGEMENTS", options.functions.max(1))
             .load(OBJECT)
             .map_err(|error| permission("load the kernel programs", error))?;
         if log_level > 0 {
@@ -126,6 +133,7 @@ impl Sampler {
             unwind_tables: UnwindTables::new(take("TABLES")?)?,
             waits: Waits::new(take("WAITING")?)?,
             generation: Array::try_from(take("GENERATION")?)?,
+            calls: Calls::new(take("FIGURES")?, take("JUDGEMENTS")?, take("CALLS")?)?,
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
             mappings,
             ebpf,
@@ -177,6 +185,21 @@ impl Sampler {
     /// Every thread of a process now, or of all targets; `stacks` asks for those of the threads that do not run.
     pub fn dump(&mut self, whom: Whom, stacks: bool) -> Result<Vec<RawThread>> {
         self.dumper.dump(&mut self.ebpf, whom, stacks)
+    }
+
+    /// Hits of probes since they were first set.
+    pub fn hits(&self) -> Result<u64> {
+        Ok(self.counters.get(&(Counter::Hits as u32), 0)?.iter().sum())
+    }
+
+    /// What is known of the calls of timed functions.
+    pub fn calls(&mut self) -> &mut Calls {
+        &mut self.calls
+    }
+
+    /// Sets a probe into a process, at a place of a file; `function` is the number of what is timed there.
+    pub fn probe(&mut self, pid: u32, file: &Path, offset: u64, function: u32, role: Role) -> Result<Probe> {
+        calls::attach(&mut self.ebpf, pid, file, offset, function, role)
     }
 
     /// Makes a process a target, or changes its [`super::target_flags`].
@@ -251,7 +274,8 @@ impl Sampler {
         for (counter, loss) in Counter::ALL {
             let total = self.counters.get(&(counter as u32), 0)?.iter().sum();
             match loss {
-                None => samples = total,
+                None if counter == Counter::Samples => samples = total,
+                None => {}
                 Some(reason) if total > 0 => drop(losses.insert(reason, total)),
                 Some(_) => {}
             }

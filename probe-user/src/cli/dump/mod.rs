@@ -128,6 +128,7 @@ fn take(args: &Args) -> Result<Shown> {
             user_stacks: !args.kernel_only,
             kernel_stacks: !args.user_only,
             waits: WaitFilter::default(),
+            functions: 0,
         },
         events: Events { cpu: true, off_cpu: false },
         retention: Retention { window_ns: WINDOW_NS, memory: MEMORY },

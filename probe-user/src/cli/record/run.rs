@@ -42,6 +42,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
             user_stacks: plan.user_stacks,
             kernel_stacks: plan.kernel_stacks,
             waits: plan.waits,
+            functions: 0,
         },
         events: plan.events,
         retention: Retention { window_ns: u64::MAX, memory: MEMORY },

@@ -1,0 +1,109 @@
+//! `Row`: what is shown of a function.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::kernel::Figures;
+
+/// The figures of a function; times in nanoseconds, `None` without a call.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// Calls that ended; scaled up where the probes were not set all the time.
+    pub calls: u64,
+    /// Calls a second.
+    pub rate: f64,
+    /// Calls that ended as an error; scaled like `calls`.
+    pub errors: u64,
+    /// Average of the calls that were seen, as all times.
+    pub avg_ns: Option<u64>,
+    /// Shortest.
+    pub min_ns: Option<u64>,
+    /// Longest.
+    pub max_ns: Option<u64>,
+    /// Median.
+    pub p50_ns: Option<u64>,
+    /// 90 % are not longer.
+    pub p90_ns: Option<u64>,
+    /// 99 %.
+    pub p99_ns: Option<u64>,
+    /// 99.9 %.
+    pub p999_ns: Option<u64>,
+    /// The share of calls within the threshold, from 0 to 1; `None` without a threshold.
+    pub attainment: Option<f64>,
+    /// Calls that have not returned.
+    pub in_flight: u64,
+    /// How long the oldest of them has been going on.
+    pub oldest_ns: Option<u64>,
+    /// The share of the time in which the probes were set, from 0 to 1.
+    pub attached_share: f64,
+    /// Calls that were left by an exception or a jump.
+    pub left: u64,
+    /// Calls that could not be followed.
+    pub missed: u64,
+}
+
+/// What a row is made of besides the figures.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Since when the function is timed.
+    pub elapsed: Duration,
+    /// The share of that time in which the probes were set.
+    pub attached_share: f64,
+    /// Calls that have not returned, and the age of the oldest in nanoseconds.
+    pub in_flight: (u64, Option<u64>),
+    /// Whether there is a threshold.
+    pub has_threshold: bool,
+}
+
+impl Row {
+    /// From the figures of a function.
+    pub fn new(name: &str, figures: &Figures, frame: &Frame) -> Self {
+        let scaled = |count: u64| (count as f64 / frame.attached_share.max(1e-6)).round() as u64;
+        let seen = (figures.calls > 0).then_some(figures.calls);
+        let (calls, seconds) = (scaled(figures.calls), frame.elapsed.as_secs_f64().max(1e-9));
+        Self {
+            name: name.to_owned(),
+            calls,
+            rate: (10.0 * calls as f64 / seconds).round() / 10.0,
+            errors: scaled(figures.errors),
+            avg_ns: seen.map(|calls| figures.total_ns / calls),
+            min_ns: seen.map(|_| figures.min_ns),
+            max_ns: seen.map(|_| figures.max_ns),
+            p50_ns: figures.quantile(0.5),
+            p90_ns: figures.quantile(0.9),
+            p99_ns: figures.quantile(0.99),
+            p999_ns: figures.quantile(0.999),
+            attainment: seen.filter(|_| frame.has_threshold).map(|calls| figures.within as f64 / calls as f64),
+            in_flight: frame.in_flight.0,
+            oldest_ns: frame.in_flight.1,
+            attached_share: frame.attached_share,
+            left: figures.left,
+            missed: figures.missed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_scaled_and_times_are_not() {
+        let figures =
+            Figures { calls: 100, errors: 10, within: 90, total_ns: 5000, min_ns: 1, max_ns: 99, ..Figures::default() };
+        let frame = Frame {
+            elapsed: Duration::from_secs(2),
+            attached_share: 0.25,
+            in_flight: (1, Some(7)),
+            has_threshold: true,
+        };
+        let row = Row::new("f", &figures, &frame);
+        assert_eq!((row.calls, row.rate, row.errors, row.avg_ns), (400, 200.0, 40, Some(50)));
+        assert_eq!((row.attainment, row.in_flight, row.oldest_ns), (Some(0.9), 1, Some(7)));
+        let empty = Row::new("f", &Figures::default(), &Frame { has_threshold: false, ..frame });
+        assert_eq!((empty.calls, empty.avg_ns, empty.attainment), (0, None, None));
+    }
+}
