@@ -324,7 +324,7 @@ impl Judgement {
     /// True if a function that returns this in its register has failed.
     #[inline(always)]
     pub fn is_error(&self, returned: u64) -> bool {
-        let unused = 64 - self.bits & 63;
+        let unused = (64 - self.bits) & 63;
         let value = (returned << unused) as i64 >> unused;
         match self.error_test {
             error_test::LESS => value < self.operand,

@@ -38,6 +38,13 @@ pub struct ThreadCalls {
 /// Frames this far apart are on different stacks: coroutines, signal handlers. The default limit of a thread's stack.
 const SAME_STACK: u64 = 8 << 20;
 
+/// An index that the verifier sees to be within bounds: the compiler must not leave the mask out because it has compared
+/// some other copy of the number.
+#[inline(always)]
+fn index(at: usize) -> usize {
+    core::hint::black_box(at) & (MAX_DEPTH - 1)
+}
+
 /// True for a call whose frame a thread has left whose stack pointer is `sp` now.
 #[inline(always)]
 fn is_left(call: &Call, sp: u64) -> bool {
@@ -55,7 +62,7 @@ impl ThreadCalls {
         if at >= MAX_DEPTH {
             return (left, false);
         }
-        self.calls[at & (MAX_DEPTH - 1)] = call;
+        self.calls[index(at)] = call;
         self.depth = at as u32 + 1;
         (left, true)
     }
@@ -69,7 +76,7 @@ impl ThreadCalls {
         if at >= MAX_DEPTH {
             return (None, left);
         }
-        let call = self.calls[at & (MAX_DEPTH - 1)];
+        let call = self.calls[index(at)];
         if call.sp != at_return || call.function != function {
             return (None, left);
         }
@@ -83,7 +90,7 @@ impl ThreadCalls {
         let mut left = 0;
         for _ in 0..MAX_DEPTH {
             let at = (self.depth as usize).wrapping_sub(1);
-            if at >= MAX_DEPTH || !is_left(&self.calls[at & (MAX_DEPTH - 1)], sp) {
+            if at >= MAX_DEPTH || !is_left(&self.calls[index(at)], sp) {
                 break;
             }
             self.depth = at as u32;

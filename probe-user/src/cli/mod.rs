@@ -5,6 +5,7 @@ mod config;
 mod daemon;
 mod descriptors;
 mod dump;
+mod latency;
 mod record;
 mod snapshots;
 mod targets;
@@ -48,6 +49,8 @@ enum Color {
 enum Command {
     /// Sample targets for a while and write a profile
     Record(record::Args),
+    /// Time functions: counts, percentiles, calls in flight
+    Latency(latency::Args),
     /// Print every thread's stack, now, without pausing the process
     Dump(dump::Args),
     /// Watch services by rules; keep the scene when one breaks
@@ -74,6 +77,7 @@ pub fn run() -> ExitCode {
     init_log(cli.verbose, cli.quiet, is_service, color);
     let done: Result<ExitCode> = match cli.command {
         Command::Record(args) => record::run(args, cli.quiet),
+        Command::Latency(args) => latency::run(&args, cli.quiet),
         Command::Dump(args) => dump::run(&args),
         Command::Daemon(args) => daemon::run(args),
         Command::Snapshots(args) => snapshots::run(args),

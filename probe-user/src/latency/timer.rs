@@ -30,6 +30,13 @@ pub struct Function {
     pub has_threshold: bool,
 }
 
+impl Function {
+    /// True for another name of the same function.
+    pub fn same_place(&self, other: &Self) -> bool {
+        self.file == other.file && self.places == other.places
+    }
+}
+
 /// What to time, and how dearly.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -50,6 +57,8 @@ pub struct Timer {
     started: Instant,
     looked: Instant,
     hits: u64,
+    /// Hits a second when the probes were last set.
+    rate: f64,
     /// Time in which the probes were set.
     attached: Duration,
 }
@@ -92,6 +101,7 @@ impl Timer {
             started: now,
             looked: now,
             hits,
+            rate: 0.0,
             attached: Duration::ZERO,
         };
         timer.set()?;
@@ -127,18 +137,28 @@ impl Timer {
         let new = hits.saturating_sub(self.hits);
         let elapsed = self.looked.elapsed();
         (self.hits, self.looked) = (hits, Instant::now());
+        let mut cost = new;
         match &self.state {
-            State::Set(_) => self.attached += elapsed,
-            // The traps stop earlier than the kernel says that it is done: as long as there are hits they are there.
-            State::Leaving(_) if new > 0 => self.attached += elapsed,
-            State::Leaving(done) if done.try_recv() == Err(TryRecvError::Disconnected) => {
+            State::Set(_) => {
+                self.attached += elapsed;
+                self.rate = new as f64 / elapsed.as_secs_f64().max(1e-6);
+            }
+            // The kernel first takes the program from a probe, then waits some 100 ms, then takes the probe: meanwhile it
+            // costs what it did, and nobody counts (kernel/trace/bpf_trace.c, perf_event_detach_bpf_prog).
+            State::Leaving(done) if done.try_recv() == Err(TryRecvError::Empty) => {
+                if new > 0 {
+                    self.attached += elapsed;
+                }
+                cost = new.max((self.rate * elapsed.as_secs_f64()) as u64);
+            }
+            State::Leaving(_) => {
                 self.state = State::Away;
                 // Nobody has seen them return.
                 self.sampler.calls().forget_open();
             }
-            State::Leaving(_) | State::Away => {}
+            State::Away => {}
         }
-        match self.governor.observe(new, elapsed) {
+        match self.governor.observe(cost, elapsed) {
             Verdict::TakeAway => self.take_away(),
             Verdict::SetAgain => self.set()?,
             Verdict::AsTheyAre => {}

@@ -6,6 +6,8 @@ mod run;
 mod signals;
 mod summary;
 
+pub(super) use signals::Signals;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;

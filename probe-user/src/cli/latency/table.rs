@@ -1,0 +1,89 @@
+//! The figures for people.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::latency::Row;
+
+/// A line for each function, times in the unit that fits.
+pub fn render(rows: &[Row], elapsed: Duration) -> String {
+    let head = [
+        "FUNCTION", "CALLS", "RATE/s", "ERRORS", "AVG", "P50", "P90", "P99", "P99.9", "MAX", "WITHIN", "OPEN", "OLDEST",
+    ];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    for row in rows {
+        let time = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), short);
+        lines.push(vec![
+            row.name.clone(),
+            row.calls.to_string(),
+            format!("{:.1}", row.rate),
+            row.errors.to_string(),
+            time(row.avg_ns),
+            time(row.p50_ns),
+            time(row.p90_ns),
+            time(row.p99_ns),
+            time(row.p999_ns),
+            time(row.max_ns),
+            row.attainment.map_or_else(|| "-".to_owned(), |share| format!("{:.2} %", 100.0 * share)),
+            row.in_flight.to_string(),
+            time(row.oldest_ns),
+        ]);
+    }
+    let widths: Vec<usize> =
+        (0..head.len()).map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for line in &lines {
+        for (at, (cell, width)) in line.iter().zip(&widths).enumerate() {
+            let _ = if at == 0 { write!(text, "{cell:width$}") } else { write!(text, "  {cell:>width$}") };
+        }
+        text.push('\n');
+    }
+    let _ = write!(text, "{:.1} s", elapsed.as_secs_f64());
+    if let Some(share) = rows.first().map(|row| row.attached_share).filter(|share| *share < 0.995) {
+        let percent = 100.0 * share;
+        let _ =
+            write!(text, "; probes were set {percent:.1} % of the time to stay within the budget, counts are scaled");
+    }
+    let sum = |figure: fn(&Row) -> u64| rows.iter().map(figure).sum::<u64>();
+    for (count, what) in
+        [(sum(|row| row.left), "left by an exception or a jump"), (sum(|row| row.missed), "not followed")]
+    {
+        if count > 0 {
+            let _ = write!(text, "; {count} calls {what}");
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// Three figures of a time: 812ns, 12.3us, 4.56ms, 1.23s.
+fn short(nanoseconds: u64) -> String {
+    let value = nanoseconds as f64;
+    let (value, unit) = match value {
+        v if v < 1e3 => return format!("{nanoseconds}ns"),
+        v if v < 1e6 => (v / 1e3, "us"),
+        v if v < 1e9 => (v / 1e6, "ms"),
+        v => (v / 1e9, "s"),
+    };
+    let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.decimals$}{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_figures() {
+        let texts = [812, 12_345, 123_456, 4_560_000, 1_234_000_000].map(short);
+        assert_eq!(texts, ["812ns", "12.3us", "123us", "4.56ms", "1.23s"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let row = Row { name: "f".into(), calls: 3, attached_share: 0.25, left: 2, ..Row::default() };
+        let text = render(&[row], Duration::from_secs(2));
+        assert!(text.contains("2.0 s; probes were set 25.0 % of the time"), "{text}");
+        assert!(text.contains("2 calls left by an exception") && !text.contains("not followed"), "{text}");
+    }
+}
