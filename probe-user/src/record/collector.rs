@@ -198,8 +198,8 @@ impl Collector {
     }
 
     /// Follows from now on where the threads of all watched processes wait. Those that wait already are taken to have begun
-    /// now. `wakers` also asks who wakes them.
-    pub fn start_waits(&self, wakers: bool) -> Result<()> {
+    /// now. `wakers` also asks who wakes them. Says since when.
+    pub fn start_waits(&self, wakers: bool) -> Result<u64> {
         self.ask(move |state| {
             state.sampler.start_waits(wakers)?;
             let now_ns = monotonic_ns();
@@ -220,15 +220,16 @@ impl Collector {
                 let wait = OpenWait { pid, tid, since_ns: now_ns, state: state_bits, user_stack, kernel_stack, comm };
                 state.sampler.insert_wait(&wait)?;
             }
-            Ok(())
+            Ok(now_ns)
         })?
     }
 
-    /// Ends following waits. Those that have not ended are recorded as far as they have come.
-    pub fn stop_waits(&self) -> Result<()> {
+    /// Ends following waits, and says when that was. Those that have not ended are recorded as far as they have come.
+    pub fn stop_waits(&self) -> Result<u64> {
         self.ask(|state| {
             let now_ns = monotonic_ns();
             let (ended, open) = state.sampler.stop_waits()?;
+            let stopped_ns = monotonic_ns();
             state.read(Duration::ZERO)?;
             let threads = state.sampler.dump(Whom::Targets, false)?;
             let running = threads.iter().filter(|thread| thread.state == ThreadState::Running);
@@ -238,7 +239,7 @@ impl Collector {
             for wait in ended.into_iter().chain(open) {
                 state.recorder.handle(Event::Wait(wait), now_ns);
             }
-            Ok(())
+            Ok(stopped_ns)
         })?
     }
 
