@@ -21,12 +21,13 @@ macro_rules! checks {
 }
 
 /// All checks, in the order in which they run.
-pub const ALL: [Check; 7] = checks! {
+pub const ALL: [Check; 8] = checks! {
     "check" => host,
     "record" => deep,
     "command" => command,
     "off-cpu" => waits,
     "wakers" => wakers,
+    "settings" => settings,
     "dump" => dump,
     "daemon" => daemon,
 };
@@ -94,6 +95,13 @@ fn wakers(result: &str) -> Result<String> {
     Ok(seen)
 }
 
+/// The script has looked into each recording.
+fn settings(result: &str) -> Result<String> {
+    let settings: Vec<_> = result.lines().collect();
+    ensure!(settings.len() == 5, "{} recordings instead of five", settings.len());
+    Ok(format!("the programs load for each of: {}", settings.join(", ")))
+}
+
 fn dump(result: &str) -> Result<String> {
     let dump: Value = serde_json::from_str(result).context("no JSON")?;
     let threads = dump["threads"].as_array().context("no threads")?;
@@ -122,6 +130,8 @@ fn dump(result: &str) -> Result<String> {
 fn daemon(result: &str) -> Result<String> {
     let snapshot: Value = serde_json::from_str(result).context("no JSON")?;
     let (thread, culprit) = (&snapshot["threads"][0]["name"], &snapshot["culprits"][0]["function"]);
+    let windows: Vec<_> = snapshot["profiles"].as_array().into_iter().flatten().map(|p| &p["window"]).collect();
+    ensure!(windows == ["before", "breach", "dump"], "the snapshot has profiles of {windows:?}");
     let seen = format!("the snapshot blames {culprit} in thread {thread}");
     ensure!(thread == "matcher" && culprit == "match_rules", "{seen}: {snapshot}");
     Ok(seen)
