@@ -27,7 +27,11 @@ pub fn find(folder: &Path, download: bool) -> Result<PathBuf> {
     };
     eprintln!("xtask: apt-get download {package}");
     let apart = tempfile::tempdir_in(folder)?;
-    shell::run(shell::command("apt-get").args(["download", "-qq", &package]).current_dir(apart.path()))?;
+    shell::run(
+        shell::command("apt-get")
+            .args(["download", "-qq", "-o", "APT::Sandbox::User=root", &package])
+            .current_dir(apart.path()),
+    )?;
     let archive = fs::read_dir(apart.path())?.flatten().map(|entry| entry.path()).next();
     let archive = archive.with_context(|| format!("apt-get has not written {package}"))?;
     let tree = apart.path().join("tree");

@@ -17,7 +17,8 @@ pub fn run(kernel: &Path, image: &Path, console: &Path, limit: Duration, mut lin
     let mut command = Command::new(EMULATOR);
     // By software, so that it runs on any machine, in virtual ones and containers too.
     command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-no-reboot"]);
-    command.args(["-nodefaults", "-display", "none", "-append", "console=ttyS0 panic=-1 quiet"]);
+    // Level 5 shows warnings, which is how the kernel complains of itself.
+    command.args(["-nodefaults", "-display", "none", "-append", "console=ttyS0 panic=-1 loglevel=5"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
     command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
