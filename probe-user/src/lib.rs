@@ -4,6 +4,8 @@
 pub mod problem;
 pub mod text;
 
+pub mod gopclntab;
+
 pub mod target;
 
 pub mod kernel;
