@@ -12,6 +12,8 @@ pub mod kernel;
 
 pub mod unwind;
 
+pub mod functions;
+
 pub mod record;
 
 pub mod symbolize;
