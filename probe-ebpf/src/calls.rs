@@ -48,7 +48,13 @@ fn index(at: usize) -> usize {
 /// True for a call whose frame a thread has left whose stack pointer is `sp` now.
 #[inline(always)]
 fn is_left(call: &Call, sp: u64) -> bool {
-    sp > call.sp && sp - call.sp < SAME_STACK
+    was_left(call.sp, sp)
+}
+
+/// The same for the place of a call's return address.
+#[inline(always)]
+pub fn was_left(call_sp: u64, sp: u64) -> bool {
+    sp > call_sp && sp - call_sp < SAME_STACK
 }
 
 impl ThreadCalls {

@@ -49,6 +49,11 @@ pub fn user_from_kernel(scratch: *mut Scratch, owner: Owner) -> StackId {
     }
 }
 
+/// Bounds the number of frames for the verifier. A comparison would not do: the compiler may compare one copy of the number
+/// and use another, of which the verifier of Linux 6.1 then knows nothing. A power of two, so that [`MAX_FRAMES`] passes.
+const FRAME_COUNT_MASK: usize = 2 * MAX_FRAMES - 1;
+const _: () = assert!(size_of::<StackEvent>() + FRAME_COUNT_MASK * 8 <= size_of::<Scratch>());
+
 /// Sends a stack's frames unless they have travelled before.
 #[inline(always)]
 fn send(scratch: &mut Scratch, header: StackEvent) -> StackId {
@@ -57,8 +62,7 @@ fn send(scratch: &mut Scratch, header: StackEvent) -> StackId {
     if unsafe { SEEN.get(id) }.is_some() {
         return id;
     }
-    let frame_bytes = (header.frame_count as usize).min(MAX_FRAMES) * 8;
-    let size = size_of::<StackEvent>() + frame_bytes;
+    let size = size_of::<StackEvent>() + (header.frame_count as usize & FRAME_COUNT_MASK) * 8;
     scratch.header = header;
     // The mark comes first: two CPUs with the same new stack send it once. It is taken back if the ring is full.
     let _ = SEEN.insert(id, 1, BPF_NOEXIST.into());

@@ -4,11 +4,15 @@
 pub mod problem;
 pub mod text;
 
+pub mod gopclntab;
+
 pub mod target;
 
 pub mod kernel;
 
 pub mod unwind;
+
+pub mod functions;
 
 pub mod latency;
 

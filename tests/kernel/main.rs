@@ -6,6 +6,7 @@ mod daemon;
 mod dump;
 mod errors;
 mod formats;
+mod latency;
 mod lifetime;
 mod stacks;
 mod symbols;
@@ -20,6 +21,7 @@ fn main() {
         unwind::tests(),
         waits::tests(),
         dump::tests(),
+        latency::tests(),
         symbols::tests(),
         containers::tests(),
         lifetime::tests(),

@@ -5,6 +5,7 @@ mod demo;
 mod ebpf;
 mod shell;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Install what the tests need and run all of them, saying what was skipped and why
     Test(test::Args),
+    /// Boot the oldest supported kernel under emulation, and check that the kernel programs work there
+    Vm(vm::Args),
     /// Watch a service turn hot, and end with the alert, the culprit and the flamegraph
     Demo,
     /// Measure what probe costs, next to its peers
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Demo => demo::run(),
         Command::Bench(args) => bench::run(&args),
     };

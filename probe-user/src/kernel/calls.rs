@@ -9,7 +9,7 @@ use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::{Ebpf, Pod};
 pub use probe_ebpf::abi::{Judgement, error_test};
-use probe_ebpf::calls::{BUCKETS, Figures as RawFigures, ThreadCalls, middle};
+use probe_ebpf::calls::{BUCKETS, Figures as RawFigures, ThreadCalls, middle, was_left};
 
 use super::sampler::permission;
 
@@ -104,6 +104,13 @@ unsafe impl Pod for PodJudgement {}
 // SAFETY: as above.
 #[expect(unsafe_code, reason = "the kernel boundary")]
 unsafe impl Pod for PodThread {}
+
+impl OpenCall {
+    /// True if a thread whose stack pointer is `sp` has left the call by a jump or an exception.
+    pub fn was_left(&self, sp: u64) -> bool {
+        was_left(self.sp, sp)
+    }
+}
 
 impl Calls {
     pub(super) fn new(figures: Map, judgements: Map, threads: Map) -> Result<Self> {

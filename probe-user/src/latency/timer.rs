@@ -10,7 +10,7 @@ use super::cost;
 use super::governor::{Governor, Verdict};
 use super::row::{Frame, Row};
 use crate::kernel::{self, Judgement, OpenCall, Probe, Role, Sampler, WaitFilter};
-use crate::target::monotonic_ns;
+use crate::target::{self, monotonic_ns};
 
 /// How often hits are looked at: at most this long more than the budget is spent.
 const TICK: Duration = Duration::from_millis(5);
@@ -35,6 +35,12 @@ impl Function {
     pub fn same_place(&self, other: &Self) -> bool {
         self.file == other.file && self.places == other.places
     }
+}
+
+/// False for a call that its thread has left without a return, as far as that can be seen: threads that wait show where
+/// their stack ends.
+fn is_going_on(call: &OpenCall) -> bool {
+    target::stack_pointer(call.pid, call.tid).is_none_or(|sp| !call.was_left(sp))
 }
 
 /// What to time, and how dearly.
@@ -205,7 +211,7 @@ impl Timer {
         self.look()?;
         let now_ns = monotonic_ns();
         let open: Vec<OpenCall> = match self.state {
-            State::Set(_) => self.sampler.calls().open()?,
+            State::Set(_) => self.sampler.calls().open()?.into_iter().filter(is_going_on).collect(),
             State::Leaving(_) | State::Away => Vec::new(),
         };
         let elapsed = self.started.elapsed();

@@ -172,13 +172,13 @@ impl Collector {
     }
 
     /// Follows from now on where the threads of all watched processes wait. Those that wait already are taken to have begun
-    /// now. `wakers` also asks who wakes them.
-    pub fn start_waits(&self, wakers: bool) -> Result<()> {
+    /// now. `wakers` also asks who wakes them. Says since when.
+    pub fn start_waits(&self, wakers: bool) -> Result<u64> {
         self.ask(move |state| state.start_waits(wakers))?
     }
 
-    /// Ends following waits. Those that have not ended are recorded as far as they have come.
-    pub fn stop_waits(&self) -> Result<()> {
+    /// Ends following waits, and says when that was. Those that have not ended are recorded as far as they have come.
+    pub fn stop_waits(&self) -> Result<u64> {
         self.ask(State::stop_waits)?
     }
 

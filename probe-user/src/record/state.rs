@@ -120,7 +120,7 @@ impl State {
         self.sync_unwinding()
     }
 
-    pub(super) fn start_waits(&mut self, wakers: bool) -> Result<()> {
+    pub(super) fn start_waits(&mut self, wakers: bool) -> Result<u64> {
         self.sampler.start_waits(wakers)?;
         let now_ns = monotonic_ns();
         for thread in self.sampler.dump(Whom::Targets, true)? {
@@ -143,12 +143,13 @@ impl State {
                 self.unfollowed += 1;
             }
         }
-        Ok(())
+        Ok(now_ns)
     }
 
-    pub(super) fn stop_waits(&mut self) -> Result<()> {
+    pub(super) fn stop_waits(&mut self) -> Result<u64> {
         let now_ns = monotonic_ns();
         let (ended, open) = self.sampler.stop_waits()?;
+        let stopped_ns = monotonic_ns();
         self.read(Duration::ZERO)?;
         let threads = self.sampler.dump(Whom::Targets, false)?;
         let running = threads.iter().filter(|thread| thread.state == ThreadState::Running);
@@ -158,7 +159,7 @@ impl State {
         for wait in ended.into_iter().chain(open) {
             self.recorder.handle(Event::Wait(wait), now_ns);
         }
-        Ok(())
+        Ok(stopped_ns)
     }
 
     pub(super) fn dump(&mut self, pid: u32) -> Result<(u64, Vec<(RawThread, dump::Stacks)>)> {

@@ -18,6 +18,6 @@ pub use host::{Host, HostCpu};
 pub use mappings::{Mapping, Mappings, parse_maps};
 pub use matching::{Candidate, Matcher, pids};
 pub use modules::{Module, ModuleKind, Modules};
-pub use process::{Process, exists, own_pid_namespace_is_initial, process_of_thread};
+pub use process::{Process, exists, own_pid_namespace_is_initial, process_of_thread, stack_pointer};
 pub use stat::{Stat, read_status_comm};
 pub use state::ThreadState;

@@ -48,6 +48,14 @@ pub struct Module {
 }
 
 impl Module {
+    /// Opens a file that nobody need have mapped.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = open_regular(path, None)?;
+        let module = Self::of_file(ModuleKind::File, &std::path::absolute(path)?.to_string_lossy(), (0, 0, 0), file);
+        ensure!(module.problem.is_empty(), "{}", module.problem);
+        Ok(module)
+    }
+
     /// A path under which this process can open the file: the real one if it still is the same file, since debug files
     /// are looked for beside it, else the open descriptor. `None` when the file could not be opened.
     pub fn open_path(&self) -> Option<PathBuf> {
@@ -165,14 +173,14 @@ impl Modules {
 /// CAP_CHECKPOINT_RESTORE. The path below the process's root is the second best, if it still is the same inode.
 fn open(pid: u32, mapping: &Mapping) -> Result<File> {
     let link = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
-    let direct = open_regular(Path::new(&link), mapping.inode);
+    let direct = open_regular(Path::new(&link), Some(mapping.inode));
     if direct.is_ok() {
         return direct;
     }
     let path = mapping.path.trim_end_matches(" (deleted)");
     let mut last = direct;
     for path in [format!("/proc/{pid}/root{path}"), path.to_owned()] {
-        last = open_regular(Path::new(&path), mapping.inode);
+        last = open_regular(Path::new(&path), Some(mapping.inode));
         if last.is_ok() {
             break;
         }
@@ -180,14 +188,14 @@ fn open(pid: u32, mapping: &Mapping) -> Result<File> {
     last.with_context(|| format!("cannot open {path} of pid {pid}"))
 }
 
-fn open_regular(path: &Path, inode: u64) -> Result<File> {
+fn open_regular(path: &Path, inode: Option<u64>) -> Result<File> {
     // Opening a device can have effects, opening a pipe can wait for ever; and it may become one in between.
     ensure!(std::fs::metadata(path)?.is_file(), "not a regular file");
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let metadata = file.metadata()?;
     ensure!(metadata.is_file(), "not a regular file");
-    ensure!(metadata.ino() == inode, "replaced by another file");
+    ensure!(inode.is_none_or(|inode| metadata.ino() == inode), "replaced by another file");
     Ok(file)
 }
 

@@ -125,6 +125,14 @@ pub fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
+/// The user stack pointer of a thread that waits in the kernel; `None` if it runs, or is gone.
+pub fn stack_pointer(pid: u32, tid: u32) -> Option<u64> {
+    // Number and arguments of the system call, stack pointer, program counter (proc(5)).
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    u64::from_str_radix(words.get(words.len().checked_sub(2)?)?.strip_prefix("0x")?, 16).ok()
+}
+
 /// The process that a thread belongs to: itself for a process id. `None` when there is no such thread.
 pub fn process_of_thread(tid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;

@@ -1,16 +1,12 @@
-//! Go's own table of functions, `.gopclntab`, which is in every Go program, stripped or not: how far each function has
-//! moved the stack pointer, and which ones leave the stack. Its `.debug_frame` says less (nothing of the frame pointer) and
-//! is gone when the program is stripped. Go 1.18 and later (src/internal/abi/symtab.go, src/runtime/symtab.go).
+//! What Go's own table of functions says of unwinding: how far each function has moved the stack pointer, and which ones
+//! leave the stack. A program's `.debug_frame` says less (nothing of the frame pointer) and is gone when it is stripped.
 
 use std::ops::Range;
 
 use super::fragments::Fragments;
 use super::rules::Rule;
 use super::{MAX_ROWS, Reason};
-
-/// The table's first word, by version of Go.
-const GO_1_18: u32 = 0xffff_fff0;
-const GO_1_20: u32 = 0xffff_fff1;
+use crate::gopclntab::{Function, Table};
 
 /// Flags of a function (src/internal/abi/symtab.go).
 mod flag {
@@ -27,24 +23,9 @@ const SIGNAL_RETURN: &[u8] = b"runtime.sigreturn";
 /// A function makes its frame by its first instruction, of at most so many bytes.
 const LONGEST_PUSH: u32 = 7;
 
-/// The table's header.
-struct Table<'data> {
-    bytes: &'data [u8],
-    functions: u32,
-    text_start: u64,
-    /// Offset of the names of functions.
-    names: usize,
-    /// Offset of the tables of stack pointers.
-    deltas: usize,
-    /// Offset of the index of functions, from which those count that it has.
-    index: usize,
-    /// Offset of the flags within a function's entry.
-    flags: usize,
-}
-
 /// Adds the functions that lie in the file's code. A table of another version, or a damaged one, adds none or some.
 pub(super) fn add(bytes: &[u8], code: &[Range<u64>], fragments: &mut Fragments) -> Result<(), Reason> {
-    let Some(table) = Table::read(bytes) else { return Ok(()) };
+    let Some(table) = Table::read(bytes).filter(|table| table.text_start != 0) else { return Ok(()) };
     // Functions may share what says how they move the stack pointer; the work is linear nevertheless.
     let mut budget = bytes.len().saturating_mul(16);
     for number in 0..table.functions {
@@ -62,7 +43,7 @@ pub(super) fn add(bytes: &[u8], code: &[Range<u64>], fragments: &mut Fragments) 
         if table.function(number + 1).is_some_and(|next| next.name.starts_with(SIGNAL_RETURN)) {
             end -= 1;
         }
-        let rules = table.rules(&function, &mut budget);
+        let rules = rules_of(&table, &function, &mut budget);
         if fragments.rows() + rules.len() > MAX_ROWS {
             return Err(Reason::TooLarge);
         }
@@ -71,85 +52,32 @@ pub(super) fn add(bytes: &[u8], code: &[Range<u64>], fragments: &mut Fragments) 
     Ok(())
 }
 
-struct Function<'data> {
-    /// Its name and what follows.
-    name: &'data [u8],
-    start: u64,
-    end: u64,
-    /// Offset of its table of stack pointers; 0 if it has none.
-    deltas: u32,
-    flags: u8,
-}
-
-impl<'data> Table<'data> {
-    fn read(bytes: &'data [u8]) -> Option<Self> {
-        let flags = match u32_at(bytes, 0)? {
-            GO_1_18 => 37,
-            // The line at which a function begins came before them.
-            GO_1_20 => 41,
-            _ => return None,
-        };
-        // Two zeros, the alignment of instructions, the size of addresses.
-        if bytes.get(4..8)? != [0, 0, 1, 8] {
-            return None;
-        }
-        let word = |number: usize| Some(u64::from_le_bytes(*bytes.get(8 + 8 * number..)?.first_chunk()?));
-        let offset = |number| usize::try_from(word(number)?).ok().filter(|&offset| offset < bytes.len());
-        // It is zero where it is left to the linker or to the loader.
-        let text_start = word(2).filter(|&start| start != 0)?;
-        let functions = u32::try_from(word(0)?).ok().filter(|&count| count as usize <= bytes.len() / 8)?;
-        let (names, deltas, index) = (offset(3)?, offset(6)?, offset(7)?);
-        Some(Self { bytes, functions, text_start, names, deltas, index, flags })
+/// The rules of a function with the offsets from which they hold.
+fn rules_of(table: &Table<'_>, function: &Function<'_>, budget: &mut usize) -> Vec<(u32, Rule)> {
+    if function.flags & flag::TOP_FRAME != 0 && !function.name.starts_with(SIGNAL_ENTRY) {
+        return vec![(0, Rule::END)];
     }
-
-    fn function(&self, number: u32) -> Option<Function<'data>> {
-        let index = self.bytes.get(self.index..)?;
-        let at = number as usize * 8;
-        let (start, entry, end) = (u32_at(index, at)?, u32_at(index, at + 4)? as usize, u32_at(index, at + 8)?);
-        let address = |offset: u32| self.text_start.saturating_add(offset.into());
-        let flags = *index.get(entry.checked_add(self.flags)?)?;
-        let name = self.names.checked_add(u32_at(index, entry + 4)? as usize)?;
-        Some(Function {
-            name: self.bytes.get(name..)?,
-            start: address(start),
-            end: address(end),
-            deltas: u32_at(index, entry + 16)?,
-            flags,
-        })
-    }
-
-    /// The rules of a function with the offsets from which they hold.
-    fn rules(&self, function: &Function<'_>, budget: &mut usize) -> Vec<(u32, Rule)> {
-        if function.flags & flag::TOP_FRAME != 0 && !function.name.starts_with(SIGNAL_ENTRY) {
-            return vec![(0, Rule::END)];
-        }
-        let size = function.end - function.start;
-        let mut deltas = Deltas { bytes: self.deltas(function.deltas), pc: 0, delta: -1, is_first: true };
-        let deltas: Vec<(u32, i32)> = std::iter::from_fn(|| {
-            *budget = budget.checked_sub(1)?;
-            deltas.next().filter(|&(from, _)| u64::from(from) < size)
-        })
-        .collect();
-        let has_frame = deltas.get(1).is_some_and(|&(from, delta)| from <= LONGEST_PUSH && delta >= 8);
-        let rule = |delta| match function.flags & flag::SP_WRITE != 0 {
-            _ if delta < 0 => Rule::NONE,
-            false => Rule::go_frame(delta),
-            // It runs others on a stack that begins with it: `runtime.systemstack`, `runtime.mcall`, `runtime.asmcgocall`.
-            true if !has_frame && !function.name.starts_with(b"runtime.mcall\0") => Rule::FROM_OTHER_STACK,
-            true if !has_frame => Rule::END,
-            // The frame pointer still is on the stack that it leaves for a while: `runtime.nanotime1`, which asks the vDSO.
-            true if delta >= 8 => Rule::FROM_OTHER_STACK,
-            true => Rule::go_frame(delta),
-        };
-        let mut rules: Vec<(u32, Rule)> = deltas.into_iter().map(|(from, delta)| (from, rule(delta))).collect();
-        rules.dedup_by_key(|(_, rule)| *rule);
-        rules
-    }
-
-    fn deltas(&self, offset: u32) -> &'data [u8] {
-        let from = self.deltas.saturating_add(offset as usize);
-        if offset == 0 { &[] } else { self.bytes.get(from..).unwrap_or_default() }
-    }
+    let size = function.end - function.start;
+    let mut deltas = Deltas { bytes: table.deltas(function), pc: 0, delta: -1, is_first: true };
+    let deltas: Vec<(u32, i32)> = std::iter::from_fn(|| {
+        *budget = budget.checked_sub(1)?;
+        deltas.next().filter(|&(from, _)| u64::from(from) < size)
+    })
+    .collect();
+    let has_frame = deltas.get(1).is_some_and(|&(from, delta)| from <= LONGEST_PUSH && delta >= 8);
+    let rule = |delta| match function.flags & flag::SP_WRITE != 0 {
+        _ if delta < 0 => Rule::NONE,
+        false => Rule::go_frame(delta),
+        // It runs others on a stack that begins with it: `runtime.systemstack`, `runtime.mcall`, `runtime.asmcgocall`.
+        true if !has_frame && !function.name.starts_with(b"runtime.mcall\0") => Rule::FROM_OTHER_STACK,
+        true if !has_frame => Rule::END,
+        // The frame pointer still is on the stack that it leaves for a while: `runtime.nanotime1`, which asks the vDSO.
+        true if delta >= 8 => Rule::FROM_OTHER_STACK,
+        true => Rule::go_frame(delta),
+    };
+    let mut rules: Vec<(u32, Rule)> = deltas.into_iter().map(|(from, delta)| (from, rule(delta))).collect();
+    rules.dedup_by_key(|(_, rule)| *rule);
+    rules
 }
 
 /// Reads a table of stack pointers: pairs of a signed difference of the value and an unsigned one of the address up to
@@ -190,13 +118,10 @@ impl Deltas<'_> {
     }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gopclntab::{GO_1_18, GO_1_20};
 
     const TEXT: u64 = 0x40_1000;
     /// Bytes of code of each function.

@@ -61,25 +61,21 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
         collector.start_waits(plan.wakers)?;
     }
     let mut end = begin(plan, &collector, descriptors, &signals)?;
-    // What was there before is recorded when it can be unwound, a command from its exec on.
-    let from_ns = match end {
-        End::Processes(_) => {
-            collector.wait_for_tables(TABLES)?;
-            target::monotonic_ns()
-        }
-        End::Command(_) | End::Never => begin_ns,
-    };
-    if plan.events.off_cpu && !is_command {
-        collector.start_waits(plan.wakers)?;
+    if let End::Processes(_) = end {
+        collector.wait_for_tables(TABLES)?;
     }
+    // What was there before is recorded from when all of it is: unwound, and its waits. A command is from its exec on.
+    let from_ns = match plan.events.off_cpu {
+        _ if is_command => begin_ns,
+        true => collector.start_waits(plan.wakers)?,
+        false => target::monotonic_ns(),
+    };
     if !quiet {
         summary::started(plan, collector.clock());
     }
     wait(plan, &collector, &mut end, &signals, quiet)?;
-    if plan.events.off_cpu {
-        collector.stop_waits()?;
-    }
-    let mut recording = collector.extract(&[], from_ns, target::monotonic_ns())?;
+    let to_ns = if plan.events.off_cpu { collector.stop_waits()? } else { target::monotonic_ns() };
+    let mut recording = collector.extract(&[], from_ns, to_ns)?;
     let was_told = if let End::Command(command) = &mut end { command.end()? } else { false };
     drop(collector);
     if !plan.user_stacks {

@@ -1,0 +1,145 @@
+//! Instructions of x86-64: where they begin, which ones return, and which ones the kernel does not put a probe on.
+
+use std::collections::BTreeSet;
+
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
+
+/// Of longer functions the instructions are not looked at.
+pub(super) const MAX_FUNCTION: u64 = 1 << 20;
+
+/// Where a function is left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Returns {
+    /// File offsets of its return instructions.
+    pub offsets: Vec<u64>,
+    /// Jumps to other functions: calls that leave by one of them return from there, and are not seen here.
+    pub jumps_out: u32,
+}
+
+fn instructions(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> {
+    let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
+    std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
+}
+
+/// Finds where a function at `address` is left; addresses instead of file offsets. Its code must be nothing but
+/// instructions one after the other, which Go's compiler promises; what is not is an error.
+pub(super) fn returns(code: &[u8], address: u64) -> Result<Returns, &'static str> {
+    let end = address.saturating_add(code.len() as u64);
+    let mut found = Returns::default();
+    for instruction in instructions(code, address) {
+        if instruction.is_invalid() {
+            return Err("its code cannot be taken apart");
+        }
+        match instruction.flow_control() {
+            FlowControl::Return => found.offsets.push(instruction.ip()),
+            FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
+                if !(address..end).contains(&instruction.near_branch_target()) =>
+            {
+                found.jumps_out += 1;
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Whether an instruction begins `offset` bytes into a function.
+pub(super) fn is_boundary(code: &[u8], offset: u64) -> bool {
+    instructions(code, 0).take_while(|i| !i.is_invalid() && i.ip() <= offset).any(|i| i.ip() == offset)
+}
+
+/// Why the kernel would not put a probe on the first instruction (`arch/x86/kernel/uprobes.c`); `None` if it would.
+pub(super) fn refused(code: &[u8]) -> Option<&'static str> {
+    const SEGMENTS: [u8; 4] = [0x26, 0x2e, 0x36, 0x3e];
+    const OTHER_PREFIXES: [u8; 6] = [0x64, 0x65, 0x66, 0x67, 0xf2, 0xf3];
+    for byte in code.iter().take(15) {
+        match byte {
+            0xf0 => return Some("it begins with a locked instruction"),
+            byte if SEGMENTS.contains(byte) => return Some("it begins with an instruction with a segment prefix"),
+            byte if OTHER_PREFIXES.contains(byte) => {}
+            _ => break,
+        }
+    }
+    let Some(first) = instructions(code, 0).next() else { return Some("the file has no code there") };
+    if first.is_invalid() {
+        return Some("there is no valid instruction");
+    }
+    let bad = matches!(
+        first.mnemonic(),
+        Mnemonic::Int
+            | Mnemonic::Int1
+            | Mnemonic::Int3
+            | Mnemonic::Hlt
+            | Mnemonic::Cli
+            | Mnemonic::Sti
+            | Mnemonic::In
+            | Mnemonic::Out
+            | Mnemonic::Insb
+            | Mnemonic::Insw
+            | Mnemonic::Insd
+            | Mnemonic::Outsb
+            | Mnemonic::Outsw
+            | Mnemonic::Outsd
+            | Mnemonic::Ud0
+            | Mnemonic::Ud1
+            | Mnemonic::Ud2
+    );
+    bad.then_some("it begins with an instruction that traps")
+}
+
+/// The addresses in code that a function takes: what a resolver of an indirect function chooses among.
+pub(super) fn code_pointers(code: &[u8], address: u64, is_code: impl Fn(u64) -> bool) -> Vec<u64> {
+    let inside = address..address.saturating_add(code.len() as u64);
+    let pointer = |i: Instruction| match i.mnemonic() {
+        Mnemonic::Lea if i.is_ip_rel_memory_operand() => Some(i.ip_rel_memory_address()),
+        Mnemonic::Mov
+            if matches!(i.op1_kind(), OpKind::Immediate32 | OpKind::Immediate32to64 | OpKind::Immediate64) =>
+        {
+            Some(i.immediate(1))
+        }
+        _ => None,
+    };
+    let valid = instructions(code, address).take_while(|i| !i.is_invalid());
+    let pointers: BTreeSet<u64> = valid.filter_map(pointer).collect();
+    pointers.into_iter().filter(|pointer| !inside.contains(pointer) && is_code(*pointer)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn returns_and_jumps_out_are_found() {
+        // test edi, edi; jz +1; ret; jmp far away
+        let code = [0x85, 0xff, 0x74, 0x01, 0xc3, 0xe9, 0x00, 0x10, 0x00, 0x00];
+        assert_eq!(returns(&code, 0x1000), Ok(Returns { offsets: vec![0x1004], jumps_out: 1 }));
+        // The byte of a return within another instruction is none: mov eax, 0xc3.
+        assert_eq!(returns(&[0xb8, 0xc3, 0, 0, 0, 0xc3], 0).unwrap().offsets, [5]);
+        assert!(returns(&[0x06], 0).is_err());
+    }
+
+    #[test]
+    fn boundaries_are_those_of_instructions() {
+        let code = [0xb8, 0xc3, 0, 0, 0, 0xc3];
+        let found: Vec<u64> = (0..8).filter(|&offset| is_boundary(&code, offset)).collect();
+        assert_eq!(found, [0, 5]);
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_known() {
+        assert_eq!(refused(&[0xf3, 0x0f, 0x1e, 0xfa]), None, "endbr64");
+        assert_eq!(refused(&[0x55]), None);
+        assert_eq!(refused(&[0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0]), None, "mov rax, fs:0");
+        for code in [&[0xf0, 0xff, 0x07][..], &[0x3e, 0xff, 0xe0], &[0xcc], &[0xf4], &[0x0f, 0x0b], &[0x06], &[]] {
+            assert!(refused(code).is_some(), "{code:x?}");
+        }
+    }
+
+    #[test]
+    fn a_resolver_names_what_it_chooses_among() {
+        // lea rax, [rip + 0x100]; mov edx, 0x2000; ret
+        let code = [0x48, 0x8d, 0x05, 0, 1, 0, 0, 0xba, 0, 0x20, 0, 0, 0xc3];
+        assert_eq!(code_pointers(&code, 0x1000, |_| true), [0x1107, 0x2000]);
+        assert_eq!(code_pointers(&code, 0x1000, |address| address == 0x2000), [0x2000]);
+    }
+}

@@ -1,0 +1,31 @@
+//! Which places of which files does a name mean? What a user writes becomes file offsets at which the kernel can be asked
+//! for probes, or reasons why there are none. Nothing here touches the kernel. Files are hostile: what is read of them is
+//! bounded, and nothing in them makes this panic.
+
+mod build;
+mod code;
+mod debugfiles;
+mod demangle;
+mod file;
+mod finder;
+mod image;
+mod inlined;
+mod missing;
+mod names;
+mod nearest;
+mod pattern;
+mod place;
+mod spec;
+mod symbols;
+#[cfg(test)]
+mod tests;
+mod usdt;
+
+pub use code::Returns;
+pub use finder::{Finder, Found};
+pub use inlined::Inlined;
+pub use missing::{Missing, Why};
+pub use pattern::Pattern;
+pub use place::{Kind, Place, Reason, Refusal};
+pub use spec::{Library, Spec, Wanted};
+pub use usdt::{Argument, Register, Value};

@@ -1,0 +1,148 @@
+//! What a written name stands for: itself, a glob, or a regular expression.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use regex::{Regex, RegexBuilder};
+
+/// A compiled regular expression may not be larger.
+const MAX_REGEX_BYTES: usize = 1 << 20;
+
+/// A name as it was written.
+#[derive(Clone, Debug)]
+pub enum Pattern {
+    /// The name itself.
+    Exact(String),
+    /// With `*` (any characters), `?` (any one) or `[a-z]`; the text itself matches as well.
+    Glob(String, Regex),
+    /// What stood between slashes; it may match anywhere in a name.
+    Regex(Regex),
+}
+
+impl Pattern {
+    /// Reads a pattern: `/…/` is a regular expression, what has `*`, `?` or a class in brackets a glob.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.len() > 2
+            && let Some(inner) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'))
+        {
+            let regex = RegexBuilder::new(inner).size_limit(MAX_REGEX_BYTES).build();
+            return Ok(Self::Regex(regex.with_context(|| format!("no regular expression: `{inner}`"))?));
+        }
+        Ok(Self::glob(text))
+    }
+
+    /// A glob, or the text itself if it has no wildcards.
+    pub fn glob(text: &str) -> Self {
+        if has_wildcard(text)
+            && let Some(regex) = translate(text)
+        {
+            return Self::Glob(text.to_owned(), regex);
+        }
+        Self::Exact(text.to_owned())
+    }
+
+    /// Whether a name is meant.
+    pub fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(text) => text == name,
+            Self::Glob(text, regex) => text == name || regex.is_match(name),
+            Self::Regex(regex) => regex.is_match(name),
+        }
+    }
+
+    /// The name, if it is one and no pattern.
+    pub fn exact(&self) -> Option<&str> {
+        match self {
+            Self::Exact(text) => Some(text),
+            Self::Glob(..) | Self::Regex(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) | Self::Glob(text, _) => f.write_str(text),
+            Self::Regex(regex) => write!(f, "/{regex}/"),
+        }
+    }
+}
+
+/// Whether a name has wildcards: not within brackets, where C++ and Go write pointers, and not behind `operator`.
+fn has_wildcard(text: &str) -> bool {
+    let (mut depth, mut before) = (0, "");
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' | '<' => depth += 1,
+            ')' | '>' => depth -= 1,
+            '*' | '?' if depth == 0 && !before.ends_with("operator") => return true,
+            '[' if depth == 0 && text[at + 1..].find(']').is_some_and(|end| end > 0) => return true,
+            _ => {}
+        }
+        before = &text[..at + c.len_utf8()];
+    }
+    false
+}
+
+/// A glob as a regular expression; `None` when it is too long for one.
+fn translate(text: &str) -> Option<Regex> {
+    let mut out = String::from("(?s)^");
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '*' => out.push_str(".*"),
+            '?' => out.push('.'),
+            '[' => match rest.as_str().find(']').filter(|&end| end > 0) {
+                Some(end) => {
+                    let class = &rest.as_str()[..end];
+                    let (not, class) = match class.strip_prefix(['!', '^']) {
+                        Some(class) if !class.is_empty() => ("^", class),
+                        _ => ("", class),
+                    };
+                    // A hyphen means a range here as there; everything else means itself.
+                    let members = regex::escape(class).replace("\\-", "-");
+                    out.push_str(&format!("[{not}{members}]"));
+                    rest = rest.as_str()[end + 1..].chars();
+                }
+                None => out.push_str("\\["),
+            },
+            c => out.push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    out.push('$');
+    RegexBuilder::new(&out).size_limit(MAX_REGEX_BYTES).build().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, name: &str) -> bool {
+        Pattern::parse(pattern).unwrap().matches(name)
+    }
+
+    #[test]
+    fn globs_match_whole_names_and_regular_expressions_parts() {
+        assert!(matches("push_*", "push_all") && !matches("push_*", "xpush_all"));
+        assert!(matches("push_?", "push_1") && !matches("push_?", "push_12"));
+        assert!(matches("push_[0-9]", "push_7") && !matches("push_[!0-9]", "push_7"));
+        assert!(matches("/^push_.*$/", "push_all") && matches("/all/", "push_all"));
+        assert!(matches("push_all", "push_all") && !matches("push_all", "push_al"));
+    }
+
+    #[test]
+    fn names_that_look_like_globs_match_themselves() {
+        assert!(matches("ns::operator*", "ns::operator*"));
+        assert!(matches("main.(*T).Method", "main.(*T).Method"));
+        assert!(matches("operator new[](unsigned long)", "operator new[](unsigned long)"));
+        assert!(matches("f(char*)", "f(char*)") && !matches("f(char*)", "f(char const*)"));
+        assert!(!matches("ns::operator*", "ns::operator*=") && matches("push_*(int*)", "push_a(int*)"));
+        assert!(matches("a[", "a[") && matches("[]", "[]"));
+    }
+
+    #[test]
+    fn a_broken_regular_expression_is_an_error_that_shows_it() {
+        assert!(format!("{:#}", Pattern::parse("/push_(/").unwrap_err()).contains("push_("));
+        assert!(Pattern::parse("/(a{1000}){1000}/").is_err());
+    }
+}

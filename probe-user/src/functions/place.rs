@@ -1,0 +1,155 @@
+//! `Place`: an instruction in a file to which a probe can be attached, and `Refusal`: one to which none can, and why.
+
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use object::elf::EM_X86_64;
+
+use super::code::{self, Returns};
+use super::image::Image;
+use super::usdt::Argument;
+use crate::target::Module;
+
+/// Where a probe can be attached.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The file: its path as the process sees it, its build id, and itself, open.
+    pub module: Arc<Module>,
+    /// The symbol as the file has it; empty where there is none.
+    pub symbol: String,
+    /// Its name for people: demangled.
+    pub name: String,
+    /// Other symbols of the same address, as the file has them.
+    pub aliases: Vec<String>,
+    /// Address in the file's own address space.
+    pub address: u64,
+    /// Offset in the file: what the kernel is told.
+    pub file_offset: u64,
+    /// Bytes of the function, from its start; 0 where it is not known.
+    pub size: u64,
+    /// What is there.
+    pub kind: Kind,
+    /// The file was made by Go: its stacks move, so a return probe would crash it. Probe [`Self::returns`] instead. A
+    /// function whose stack has to grow begins anew, so its entry may be seen more than once for one call.
+    pub is_go: bool,
+    /// The file that was named, if it only imports the function.
+    pub imported_by: Option<String>,
+}
+
+/// What is at a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A function begins.
+    Entry,
+    /// An instruction, so many bytes into its function; `None` if no function is known around it.
+    Instruction(Option<u64>),
+    /// A static tracepoint.
+    Usdt {
+        /// Whose it is.
+        provider: String,
+        /// What it is called.
+        name: String,
+        /// File offset of the counter that is above zero while somebody listens (`ref_ctr_offset`).
+        semaphore: Option<u64>,
+        /// Where its arguments are.
+        arguments: Vec<Argument>,
+    },
+}
+
+impl Place {
+    /// Whether a return probe may be set: at a function's entry, and not in Go.
+    pub fn allows_return_probe(&self) -> bool {
+        self.kind == Kind::Entry && !self.is_go
+    }
+
+    /// Where the function is left, by looking at its instructions: an error if they cannot be told apart.
+    pub fn returns(&self) -> Result<Returns> {
+        let what = || format!("{} in {}", self.name, self.module.path);
+        ensure!(self.kind == Kind::Entry, "{}: no function begins there", what());
+        ensure!((1..=code::MAX_FUNCTION).contains(&self.size), "{}: a function of {} bytes", what(), self.size);
+        let file = self.module.file().context("the file is not open")?;
+        let image = Image::open(file).with_context(what)?;
+        ensure!(image.machine == EM_X86_64, "{}: only instructions of x86-64 are understood", what());
+        let Some(bytes) = image.bytes(self.file_offset, self.size) else { bail!("{}: cut off", what()) };
+        let mut returns = match code::returns(&bytes, self.file_offset) {
+            Ok(returns) => returns,
+            Err(reason) => bail!("{}: {reason}", what()),
+        };
+        returns.offsets.retain(|&offset| code::refused(&bytes[(offset - self.file_offset) as usize..]).is_none());
+        Ok(returns)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.module.path.rsplit('/').next().unwrap_or_default();
+        match &self.kind {
+            Kind::Entry => write!(f, "{file}:{}", self.name),
+            Kind::Instruction(Some(offset)) => write!(f, "{file}:{}+{offset:#x}", self.name),
+            Kind::Instruction(None) => write!(f, "{file}@{:#x}", self.address),
+            Kind::Usdt { provider, name, .. } => write!(f, "usdt:{file}:{provider}:{name}"),
+        }
+    }
+}
+
+/// What was found, but cannot be probed.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The file.
+    pub module: Arc<Module>,
+    /// Its name for people.
+    pub name: String,
+    /// Address in the file's own address space.
+    pub address: u64,
+    /// Why not.
+    pub reason: Reason,
+}
+
+/// Why something cannot be probed.
+#[derive(Clone, Debug)]
+pub enum Reason {
+    /// A variable.
+    Data,
+    /// The address is not in an executable segment, or the file has no bytes there.
+    NotExecutable,
+    /// A symbol without a size: where it ends, and whether it is a function, is not known.
+    NoSize,
+    /// An indirect function (`STT_GNU_IFUNC`): its symbol leads to the code that chooses, once, among these.
+    Indirect(Vec<Place>),
+    /// The part of a function that is seldom used: it is jumped to, so it has no caller to return to.
+    ColdPart,
+    /// The offset is behind the function's end.
+    BehindEnd(u64),
+    /// No instruction begins there: a probe would destroy the one around it.
+    WithinInstruction,
+    /// The kernel puts no probe on the instruction.
+    Instruction(&'static str),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data => f.write_str("it is data, no function"),
+            Self::NotExecutable => f.write_str("it is not in executable code"),
+            Self::NoSize => f.write_str("its symbol has no size, so it may be no function"),
+            Self::Indirect(places) if places.is_empty() => {
+                f.write_str("it is chosen when the program is loaded (ifunc), and its implementations have no names")
+            }
+            Self::Indirect(places) => {
+                let count = places.len();
+                write!(f, "it is chosen when the program is loaded (ifunc), as far as its code shows among {count}")
+            }
+            Self::ColdPart => f.write_str("it is the cold part of a function, which is jumped to and not called"),
+            Self::BehindEnd(size) => write!(f, "the function has only {size:#x} bytes"),
+            Self::WithinInstruction => f.write_str("no instruction begins there"),
+            Self::Instruction(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}: {}", self.name, self.module.path, self.reason)
+    }
+}

@@ -1,0 +1,68 @@
+//! Stripped files: debug files by build id and by debug link, MiniDebugInfo.
+
+use super::*;
+
+const SOURCE: &str = "static __attribute__((noinline)) int secret(int n) { __asm__ volatile(\"\"); return n; }\n\
+                      int main(void) { return secret(1); }";
+
+/// A stripped program, and its symbols in a file of their own; where `secret` is.
+fn stripped(workshop: &Workshop, options: &[&str]) -> Option<(PathBuf, u64)> {
+    let made = workshop.compile("cc", SOURCE, "made", &[&["-O1", "-g"], options].concat())?;
+    let offset = one(&made, "secret").file_offset;
+    workshop.run("objcopy", &["--only-keep-debug", "made", "made.debug"])?;
+    workshop.run("strip", &["made"])?;
+    let missing = find(&made, "secret").unwrap_err();
+    assert!(missing.hint().contains("debug symbols of") && missing.hint().contains("made"), "{}", missing.hint());
+    Some((made, offset))
+}
+
+#[test]
+fn a_debug_file_beside_the_program_is_used() {
+    for id in ["-Wl,--build-id=sha1", "-Wl,--build-id=none"] {
+        for folder in ["", ".debug"] {
+            let workshop = Workshop::new();
+            let Some((made, offset)) = stripped(&workshop, &[id]) else { return };
+            let Some(()) = workshop.run("objcopy", &["--add-gnu-debuglink=made.debug", "made"]) else { return };
+            let debug = workshop.path(folder).join("made.debug");
+            std::fs::create_dir_all(workshop.path(folder)).unwrap();
+            std::fs::rename(workshop.path("made.debug"), &debug).unwrap();
+            assert_eq!(one(&made, "secret").file_offset, offset, "{id} {folder}");
+            // Another file of that name is not.
+            let other = workshop.compile("cc", "int main(void) { return 0; }", "other", &["-g", "-O0"]).unwrap();
+            std::fs::copy(other, &debug).unwrap();
+            assert!(find(&made, "secret").is_err(), "{id} {folder}");
+        }
+    }
+}
+
+#[test]
+fn a_debug_file_is_found_by_build_id_below_any_root() {
+    let workshop = Workshop::new();
+    let Some((made, offset)) = stripped(&workshop, &["-Wl,--build-id=sha1"]) else { return };
+    let module = std::sync::Arc::new(crate::target::Module::open(&made).unwrap());
+    let (start, rest) = module.build_id.split_at(2);
+    let folder = workshop.path("root/usr/lib/debug/.build-id").join(start);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::rename(workshop.path("made.debug"), folder.join(format!("{rest}.debug"))).unwrap();
+    let finder = Finder::of_modules([module], [workshop.path("nowhere"), workshop.path("root")]);
+    assert_eq!(finder.find(&"secret".parse().unwrap()).unwrap().places[0].file_offset, offset);
+}
+
+#[test]
+fn mini_debug_info_is_used() {
+    let workshop = Workshop::new();
+    let Some((made, offset)) = stripped(&workshop, &[]) else { return };
+    let Some(()) = workshop.run("objcopy", &["-S", "--keep-symbol=secret", "made.debug", "mini"]) else { return };
+    let Some(()) = workshop.run("xz", &["mini"]) else { return };
+    let Some(()) = workshop.run("objcopy", &["--add-section", ".gnu_debugdata=mini.xz", "made"]) else { return };
+    assert_eq!(one(&made, "secret").file_offset, offset);
+    // Damaged, it is as good as none.
+    let whole = std::fs::read(workshop.path("mini.xz")).unwrap();
+    for at in (0..whole.len()).step_by(17) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0xff;
+        std::fs::write(workshop.path("mini.xz"), bytes).unwrap();
+        workshop.run("objcopy", &["--update-section", ".gnu_debugdata=mini.xz", "made"]).unwrap();
+        let _ = find(&made, "secret");
+    }
+}

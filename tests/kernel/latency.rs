@@ -1,0 +1,113 @@
+//! Timed functions: counts, percentiles, errors, calls in flight, and targets that survive.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use probe_tests::running::Running;
+use probe_tests::trial::trial;
+use probe_tests::{probe, workload};
+use serde_json::Value;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("latency::percentiles_errors_and_attainment", known_times),
+        trial("latency::recursion_and_jumps_leave_no_ghosts", recursion),
+        trial("latency::a_call_that_does_not_return_is_in_flight", in_flight),
+        trial("latency::what_is_called_too_often_is_looked_at_for_a_part_of_the_time", governed),
+        trial("latency::exceptions_pass_through_timed_functions", exceptions),
+        trial("latency::go_survives", go),
+        trial("latency::names_that_mean_nothing", unknown),
+    ]
+}
+
+fn calls(role: &str) -> Result<Running> {
+    Running::ready(Command::new(workload::c("calls.c", &["-O2"])?).arg(role))
+}
+
+/// The figures of functions after some seconds.
+fn latency(target: &Running, names: &[&str], more: &[&str]) -> Result<Vec<Value>> {
+    let pid = target.pid().to_string();
+    let output = probe::run([&["latency", "--json", "-d", "4", "-p", &pid], names, more].concat())?.expect(0)?;
+    Ok(output.json()?.as_array().context("a list")?.clone())
+}
+
+fn number(row: &Value, name: &str) -> Result<f64> {
+    row[name].as_f64().with_context(|| format!("no {name} in {row:#}"))
+}
+
+fn known_times() -> Result<()> {
+    let rows = latency(&calls("")?, &["sends"], &["-t", "10ms", "-e", "<0"])?;
+    let row = &rows[0];
+    let ms = |name: &str| Ok::<f64, anyhow::Error>(number(row, name)? / 1e6);
+    // The kernel's timers are late by some 60 us, and a busy machine adds to that.
+    let (median, high) = (ms("p50_ns")?, ms("p99_ns")?);
+    ensure!((2.0..2.3).contains(&median), "the median is {median} ms: {row:#}");
+    ensure!((19.6..22.0).contains(&high), "the 99th percentile is {high} ms: {row:#}");
+    ensure!(ms("min_ns")? >= 2.0 && ms("max_ns")? >= 20.0, "{row:#}");
+    let (calls, errors, within) = (number(row, "calls")?, number(row, "errors")?, number(row, "attainment")?);
+    ensure!(calls > 200.0 && (errors / calls - 0.2).abs() < 0.01, "{errors} errors in {calls} calls");
+    ensure!((within - 0.9).abs() < 0.01, "{within} of the calls are within 10 ms: {row:#}");
+    ensure!(number(row, "attached_share")? > 0.97, "{row:#}");
+    Ok(())
+}
+
+fn recursion() -> Result<()> {
+    let rows = latency(&calls("")?, &["recurs", "jumps"], &[])?;
+    let [recurs, jumps] = &rows[..] else { anyhow::bail!("two functions: {rows:#?}") };
+    ensure!(number(recurs, "calls")? >= 60.0, "six calls each time: {recurs:#}");
+    let average = number(recurs, "avg_ns")? / 1e6;
+    ensure!((1.0..1.5).contains(&average), "each of them takes the millisecond of the innermost: {average}");
+    ensure!(number(recurs, "in_flight")? <= 6.0, "{recurs:#}");
+    ensure!(number(jumps, "calls")? == 0.0 && number(jumps, "in_flight")? == 0.0, "{jumps:#}");
+    let left: f64 = rows.iter().map(|row| number(row, "left")).sum::<Result<_>>()?;
+    ensure!(left >= 30.0, "four calls are left each time: {rows:#?}");
+    Ok(())
+}
+
+fn in_flight() -> Result<()> {
+    let rows = latency(&calls("stuck")?, &["gets_stuck"], &[])?;
+    let row = &rows[0];
+    ensure!(number(row, "calls")? == 0.0 && number(row, "in_flight")? == 1.0, "{row:#}");
+    let oldest = number(row, "oldest_ns")? / 1e9;
+    ensure!((0.5..4.0).contains(&oldest), "it has been going on for {oldest} s");
+    Ok(())
+}
+
+fn governed() -> Result<()> {
+    let rows = latency(&calls("busy")?, &["tiny"], &[])?;
+    let share = number(&rows[0], "attached_share")?;
+    ensure!(share > 0.0 && share < 0.5, "{:#}", rows[0]);
+    ensure!(number(&rows[0], "calls")? > 0.0, "{:#}", rows[0]);
+    Ok(())
+}
+
+fn exceptions() -> Result<()> {
+    let mut target = Running::workload(&workload::cxx("throws.cpp", &["-O2"])?)?;
+    let rows = latency(&target, &["descend", "main"], &[])?;
+    let row = rows.iter().find(|row| row["name"].as_str().is_some_and(|name| name.contains("descend")));
+    let row = row.with_context(|| format!("no descend in {rows:#?}"))?;
+    // It never returns but by an exception.
+    ensure!(number(row, "calls")? == 0.0 && number(row, "left")? > 100.0, "{row:#}");
+    ensure!(target.is_alive(), "the target is gone");
+    Ok(())
+}
+
+fn go() -> Result<()> {
+    let mut target = Running::workload(Path::new(&workload::go("routines.go", &[])?))?;
+    let rows = latency(&target, &["main.*"], &[])?;
+    let calls: f64 = rows.iter().map(|row| number(row, "calls")).sum::<Result<_>>()?;
+    ensure!(calls > 0.0, "{rows:#?}");
+    ensure!(target.is_alive(), "the target is gone");
+    Ok(())
+}
+
+fn unknown() -> Result<()> {
+    let target = calls("")?;
+    let pid = target.pid().to_string();
+    probe::run(["latency", "-p", &pid, "sendz"])?.expect(2)?.expect_stderr("did you mean")?;
+    probe::run(["latency", "-p", &pid, "sends+0x1"])?.expect(2)?;
+    probe::run(["latency", "-p", "4194303", "sends"])?.expect(3)?;
+    Ok(())
+}

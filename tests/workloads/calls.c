@@ -1,0 +1,63 @@
+/* Functions whose calls take times that are known, recur, are jumped out of, are errors, or do not return. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <setjmp.h>
+#include <string.h>
+#include <unistd.h>
+#include "common.h"
+
+#define NOINLINE __attribute__((noinline))
+
+static void nap_us(long us) {
+    struct timespec time = {us / 1000000, us % 1000000 * 1000};
+    nanosleep(&time, NULL);
+}
+
+/* Two milliseconds, every tenth call twenty; every fifth is an error. */
+NOINLINE int sends(int number) {
+    nap_us(number % 10 == 9 ? 20000 : 2000);
+    return number % 5 == 0 ? -1 : 0;
+}
+
+NOINLINE int recurs(int depth) {
+    if (depth == 0) { nap_us(1000); return 0; }
+    int below = recurs(depth - 1);
+    sink++;
+    return below + 1;
+}
+
+static jmp_buf back;
+
+NOINLINE void jumps(int depth) {
+    if (depth == 0) longjmp(back, 1);
+    jumps(depth - 1);
+    sink++;
+}
+
+NOINLINE void tiny(void) { sink++; }
+
+NOINLINE void gets_stuck(void) { sleep(60); sink++; }
+
+static void *stuck(void *unused) {
+    usleep(1500000);
+    for (;;) gets_stuck();
+    return unused;
+}
+
+static void *busy(void *unused) {
+    for (;;) tiny();
+    return unused;
+}
+
+int main(int argc, char **argv) {
+    pthread_t thread;
+    say_ready();
+    if (argc > 1 && !strcmp(argv[1], "stuck")) pthread_create(&thread, NULL, stuck, NULL);
+    if (argc > 1 && !strcmp(argv[1], "busy")) pthread_create(&thread, NULL, busy, NULL);
+    for (int number = 0;; number++) {
+        sends(number);
+        if (number % 10) continue;
+        recurs(5);
+        if (!setjmp(back)) jumps(3);
+    }
+}

@@ -1,0 +1,189 @@
+//! What is checked in the virtual machine: each check is a script that runs there, in `xtask/vm/`, and a judgement of its
+//! result, here. An emulated processor is slow, so that shares are compared and hardly ever times.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// A check.
+pub struct Check {
+    /// Its name, which is also its script's.
+    pub name: &'static str,
+    /// What runs in the machine.
+    pub script: &'static str,
+    /// Says what is right about the result, or what is wrong.
+    pub judge: fn(&str) -> Result<String>,
+}
+
+macro_rules! checks {
+    ($($name:literal => $judge:ident,)*) => {
+        [$(Check { name: $name, script: include_str!(concat!("../../vm/", $name, ".sh")), judge: $judge },)*]
+    };
+}
+
+/// All checks, in the order in which they run.
+pub const ALL: [Check; 8] = checks! {
+    "check" => host,
+    "record" => deep,
+    "command" => command,
+    "off-cpu" => waits,
+    "wakers" => wakers,
+    "settings" => settings,
+    "dump" => dump,
+    "daemon" => daemon,
+};
+
+fn host(result: &str) -> Result<String> {
+    ensure!(result.contains("Recording works on this host."), "it says that recording does not work");
+    Ok("it says that recording works".to_owned())
+}
+
+fn deep(result: &str) -> Result<String> {
+    whole(result, 0.95)
+}
+
+/// Its first samples may come before its unwind tables.
+fn command(result: &str) -> Result<String> {
+    whole(result, 0.75)
+}
+
+/// The program `deep`: a thousand calls below its first function.
+fn whole(result: &str, least: f64) -> Result<String> {
+    let stacks = Stacks::parse(result)?;
+    let is_whole = |frames: &[&str]| {
+        let is_begun = frames.get(1) == Some(&"_start") && frames.contains(&"main");
+        is_begun && frames.iter().filter(|frame| **frame == "descend").count() == 1000
+    };
+    let (whole, all) = (stacks.sum(is_whole), stacks.sum(|_| true));
+    let share = whole as f64 / all as f64;
+    let seen = format!("{whole} of {all} stacks are whole, with 1,000 named calls");
+    ensure!(share >= least && all >= 50, "only {seen}");
+    Ok(seen)
+}
+
+fn waits(result: &str) -> Result<String> {
+    let stacks = Stacks::parse(result)?;
+    let time = |name| stacks.sum(has(name)) as f64 / 1e6;
+    let (for_ever, long, short) = (time("waits_for_ever"), time("long_naps"), time("short_naps"));
+    let seen =
+        format!("waits for ever {for_ever:.1} s, in long naps {long:.1} s, in short ones {short:.1} s of about 4");
+    ensure!((3.8..8.0).contains(&for_ever), "{seen}: the first waits all the time");
+    ensure!(long + short > 0.8 * for_ever, "{seen}: one who only naps waits nearly all the time");
+    // The naps are of 5 ms and of 1 ms, and all of them end a little late.
+    ensure!((0.6..0.9).contains(&(long / (long + short))), "{seen}: of six parts, five are long");
+    Ok(seen)
+}
+
+fn wakers(result: &str) -> Result<String> {
+    let stacks = Stacks::parse(result)?;
+    let woken = stacks.sum(|frames| {
+        let place = |name| frames.iter().position(|frame| *frame == name);
+        let order = (place("takes_work"), place("[woken by giver]"), place("gives_work"));
+        matches!(order, (Some(waits), Some(by), Some(wakes)) if waits < by && by < wakes)
+    });
+    let (taker, rivals) = (stacks.sum(has("taker")), stacks.sum(has("wants_the_cpu")));
+    let running = stacks.sum(|frames| has("wants_the_cpu")(frames) && frames.contains(&"[running]"));
+    // The main thread does nothing but wait.
+    let all = stacks.sum(has("pause")) as f64;
+    let share = |part: u64, whole: f64| part as f64 / whole;
+    let (woken, rivals, running) = (share(woken, taker as f64), share(rivals, all), share(running, all));
+    let seen = format!(
+        "{:.0} % of the taker's time ends by the giver; two threads on one CPU have {rivals:.2} of the time, {running:.2} \
+         of it running",
+        100.0 * woken
+    );
+    ensure!(woken > 0.8 && (1.7..2.3).contains(&rivals) && (0.4..1.2).contains(&running), "{seen}");
+    Ok(seen)
+}
+
+/// The script has looked into each recording.
+fn settings(result: &str) -> Result<String> {
+    let settings: Vec<_> = result.lines().collect();
+    ensure!(settings.len() == 5, "{} recordings instead of five", settings.len());
+    Ok(format!("the programs load for each of: {}", settings.join(", ")))
+}
+
+fn dump(result: &str) -> Result<String> {
+    let dump: Value = serde_json::from_str(result).context("no JSON")?;
+    let threads = dump["threads"].as_array().context("no threads")?;
+    ensure!(threads.len() == 5, "{} threads instead of five: {dump}", threads.len());
+    for (name, state, function) in [
+        ("waits", ["sleeping", "sleeping"], "main"),
+        ("sleeper", ["sleeping", "sleeping"], "waits_for_ever"),
+        // It may be caught between two naps.
+        ("napper", ["sleeping", "runnable"], "napper"),
+        ("rival", ["running", "runnable"], "wants_the_cpu"),
+    ] {
+        for thread in threads.iter().filter(|thread| thread["name"] == name) {
+            ensure!(state.iter().any(|state| thread["state"] == *state), "the state of {thread}");
+            ensure!(thread["truncated"].is_null(), "the stack of {thread}");
+            let frames = thread["stack"].as_array().context("no stack")?;
+            let names: Vec<_> = frames.iter().filter_map(|frame| frame["function"].as_str()).collect();
+            let first = if name == "waits" { "_start" } else { "start_thread" };
+            ensure!(names.contains(&function) && names.contains(&first), "{function} and {first} of {thread}");
+        }
+    }
+    let paused = threads.iter().filter(|thread| thread["stack"].to_string().contains("sys_pause"));
+    ensure!(paused.count() == 2, "the kernel's part of those that wait for ever: {dump}");
+    Ok("five threads with states and whole, named stacks".to_owned())
+}
+
+fn daemon(result: &str) -> Result<String> {
+    let snapshot: Value = serde_json::from_str(result).context("no JSON")?;
+    let (thread, culprit) = (&snapshot["threads"][0]["name"], &snapshot["culprits"][0]["function"]);
+    let windows: Vec<_> = snapshot["profiles"].as_array().into_iter().flatten().map(|p| &p["window"]).collect();
+    ensure!(windows == ["before", "breach", "dump"], "the snapshot has profiles of {windows:?}");
+    let seen = format!("the snapshot blames {culprit} in thread {thread}");
+    ensure!(thread == "matcher" && culprit == "match_rules", "{seen}: {snapshot}");
+    Ok(seen)
+}
+
+fn has<'a>(name: &'a str) -> impl Fn(&[&str]) -> bool + 'a {
+    move |frames| frames.iter().any(|frame| frame.starts_with(name))
+}
+
+/// Folded stacks, root first, each with its count.
+struct Stacks<'a>(Vec<(Vec<&'a str>, u64)>);
+
+impl<'a> Stacks<'a> {
+    fn parse(text: &'a str) -> Result<Self> {
+        let stack = |line: &'a str| {
+            let (frames, count) = line.rsplit_once(' ')?;
+            Some((frames.split(';').collect(), count.parse().ok()?))
+        };
+        let stacks = text.lines().map(|line| stack(line).with_context(|| format!("no folded stack: {line:.100}")));
+        let stacks = stacks.collect::<Result<Vec<_>>>()?;
+        ensure!(!stacks.is_empty(), "no stacks at all");
+        Ok(Self(stacks))
+    }
+
+    /// The counts of all that fulfil a condition.
+    fn sum(&self, condition: impl Fn(&[&str]) -> bool) -> u64 {
+        self.0.iter().filter(|(frames, _)| condition(frames)).map(|(_, count)| count).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_that_lacks_a_call_is_not_whole() {
+        let stack = |calls: usize| format!("deep;_start;main{};at_the_bottom", ";descend".repeat(calls));
+        assert!(deep(&format!("{} 97\n{} 3\n", stack(1000), stack(999))).is_ok());
+        assert!(deep(&format!("{} 90\n{} 10\n", stack(1000), stack(999))).is_err());
+        assert!(deep(&format!("{} 10\n", stack(1000))).is_err());
+        assert!(deep("").is_err() && deep("error: no\n").is_err());
+    }
+
+    #[test]
+    fn waits_are_compared_with_each_other() {
+        let text = |ever: u32, long: u32, short: u32| {
+            format!(
+                "waits;sleeper;waits_for_ever;pause {ever}\nwaits;long_naps;nap {long}\nwaits;short_naps;nap {short}\n"
+            )
+        };
+        assert!(waits(&text(4_200_000, 3_400_000, 700_000)).is_ok());
+        assert!(waits(&text(4_200_000, 2_000_000, 2_000_000)).is_err());
+        assert!(waits(&text(1_000_000, 3_400_000, 700_000)).is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! `cargo xtask vm`: boots the oldest supported kernel under software emulation and checks there that the kernel programs
+//! load and see what they should. The kernel of the developer's machine is newer, and its verifier accepts more.
+
+mod checks;
+mod image;
+mod kernel;
+mod machine;
+mod protocol;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::shell;
+use checks::Check;
+use image::Image;
+use protocol::{Ran, Reader};
+
+/// Flags of `cargo xtask vm`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Install and download nothing
+    #[arg(long)]
+    no_install: bool,
+    /// Only checks whose name has this text
+    filter: Option<String>,
+}
+
+/// How long the machine may run. It takes one to two minutes; a check that hangs is ended in it.
+const LIMIT: Duration = Duration::from_secs(8 * 60);
+
+/// What the machine is made of, and the Debian package that has it.
+const PROGRAMS: [(&str, &str); 4] =
+    [(machine::EMULATOR, "qemu-system-x86"), ("busybox", "busybox-static"), ("gcc", "gcc"), ("strip", "binutils")];
+
+/// The programs of `tests/workloads` that the checks run.
+const WORKLOADS: [&str; 3] = ["deep", "waits", "hotcold"];
+
+/// Runs `cargo xtask vm`.
+pub fn run(args: &Args) -> Result<()> {
+    let checks: Vec<&Check> = checks::ALL.iter().filter(|check| is_wanted(check, args)).collect();
+    ensure!(!checks.is_empty(), "no check has this name");
+    let folder = shell::target_dir().join("vm");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let kernel = match prepare(&folder, !args.no_install) {
+        Ok(kernel) => kernel,
+        Err(reason) => {
+            println!("skipped: the checks on the oldest supported kernel: {reason:#}");
+            return Ok(());
+        }
+    };
+    let image = folder.join("image.cpio");
+    fs::write(&image, build(&folder, &checks)?).with_context(|| format!("cannot write {}", image.display()))?;
+
+    println!("== Checks on the oldest supported kernel");
+    let begun = Instant::now();
+    let console = folder.join("console.log");
+    let (mut reader, mut judged, mut failed) = (Reader::default(), 0, 0);
+    let ended = machine::run(&kernel, &image, &console, LIMIT, |line| {
+        let Some(ran) = reader.read(line) else { return };
+        let Some(check) = checks.iter().find(|check| check.name == ran.name) else { return };
+        judged += 1;
+        let said = folder.join(format!("{}.txt", ran.name));
+        // For whoever looks into it; the verdict does not depend on it.
+        let _ = fs::write(&said, format!("{}\n{}", ran.log, ran.result));
+        failed += usize::from(!report(&ran, judge(check, &ran), &said));
+    });
+    let console = fs::read_to_string(&console).unwrap_or_default();
+    if let Err(error) = ended.and_then(|()| complete(&reader, judged == checks.len())) {
+        bail!("{error:#}; the kernel's last words:\n{}", last_lines(&console, 40));
+    }
+    let complaints = complaints(&console);
+    if !complaints.is_empty() {
+        bail!("the kernel complains:\n{}", complaints.join("\n"));
+    }
+    let release = reader.release.unwrap_or_default();
+    println!("\nLinux {release}: {} passed, {failed} failed, in {} s", judged - failed, begun.elapsed().as_secs());
+    ensure!(failed == 0, "not all checks passed");
+    Ok(())
+}
+
+fn is_wanted(check: &Check, args: &Args) -> bool {
+    args.filter.as_ref().is_none_or(|filter| check.name.contains(filter))
+}
+
+/// What is needed from elsewhere. Without it there is nothing to run, which says nothing about `probe`.
+fn prepare(folder: &Path, install: bool) -> Result<PathBuf> {
+    ensure!(cfg!(target_arch = "x86_64"), "only x86-64 is emulated");
+    if install {
+        shell::install_missing(&PROGRAMS);
+    }
+    for (program, package) in PROGRAMS {
+        shell::find(program).with_context(|| format!("there is no {program}: apt-get install {package}"))?;
+    }
+    kernel::find(folder, install)
+}
+
+/// The image with everything that the checks need.
+fn build(folder: &Path, checks: &[&Check]) -> Result<Vec<u8>> {
+    let mut image = Image::new();
+    image.program("busybox", &shell::find("busybox").context("busybox is here")?)?;
+    let probe = folder.join("probe");
+    shell::run(shell::command("strip").args(["-g", "-o"]).arg(&probe).arg(shell::build_probe()?))?;
+    image.program("probe", &probe)?;
+    for name in WORKLOADS {
+        let binary = folder.join(name);
+        let source = shell::checkout().join("tests/workloads").join(format!("{name}.c"));
+        let mut gcc = shell::command("gcc");
+        // Without frame pointers, and with the C library inside, so that its functions have names.
+        gcc.args(["-O2", "-g", "-pthread", "-static", "-fomit-frame-pointer", "-fno-optimize-sibling-calls", "-o"]);
+        shell::run(gcc.arg(&binary).arg(source))?;
+        image.program(name, &binary)?;
+    }
+    image.script("init", include_str!("../../vm/init"));
+    image.script("checks/library.sh", include_str!("../../vm/library.sh"));
+    for check in checks {
+        image.script(&format!("checks/{}", check.name), check.script);
+    }
+    let order: Vec<_> = checks.iter().map(|check| check.name).collect();
+    image.script("checks/order", &order.join("\n"));
+    Ok(image.finish())
+}
+
+fn judge(check: &Check, ran: &Ran) -> Result<String> {
+    ensure!(ran.code == 0, "its script ended with exit code {}", ran.code);
+    (check.judge)(&ran.result)
+}
+
+/// Prints the outcome of a check; whether it passed.
+fn report(ran: &Ran, judgement: Result<String>, said: &Path) -> bool {
+    let name = &ran.name;
+    match judgement {
+        Ok(seen) => {
+            println!("passed: {name}: {seen}");
+            true
+        }
+        Err(error) => {
+            println!("FAILED: {name}: {error:#}\n{}", last_lines(&ran.log, 40));
+            println!("    all of it, and its result: {}", said.display());
+            false
+        }
+    }
+}
+
+/// Fails unless the machine did all that it should.
+fn complete(reader: &Reader, is_complete: bool) -> Result<()> {
+    ensure!(reader.release.is_some(), "the kernel does not boot");
+    ensure!(reader.is_done && is_complete, "the machine has ended before its checks");
+    Ok(())
+}
+
+/// What the kernel says when something is wrong with it.
+fn complaints(console: &str) -> Vec<&str> {
+    const SIGNS: [&str; 5] = ["BUG:", "WARNING:", "Oops", "Call Trace", "rcu: INFO"];
+    console.lines().filter(|line| SIGNS.iter().any(|sign| line.contains(sign))).collect()
+}
+
+/// The end of a text, indented, each line of at most 300 characters.
+fn last_lines(text: &str, most: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    let last = lines[lines.len().saturating_sub(most)..].iter();
+    last.map(|line| format!("    {}\n", line.chars().take(300).collect::<String>())).collect()
+}

@@ -1,0 +1,4 @@
+# What the host allows.
+. /checks/library.sh
+probe check >/tmp/out
+result /tmp/out
