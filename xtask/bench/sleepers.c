@@ -1,7 +1,7 @@
 /* Many threads asleep at the bottom of a call chain, and one, between two lines of the standard input, that does nothing but
  * read the clock: the gaps between two readings are the time that it could not run.
  *
- * sleepers THREADS CPU: the reader is bound to this CPU, or to none if it is negative. It says, in microseconds, the longest
+ * sleepers THREADS CPU NICE: the reader is bound to this CPU, or to none if it is negative, and as nice as that. It says, in microseconds, the longest
  * gap, the longest in 999 of 1,000 milliseconds, and the sum of those above 10 us in a second. */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,7 +23,7 @@ static volatile uint64_t sink;
 static volatile int is_measuring;
 static uint32_t longest[SLICES];
 static uint64_t slices, maximum, sum;
-static int cpu;
+static int cpu, niceness;
 
 static uint64_t now_ns(void) {
     struct timespec now;
@@ -57,6 +58,7 @@ static void *reader(void *unused) {
         CPU_SET((unsigned)cpu, &one);
         pthread_setaffinity_np(pthread_self(), sizeof one, &one);
     }
+    if (niceness && setpriority(PRIO_PROCESS, 0, niceness)) abort(); /* 0 is the calling thread */
     uint64_t begin = now_ns(), last = begin;
     while (is_measuring) {
         uint64_t now = now_ns();
@@ -73,9 +75,10 @@ static int by_size(const void *a, const void *b) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 3) return 2;
+    if (count != 4) return 2;
     int threads = atoi(arguments[1]);
     cpu = atoi(arguments[2]);
+    niceness = atoi(arguments[3]);
     pthread_attr_t small;
     pthread_attr_init(&small);
     pthread_attr_setstacksize(&small, 64 * 1024);

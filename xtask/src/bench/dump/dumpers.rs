@@ -64,7 +64,10 @@ impl Dumper {
         command.arg(&self.binary);
         match self.kind {
             Kind::Probe => command.args(["dump", "-v", "--json", "-d", "0", "-p", &pid]),
-            Kind::Gdb => command.args(["-nx", "-p", &pid, "-batch", "-ex", "thread apply all bt"]),
+            Kind::Gdb => {
+                command.args(["-nx", "-p", &pid, "-batch", "-ex", "set backtrace past-main on"]);
+                command.args(["-ex", "thread apply all bt"])
+            }
             Kind::EuStack => command.args(["-p", &pid]),
         };
         let began = Instant::now();
@@ -83,9 +86,9 @@ impl Dumper {
     }
 }
 
-/// `took_us=1234` in the line that says so.
+/// `took_us=1234` in the last line that says so: before, it reads the threads without their stacks.
 fn reading(said: &str) -> Option<Duration> {
-    let line = said.lines().find(|line| line.contains("read all threads"))?;
+    let line = said.lines().rfind(|line| line.contains("read all threads"))?;
     let digits: String = line.split_once("took_us=")?.1.chars().take_while(char::is_ascii_digit).collect();
     Some(Duration::from_micros(digits.parse().ok()?))
 }

@@ -24,6 +24,8 @@ pub struct Places {
     pub reader: Option<usize>,
     /// The CPU of who dumps.
     pub dumper: Option<usize>,
+    /// How nice the thread is that reads the clock.
+    pub nice: i32,
 }
 
 /// How often each is measured.
@@ -44,7 +46,7 @@ pub fn run(
     another: u32,
 ) -> Result<(Gaps, Gaps)> {
     let cpu = places.reader.map_or_else(|| "-1".into(), |cpu| cpu.to_string());
-    let mut target = Told::start(Command::new(binary).args([&threads.to_string(), &cpu]))?;
+    let mut target = Told::start(Command::new(binary).args([&threads.to_string(), &cpu, &places.nice.to_string()]))?;
     println!(
         "  {:<28} {:>7} {:>10} {:>12} {:>12} {:>12}",
         "", "dumps", "seconds", "longest us", "99.9 % us", "us in a s"

@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
     let binary = workload::compile("sleepers", false)?;
     println!("{}; a process with {} threads asleep, 20 calls deep.", statistics::host(), args.threads);
     let mut verdicts = Vec::new();
-    let asleep = Told::start(Command::new(&binary).args([&args.threads.to_string(), "-1"]))?;
+    let asleep = Told::start(Command::new(&binary).args([&args.threads.to_string(), "-1", "0"]))?;
     durations(args, &dumpers, asleep.pid(), &mut verdicts)?;
     println!(
         "\nGaps of a thread of the process that reads the clock, in microseconds: the longest; the longest in 999 of 1,000\n\
@@ -66,8 +66,11 @@ pub fn run(args: &Args) -> Result<()> {
     let last = std::thread::available_parallelism().map_or(0, |count| count.get() - 1);
     let times = Times { own: args.dumps, peers: args.peer_dumps };
     for (name, places) in [
-        ("The thread and who dumps on different CPUs", Places { reader: Some(last), dumper: Some(0) }),
-        ("Wherever the scheduler puts them", Places { reader: None, dumper: None }),
+        (
+            "The thread and who dumps on different CPUs; the thread goes before others (nice -20)",
+            Places { reader: Some(last), dumper: Some(0), nice: -20 },
+        ),
+        ("Wherever the scheduler puts them", Places { reader: None, dumper: None, nice: 0 }),
     ] {
         if last == 0 && places.reader.is_some() {
             eprintln!("xtask: with a single CPU there are no different ones");
