@@ -124,7 +124,12 @@ impl Here {
         if desk.next != desk.last {
             return;
         }
-        memo.kernel_slots = desk.slots;
+        // Any other word may change while the stack remains.
+        let first = desk.slots[BELOW_CONTEXT as usize];
+        for (index, (slot, found)) in memo.kernel_slots.iter_mut().zip(&desk.slots).enumerate() {
+            let is_used = (BELOW_CONTEXT..desk.last).contains(&(index as u32));
+            *slot = if is_used { *found } else { first };
+        }
         memo.kernel_span = 8 * (u32::from(desk.slots[(desk.last - 1) as usize & (MEMO_FRAMES - 1)]) + 1);
         memo.kernel_root = self.kernel_root();
         memo.kernel_hash = hash(&desk.window, &memo.kernel_slots);
@@ -194,7 +199,7 @@ fn read_user(window: &mut [u64; WORDS], bytes: u32, address: u64) -> bool {
     unsafe { bpf_probe_read_user(window.as_mut_ptr().cast(), bytes, address as *const c_void) == 0 }
 }
 
-/// A hash of the words in these places. Unused places repeat the first word.
+/// A hash of the words in these places. Unused places repeat the first return address.
 #[inline(always)]
 fn hash(window: &[u64; WORDS], slots: &[u8; MEMO_FRAMES]) -> u64 {
     // Lanes, so that the processor need not wait for one multiplication before it begins the next.
