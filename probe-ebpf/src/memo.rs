@@ -66,11 +66,13 @@ pub fn here(context: &impl EbpfContext, start: Start, regs: *const pt_regs) -> O
 }
 
 impl Here {
-    /// Which of a thread's memos may be of this place, left in this state.
+    /// Which of a thread's memos may be of this place, left in this state. Two, because callers whose frames are of one size
+    /// cannot be told apart before their memos are compared.
     #[inline(always)]
-    pub fn index(&self, state: u32) -> usize {
+    pub fn places(&self, state: u32) -> [usize; 2] {
         let place = self.start.registers.pc ^ self.start.registers.sp.rotate_left(32) ^ u64::from(state);
-        (place.wrapping_mul(FACTOR) >> (u64::BITS - MEMOS_PER_THREAD.ilog2())) as usize & (MEMOS_PER_THREAD - 1)
+        let index = (place.wrapping_mul(FACTOR) >> (u64::BITS - MEMOS_PER_THREAD.ilog2())) as usize;
+        [index & (MEMOS_PER_THREAD - 1), (index ^ 1) & (MEMOS_PER_THREAD - 1)]
     }
 
     /// True if the thread has the stacks of the memo.

@@ -78,7 +78,7 @@ fn describe(args: &Args) {
          ns/switch: time in the program at sched_switch by the kernel's statistics, by the workload's switches.\n\
          kernel, process: percent of one core, in that program and in the recorder's own process meanwhile.\n\
          waits, time: what was recorded, in percent of what the workload knows of itself by the kernel's accounts.\n\
-         callers: frames of the workload's 16 calls in a stack. whole: time with stacks to the thread's first frame.",
+         callers: frames of the workload's 16 calls in a stack. whole: time with stacks to the thread's first function.",
         statistics::host(),
         args.seconds,
         args.rounds
@@ -111,8 +111,11 @@ fn print(rows: &[(&Recorder, Measured)], load: &Load<'_>) {
     );
     let own = rows.iter().find(|(recorder, _)| recorder.kind == Kind::Probe).map(|(_, own)| own.ns_per_switch());
     for (recorder, one) in rows {
+        // Some versions of bpftrace name nothing: that says nothing about its stacks.
+        let is_named = recorder.kind != Kind::Bpftrace || one.waits.has_names();
+        let or_dash = |text: String| if is_named { text } else { "-".into() };
         println!(
-            "  {:<12} {:>9.0} {:>6.2} {:>7.2}% {:>7.2}% {:>10.0} {:>9} {:>7.2}% {:>9.1} {:>7.2}%",
+            "  {:<12} {:>9.0} {:>6.2} {:>7.2}% {:>7.2}% {:>10.0} {:>9} {:>7.2}% {:>9} {:>8}",
             recorder.name,
             one.ns_per_switch(),
             own.map_or(f64::NAN, |own| one.ns_per_switch() / own),
@@ -121,8 +124,8 @@ fn print(rows: &[(&Recorder, Measured)], load: &Load<'_>) {
             one.truth.switches,
             one.waits_percent().map_or_else(|| "-".into(), |percent| format!("{percent:.3}%")),
             one.time_percent(),
-            one.waits.callers(),
-            one.waits.whole_percent(),
+            or_dash(format!("{:.1}", one.waits.callers())),
+            or_dash(format!("{:.2}%", one.waits.whole_percent())),
         );
     }
     if rows.is_empty() {

@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::super::stacks;
 use super::recorders::Kind;
 
-/// The name of the threads that count: whoever starts them waits as well, for other things.
+/// The name of the threads that count: whoever starts them waits as well, for other things. Their first function has it, too:
+/// further down there is only the C library, whose names not everybody finds.
 const THREAD: &str = "player";
 /// The function of the workload that calls itself: how often it is in a stack tells how much of it was seen.
 const CALLER: &str = "descends";
@@ -20,7 +20,7 @@ pub struct Waits {
     /// How many; `None` from who only says how long.
     pub count: Option<u64>,
     pub total_ns: f64,
-    /// Of this, with a stack that reaches its thread's first frame.
+    /// Of this, with a stack that reaches its thread's first function.
     pub whole_ns: f64,
     /// Frames of the workload's callers, times the nanoseconds of their stacks.
     callers_ns: f64,
@@ -31,7 +31,7 @@ impl Waits {
         self.count = count.map(|count| self.count.unwrap_or(0) + count);
         self.total_ns += ns;
         self.callers_ns += ns * root_first.iter().filter(|name| **name == CALLER).count() as f64;
-        if stacks::is_whole(root_first.iter().copied()) {
+        if root_first.contains(&THREAD) {
             self.whole_ns += ns;
         }
     }
@@ -39,6 +39,11 @@ impl Waits {
     /// The part that is whole, in percent of the time.
     pub fn whole_percent(&self) -> f64 {
         100.0 * self.whole_ns / self.total_ns
+    }
+
+    /// True if anything on the user stacks has a name.
+    pub fn has_names(&self) -> bool {
+        self.callers_ns > 0.0
     }
 
     /// How many of the workload's callers are seen.
@@ -87,6 +92,8 @@ fn of_offcputime(text: &str) -> Waits {
         if let Some(thread) = line.strip_prefix("- ") {
             is_wanted = thread.trim().starts_with(THREAD);
         } else if let (Ok(microseconds), true) = (line.parse::<f64>(), is_wanted) {
+            // The last line is the thread's.
+            frames.pop();
             frames.reverse();
             waits.add(None, microseconds * 1e3, &frames);
         }
@@ -126,7 +133,7 @@ mod tests {
 
     #[test]
     fn waits_of_the_workloads_threads_are_read_in_every_notation() {
-        let text = "    __schedule\n    hears\n    descends\n    descends\n    clone3\n    -      player (7)\n        60\n\n\
+        let text = "    __schedule\n    hears\n    descends\n    descends\n    player\n    -      player (7)\n        60\n\n\
                     \x20   __schedule\n    -      player (8)\n        20\n\n    __schedule\n    -      main (6)\n        9\n";
         let waits = of_offcputime(text);
         assert_eq!((waits.count, waits.total_ns, waits.whole_ns), (None, 80e3, 60e3));
@@ -142,7 +149,7 @@ mod tests {
         let line = |name: &str| serde_json::json!({ "lines": [{ "function": name }] });
         let profile = serde_json::json!({ "profile": {
             "threads": [{ "name": "player" }, { "name": "main" }],
-            "locations": [line("hears"), line("descends"), line("clone3")],
+            "locations": [line("hears"), line("descends"), line("player")],
             "stacks": [{ "locations": [0, 1, 1, 2] }],
             "samples": [{ "thread": 0, "stack": 0, "count": 5, "value": 50 }, { "thread": 1, "stack": 0, "count": 1, "value": 9 }],
         }});
