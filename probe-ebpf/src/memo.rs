@@ -21,6 +21,8 @@ use crate::walk::{self, Scratch, Start};
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Longest piece of a stack that is compared, in words, a power of two.
 const WORDS: usize = 256;
+/// Whether return addresses are left is looked at before this many of them.
+const HASHED_AT_ONCE: usize = 8;
 /// Frames that a kernel stack at a tracepoint begins with and that lie below the program's context: the program and its
 /// caller.
 const BELOW_CONTEXT: u32 = 2;
@@ -207,6 +209,10 @@ fn hash(window: &[u64; WORDS], slots: &[u8; MEMO_FRAMES]) -> u64 {
     // Lanes, so that the processor need not wait for one multiplication before it begins the next.
     let mut lanes = [1u64, 2, 3, 4];
     for (index, slot) in slots.iter().enumerate() {
+        // Return addresses lie one above the other, so that only an unused place repeats the first.
+        if index != 0 && index % HASHED_AT_ONCE == 0 && *slot == slots[0] {
+            break;
+        }
         let lane = &mut lanes[index % 4];
         *lane = lane.wrapping_add(window[*slot as usize & (WORDS - 1)]).wrapping_mul(FACTOR);
     }
