@@ -21,6 +21,8 @@ use crate::walk::{self, Scratch, Start};
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Longest piece of a stack that is compared, in words, a power of two.
 const WORDS: usize = 256;
+/// Whether return addresses are left is looked at before this many of them.
+const HASHED_AT_ONCE: usize = 8;
 /// Frames that a kernel stack at a tracepoint begins with and that lie below the program's context: the program and its
 /// caller.
 const BELOW_CONTEXT: u32 = 2;
@@ -66,11 +68,13 @@ pub fn here(context: &impl EbpfContext, start: Start, regs: *const pt_regs) -> O
 }
 
 impl Here {
-    /// Which of a thread's memos may be of this place, left in this state.
+    /// Which of a thread's memos may be of this place, left in this state. Two, because callers whose frames are of one size
+    /// cannot be told apart before their memos are compared.
     #[inline(always)]
-    pub fn index(&self, state: u32) -> usize {
+    pub fn places(&self, state: u32) -> [usize; 2] {
         let place = self.start.registers.pc ^ self.start.registers.sp.rotate_left(32) ^ u64::from(state);
-        (place.wrapping_mul(FACTOR) >> (u64::BITS - MEMOS_PER_THREAD.ilog2())) as usize & (MEMOS_PER_THREAD - 1)
+        let index = (place.wrapping_mul(FACTOR) >> (u64::BITS - MEMOS_PER_THREAD.ilog2())) as usize;
+        [index & (MEMOS_PER_THREAD - 1), (index ^ 1) & (MEMOS_PER_THREAD - 1)]
     }
 
     /// True if the thread has the stacks of the memo.
@@ -124,7 +128,12 @@ impl Here {
         if desk.next != desk.last {
             return;
         }
-        memo.kernel_slots = desk.slots;
+        // Any other word may change while the stack remains.
+        let first = desk.slots[BELOW_CONTEXT as usize];
+        for (index, (slot, found)) in memo.kernel_slots.iter_mut().zip(&desk.slots).enumerate() {
+            let is_used = (BELOW_CONTEXT..desk.last).contains(&(index as u32));
+            *slot = if is_used { *found } else { first };
+        }
         memo.kernel_span = 8 * (u32::from(desk.slots[(desk.last - 1) as usize & (MEMO_FRAMES - 1)]) + 1);
         memo.kernel_root = self.kernel_root();
         memo.kernel_hash = hash(&desk.window, &memo.kernel_slots);
@@ -194,12 +203,16 @@ fn read_user(window: &mut [u64; WORDS], bytes: u32, address: u64) -> bool {
     unsafe { bpf_probe_read_user(window.as_mut_ptr().cast(), bytes, address as *const c_void) == 0 }
 }
 
-/// A hash of the words in these places. Unused places repeat the first word.
+/// A hash of the words in these places. Unused places repeat the first return address.
 #[inline(always)]
 fn hash(window: &[u64; WORDS], slots: &[u8; MEMO_FRAMES]) -> u64 {
     // Lanes, so that the processor need not wait for one multiplication before it begins the next.
     let mut lanes = [1u64, 2, 3, 4];
     for (index, slot) in slots.iter().enumerate() {
+        // Return addresses lie one above the other, so that only an unused place repeats the first.
+        if index != 0 && index % HASHED_AT_ONCE == 0 && *slot == slots[0] {
+            break;
+        }
         let lane = &mut lanes[index % 4];
         *lane = lane.wrapping_add(window[*slot as usize & (WORDS - 1)]).wrapping_mul(FACTOR);
     }

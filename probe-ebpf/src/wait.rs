@@ -8,8 +8,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::abi::{
-    COMM_LEN, Counter, Memo, StackId, WAITS_EVERY_NS, WAITS_PER_THREAD, Wait, WaitEvent, WaitingThread, Waker, kind,
-    target_flags,
+    COMM_LEN, Counter, MEMOS_PER_THREAD, Memo, StackId, WAITS_EVERY_NS, WAITS_PER_THREAD, Wait, WaitEvent,
+    WaitingThread, Waker, kind, target_flags,
 };
 
 use crate::maps::{EVENTS, WAITING, add, count, setting, target, wakeup};
@@ -70,10 +70,20 @@ fn begin(context: &BtfTracePointContext, state: u32, time_ns: u64) {
     thread.waker.kernel_stack = StackId::NONE;
     thread.since_ns = time_ns;
     let Some(here) = memo::here(context, start, regs) else { return };
-    let memo = &mut thread.memos[here.index(state)];
-    if !here.is(memo) {
-        take(context, memo, &here, Owner { tgid, epoch: target.epoch, time_ns });
-    }
+    let [first, second] = here.places(state);
+    let place = if here.is(&thread.memos[first]) {
+        first
+    } else if here.is(&thread.memos[second]) {
+        second
+    } else {
+        // By chance, so that two that are used by turns have soon one each.
+        let place = if time_ns & 1 == 0 { first } else { second };
+        // The compiler makes an exclusive or of this, of which the verifier of Linux 6.1 does not know the bounds.
+        let place = core::hint::black_box(place) & (MEMOS_PER_THREAD - 1);
+        take(context, &mut thread.memos[place], &here, Owner { tgid, epoch: target.epoch, time_ns });
+        place
+    };
+    let memo = &thread.memos[place];
     thread.user_stack = memo.user_stack;
     thread.kernel_stack = memo.kernel_stack;
 }

@@ -124,7 +124,7 @@ fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owne
 }
 
 /// Where the return addresses of the stack that was just walked are, in words from the first stack pointer; unused places
-/// are 0. Returns up to where they reach, in bytes; `None` for a stack that is not whole, too deep or unusual.
+/// repeat the first of them, because any other word may change while the stack remains. Returns up to where they reach, in bytes; `None` for a stack that is not whole, too deep or unusual.
 #[inline(always)]
 pub fn return_addresses(scratch: *mut Scratch, slots: &mut [u8; MEMO_FRAMES]) -> Option<u64> {
     // SAFETY: the caller's scratch.
@@ -133,7 +133,7 @@ pub fn return_addresses(scratch: *mut Scratch, slots: &mut [u8; MEMO_FRAMES]) ->
         return None;
     }
     for (index, (slot, found)) in slots.iter_mut().zip(&walk.slots).enumerate() {
-        *slot = if (index as u32) + 1 < walk.frame_count { *found } else { 0 };
+        *slot = if (index as u32) + 1 < walk.frame_count { *found } else { walk.slots[0] };
     }
     Some(walk.registers.sp.wrapping_sub(walk.start_sp))
 }

@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: what `probe` costs, next to its peers, measured in the same run on the same workload. Numbers
 //! are only comparable within a run.
 
+mod dump;
 mod footprint;
+mod off_cpu;
 mod procfs;
 mod recording;
 mod sampler;
@@ -28,6 +30,12 @@ enum What {
     /// Stacks of code without frame pointers: how many are whole and what they cost, next to profile-bee and perf; the
     /// speed of building tables and of attaching
     Unwind(unwind::Args),
+    /// Waits at 100,000 context switches a second and as many as possible: what one costs, and whether all are counted,
+    /// next to offcputime and bpftrace
+    OffCpu(off_cpu::Args),
+    /// Thread dumps of a process with 1,000 threads: how long they take, and how long they hold the process up, next to gdb
+    /// and eu-stack
+    Dump(dump::Args),
 }
 
 /// Runs `cargo xtask bench`.
@@ -35,5 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Sampler(args) => sampler::run(args),
         What::Unwind(args) => unwind::run(args),
+        What::OffCpu(args) => off_cpu::run(args),
+        What::Dump(args) => dump::run(args),
     }
 }

@@ -3,32 +3,44 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-/// The sampling programs of a process, by the kernel's statistics.
+/// Programs of a process in the kernel, by its statistics.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Programs {
     /// Time that they took.
     pub run_ns: u64,
-    /// How often they ran, samples of other processes included.
+    /// How often they ran, for other processes included.
     pub runs: u64,
 }
 
 /// Programs of perf events that a process holds open. Each is counted once, however many descriptors it has.
 pub fn perf_programs(pid: u32) -> Programs {
     const PERF_EVENT: u64 = 7;
-    let mut seen = Vec::new();
     let mut sum = Programs::default();
-    for info in descriptors(pid) {
-        let (Some(id), Some(PERF_EVENT)) = (number(&info, "prog_id:"), number(&info, "prog_type:")) else { continue };
-        // A link to a program names it too, but only the program's own descriptor has its statistics.
-        if let (Some(run_ns), Some(runs)) = (number(&info, "run_time_ns:"), number(&info, "run_cnt:"))
-            && !seen.contains(&id)
-        {
-            seen.push(id);
+    for (_, kind, Programs { run_ns, runs }) in programs(pid) {
+        if kind == PERF_EVENT {
             sum.run_ns += run_ns;
             sum.runs += runs;
         }
     }
     sum
+}
+
+/// The program of a process that ran most often; `None` if it has none.
+pub fn busiest_program(pid: u32) -> Option<Programs> {
+    programs(pid).into_iter().map(|(_, _, program)| program).max_by_key(|program| program.runs)
+}
+
+/// The programs that a process holds open, each once: its number and its type.
+fn programs(pid: u32) -> Vec<(u64, u64, Programs)> {
+    let program = |info: String| {
+        let (id, kind) = (number(&info, "prog_id:")?, number(&info, "prog_type:")?);
+        // A link to a program names it too, but only the program's own descriptor has its statistics.
+        Some((id, kind, Programs { run_ns: number(&info, "run_time_ns:")?, runs: number(&info, "run_cnt:")? }))
+    };
+    let mut programs: Vec<_> = descriptors(pid).filter_map(program).collect();
+    programs.sort_by_key(|(id, _, _)| *id);
+    programs.dedup_by_key(|(id, _, _)| *id);
+    programs
 }
 
 /// Memory of the maps that a process holds open, in bytes.

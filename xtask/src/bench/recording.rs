@@ -124,6 +124,11 @@ impl Recording {
         Ok(self.said)
     }
 
+    /// Asks it to end as a user does with Ctrl-C.
+    pub fn interrupt(&self) -> Result<()> {
+        shell::run(Command::new("kill").args(["-INT", &self.pid().to_string()]))
+    }
+
     fn status(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.running.0.try_wait()?)
     }

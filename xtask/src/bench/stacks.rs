@@ -50,10 +50,10 @@ impl AddAssign for Stacks {
 
 impl Stacks {
     /// `root_first` are a stack's names, from its end.
-    fn add<'a>(&mut self, samples: u64, frames: usize, mut root_first: impl Iterator<Item = &'a str>) {
+    fn add<'a>(&mut self, samples: u64, frames: usize, root_first: impl Iterator<Item = &'a str>) {
         self.samples += samples;
         self.frames += samples * frames as u64;
-        if root_first.by_ref().take(NEAR_THE_END).any(|name| FIRST.contains(&name)) {
+        if is_whole(root_first) {
             self.whole += samples;
         }
     }
@@ -67,6 +67,11 @@ impl Stacks {
     pub fn mean_frames(&self) -> f64 {
         self.frames as f64 / self.samples as f64
     }
+}
+
+/// True if a stack reaches its thread's first frame, by its names from its end.
+pub fn is_whole<'a>(root_first: impl Iterator<Item = &'a str>) -> bool {
+    root_first.take(NEAR_THE_END).any(|name| FIRST.contains(&name))
 }
 
 /// Reads a profiler's result.

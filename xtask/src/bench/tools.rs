@@ -71,7 +71,8 @@ pub fn find(probe: PathBuf, others: &[Kind], install: bool) -> Vec<Tool> {
     tools
 }
 
-fn debian(program: &str, package: &'static str, install: bool) -> Result<PathBuf> {
+/// A program of the distribution, installed if that is wanted.
+pub fn debian(program: &str, package: &'static str, install: bool) -> Result<PathBuf> {
     if install {
         shell::install_missing(&[(program, package)]);
     }
@@ -139,15 +140,20 @@ impl Tool {
         }
     }
 
-    /// The program without arguments. The peer needs the folder of tracepoints; where it is not mounted, it gets it in a
-    /// mount namespace of its own, and the host stays as it is. The process id remains that of what is started.
+    /// The program without arguments.
     pub fn own_command(&self) -> Command {
-        const WITH_TRACEFS: &str = r#"mount -t tracefs tracefs /sys/kernel/tracing && exec "$@""#;
-        if self.kind != Kind::ProfileBee || Path::new("/sys/kernel/tracing/events").exists() {
-            return Command::new(&self.binary);
-        }
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh"]).arg(&self.binary);
-        command
+        if self.kind == Kind::ProfileBee { with_tracepoints(&self.binary) } else { Command::new(&self.binary) }
     }
+}
+
+/// A program that needs the folder of tracepoints. Where it is not mounted, it gets it in a mount namespace of its own, and
+/// the host stays as it is. The process id remains that of what is started.
+pub fn with_tracepoints(binary: &Path) -> Command {
+    const WITH_TRACEFS: &str = r#"mount -t tracefs tracefs /sys/kernel/tracing && exec "$@""#;
+    if Path::new("/sys/kernel/tracing/events").exists() {
+        return Command::new(binary);
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh"]).arg(binary);
+    command
 }
