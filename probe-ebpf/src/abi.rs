@@ -25,8 +25,14 @@ pub const MAX_MAPPING_BLOCKS: u32 = 32;
 pub const MAX_BLOCKS: u32 = 4096;
 /// [`MappedRange::table`] of code without unwind table.
 pub const NO_TABLE: u32 = u32::MAX;
-/// Threads that can be in timed calls at once.
-pub const MAX_CALLING_THREADS: u32 = 16 * 1024;
+/// Threads and goroutines that can be in timed calls at once.
+pub const MAX_CALLERS: u32 = 16 * 1024;
+/// Places that timed functions return to, of which the kernel remembers to have told.
+pub const MAX_SITES: u32 = 4096;
+/// New places that wait for user space, which looks every few milliseconds.
+pub const MAX_NEW_SITES: u32 = 256;
+/// Spans that are going on at once.
+pub const MAX_SPANS: u32 = 64 * 1024;
 /// Threads whose waits are added up at once.
 pub const MAX_WAITING_THREADS: u32 = 16 * 1024;
 /// Stacks of one thread whose waits are added up at once, a power of two: loops that wait have few places to wait at.
@@ -54,6 +60,8 @@ pub mod kind {
     pub const EXIT: u32 = 5;
     /// A [`super::WaitEvent`].
     pub const WAIT: u32 = 6;
+    /// A [`super::CallEvent`].
+    pub const CALL: u32 = 7;
 }
 
 /// Identity of a stack: a 128-bit hash of its frames and of whose they are. All zero means "no stack".
@@ -304,6 +312,62 @@ pub struct Judgement {
     pub error_test: u32,
     /// How many low bits of the returned value count: 8, 16, 32 or 64.
     pub bits: u32,
+    /// Bits of [`feature`]: which figures are wanted of it, and what is special about it.
+    pub features: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// Values of [`Judgement::features`].
+pub mod feature {
+    /// It is Go's: calls belong to goroutines.
+    pub const GO: u32 = 1;
+    /// Its end is seen where it returns to: user space has to know the places.
+    pub const SITES: u32 = 2;
+    /// The distribution of times.
+    pub const HISTOGRAM: u32 = 4;
+    /// Calls within the threshold.
+    pub const ATTAINMENT: u32 = 8;
+    /// Returned values that are errors.
+    pub const ERRORS: u32 = 16;
+    /// Calls over the threshold are reported, with their stacks.
+    pub const SLOW: u32 = 32;
+    /// Hits are counted, and nothing else: a tracepoint, or an instruction in the middle of a function.
+    pub const COUNT: u32 = 64;
+}
+
+/// A place that a timed function returns to, and that has no probe yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Site {
+    /// Process.
+    pub tgid: u32,
+    /// Number of the function.
+    pub function: u32,
+    /// The return address.
+    pub address: u64,
+}
+
+/// A call took longer than its threshold.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CallEvent {
+    /// [`kind::CALL`].
+    pub kind: u32,
+    /// Number of the function.
+    pub function: u32,
+    /// When it ended, `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+    /// When it began.
+    pub since_ns: u64,
+    /// Process.
+    pub tgid: u32,
+    /// Thread in which it ended.
+    pub tid: u32,
+    /// The user stack at its end, which below the function is that at its beginning.
+    pub user_stack: StackId,
+    /// The thread's name, zero-terminated.
+    pub comm: [u8; COMM_LEN],
 }
 
 /// Values of [`Judgement::error_test`].
@@ -533,11 +597,13 @@ pub enum Counter {
     WaitersFull = 7,
     /// Hits of probes.
     Hits = 8,
+    /// Slow calls that found the ring buffer full.
+    CallsLost = 9,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 10;
     /// All of them with the name under which a loss is reported; `None` for what is no loss.
     pub const ALL: [(Self, Option<&'static str>); Self::COUNT as usize] = [
         (Self::Samples, None),
@@ -548,6 +614,7 @@ impl Counter {
         (Self::Compat, Some("32-bit code: leaf only")),
         (Self::WaitsLost, Some("waits lost: ring buffer full or busy")),
         (Self::Hits, None),
+        (Self::CallsLost, Some("slow calls lost: ring buffer full or busy")),
         (Self::WaitersFull, Some("waits lost: table of waiting threads full")),
     ];
 }
@@ -587,7 +654,9 @@ assert_packed! {
         tgid, tid, state, flags, runtime_ns, runtime_at_arrival_ns, arrival_ns, queued_ns, reader_arrival_ns, user_stack,
         kernel_stack, user_frames, kernel_frames, user_end, stack_flags, comm,
     }
-    Judgement { threshold_ns, operand, error_test, bits }
+    Judgement { threshold_ns, operand, error_test, bits, features, padding }
+    Site { tgid, function, address }
+    CallEvent { kind, function, time_ns, since_ns, tgid, tid, user_stack, comm }
     DumpRequest { tgid, stacks }
     ExecEvent { kind, tgid, time_ns, path }
     ForkEvent { kind, parent, child, padding, time_ns }
@@ -609,7 +678,7 @@ mod tests {
 
     #[test]
     fn errors_are_judged_by_the_returned_value() {
-        let judge = |error_test, operand, bits| Judgement { error_test, operand, bits, threshold_ns: 0 };
+        let judge = |error_test, operand, bits| Judgement { error_test, operand, bits, ..Judgement::default() };
         let minus_one = u64::from(u32::MAX);
         assert!(judge(error_test::LESS, 0, 32).is_error(minus_one), "an int of -1");
         assert!(!judge(error_test::LESS, 0, 64).is_error(minus_one), "a long is something else");

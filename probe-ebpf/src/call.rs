@@ -1,20 +1,21 @@
-//! Timed functions: their calls are events, entering and leaving, and every figure is made of these two.
+//! Timed functions: what hits of their probes mean. Entering and leaving are the two events; `figures` makes of them what
+//! is wanted.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
-use aya_ebpf::helpers::bpf_get_attach_cookie;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, pt_regs};
+use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_probe_read_user};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
-use aya_ebpf::programs::ProbeContext;
-use probe_ebpf::abi::{Counter, Judgement, MAX_CALLING_THREADS};
-use probe_ebpf::calls::{BUCKETS, Call, Figures, ThreadCalls, bucket};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, Queue};
+use probe_ebpf::abi::{Counter, Judgement, MAX_CALLERS, MAX_NEW_SITES, MAX_SITES, Site, feature};
+use probe_ebpf::calls::{Call, Caller, Entered, Figures, ThreadCalls, call_flags};
 
+use crate::figures::{self, Ended};
 use crate::maps::count;
 use crate::task::{current, now};
 
-/// The calls that threads are in.
+/// The calls that threads and goroutines are in.
 #[map]
-static CALLS: HashMap<u32, ThreadCalls> = HashMap::with_max_entries(MAX_CALLING_THREADS, BPF_F_NO_PREALLOC);
+static CALLS: HashMap<Caller, ThreadCalls> = HashMap::with_max_entries(MAX_CALLERS, BPF_F_NO_PREALLOC);
 
 /// A thread in no call: too large for the stack of a program.
 #[map]
@@ -22,82 +23,149 @@ static NO_CALLS: Array<ThreadCalls> = Array::with_max_entries(1, 0);
 
 /// By function; user space makes it as large as there are functions.
 #[map]
-static FIGURES: PerCpuArray<Figures> = PerCpuArray::with_max_entries(1, 0);
-
-/// As above.
-#[map]
 static JUDGEMENTS: Array<Judgement> = Array::with_max_entries(1, 0);
 
-#[inline(always)]
-fn figures(function: u32) -> Option<&'static mut Figures> {
-    // SAFETY: this CPU's own; a probe does not interrupt another one.
-    unsafe { FIGURES.get_ptr_mut(function)?.as_mut() }
+/// Where functions with [`feature::SITES`] return to: those that user space was told of.
+#[map]
+static SITES: LruHashMap<Site, u8> = LruHashMap::with_max_entries(MAX_SITES, 0);
+
+/// Those that it is yet to take note of.
+#[map]
+static NEW_SITES: Queue<Site> = Queue::with_max_entries(MAX_NEW_SITES, 0);
+
+/// A probe was hit.
+pub struct Hit {
+    /// Number of the function.
+    pub function: u32,
+    pub tgid: u32,
+    pub tid: u32,
+    pub time_ns: u64,
+    pub judgement: &'static Judgement,
+    pub figures: &'static Figures,
+}
+
+impl Hit {
+    /// `None` for a function that user space knows no more.
+    #[inline(always)]
+    pub fn new(context: &impl EbpfContext) -> Option<Self> {
+        count(Counter::Hits);
+        // SAFETY: the context of a uprobe.
+        let function = unsafe { bpf_get_attach_cookie(context.as_ptr()) } as u32;
+        let (tgid, tid) = current();
+        let (judgement, figures) = (JUDGEMENTS.get(function)?, figures::of(function)?);
+        Some(Self { function, tgid, tid, time_ns: now(), judgement, figures })
+    }
+
+    #[inline(always)]
+    pub fn wants(&self, feature: u32) -> bool {
+        self.judgement.features & feature != 0
+    }
+
+    /// Whose call it is, and its position: where the return address is that the stack pointer points to.
+    #[inline(always)]
+    fn caller(&self, regs: &pt_regs, sp: u64) -> Option<(Caller, u64)> {
+        if !self.wants(feature::GO) {
+            return Some((Caller { tgid: self.tgid, is_goroutine: 0, id: self.tid.into() }, sp));
+        }
+        // Since Go 1.17 `r14` has the goroutine, which begins with the bounds of its stack (runtime/runtime2.go); a stack
+        // that grows is copied, to the same place below its end.
+        let goroutine = regs.r14;
+        let stack_end = read_user::<u64>(goroutine.wrapping_add(8))?;
+        Some((Caller { tgid: self.tgid, is_goroutine: 1, id: goroutine }, sp.wrapping_sub(stack_end)))
+    }
 }
 
 #[inline(always)]
-pub fn enter(context: &ProbeContext) {
-    // SAFETY: the context of a uprobe.
-    let function = unsafe { bpf_get_attach_cookie(context.as_ptr()) } as u32;
-    count(Counter::Hits);
-    let Some(figures) = figures(function) else { return };
-    figures.entered += 1;
-    let (tgid, tid) = current();
-    // SAFETY: the registers of the interrupted thread.
-    let sp = unsafe { (*context.regs).rsp };
-    let call = Call { since_ns: now(), sp, function, padding: 0 };
-    let Some(thread) = thread(tgid, tid) else {
-        figures.missed += 1;
+pub fn read_user<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user(address as *const T).ok() }
+}
+
+/// A function is entered: the stack pointer is at its return address.
+#[inline(always)]
+pub fn enter(context: &impl EbpfContext, regs: &pt_regs) {
+    let Some(hit) = Hit::new(context) else { return };
+    if hit.wants(feature::COUNT) {
+        return figures::counted(&hit);
+    }
+    let (Some((caller, position)), Some(return_address)) = (hit.caller(regs, regs.rsp), read_user(regs.rsp)) else {
+        figures::missed(&hit);
         return;
     };
-    let (left, has_room) = thread.enter(call);
-    figures.left += u64::from(left);
-    figures.missed += u64::from(!has_room);
+    let flags = if hit.wants(feature::SITES) { site(&hit, return_address) } else { 0 };
+    let call = Call { since_ns: hit.time_ns, position, return_address, function: hit.function, flags };
+    let Some(thread) = thread(&caller) else {
+        figures::entered(&hit);
+        figures::missed(&hit);
+        return;
+    };
+    let (entered, unseen) = thread.enter(call, caller.is_goroutine != 0);
+    figures::unseen(&hit, unseen);
+    match entered {
+        Entered::Followed => figures::entered(&hit),
+        Entered::Again => {}
+        Entered::TooDeep => {
+            figures::entered(&hit);
+            figures::missed(&hit);
+        }
+    }
+}
+
+/// Tells user space of a place that a function returns to; the flags of a call that does.
+#[inline(always)]
+fn site(hit: &Hit, address: u64) -> u32 {
+    let site = Site { tgid: hit.tgid, function: hit.function, address };
+    // SAFETY: a byte.
+    match unsafe { SITES.get(site) } {
+        Some(1) => return 0,
+        Some(_) => {}
+        None => {
+            if NEW_SITES.push(site, 0).is_ok() {
+                let _ = SITES.insert(site, 0, BPF_NOEXIST.into());
+            }
+        }
+    }
+    call_flags::NEW_SITE
 }
 
 /// The thread's entry, made if it is new.
 #[inline(always)]
-fn thread(tgid: u32, tid: u32) -> Option<&'static mut ThreadCalls> {
-    if let Some(thread) = CALLS.get_ptr_mut(&tid) {
-        // SAFETY: the current thread's own.
+fn thread(caller: &Caller) -> Option<&'static mut ThreadCalls> {
+    if let Some(thread) = CALLS.get_ptr_mut(caller) {
+        // SAFETY: the current thread's or goroutine's own.
         return Some(unsafe { &mut *thread });
     }
-    let _ = CALLS.insert(&tid, NO_CALLS.get(0)?, BPF_NOEXIST.into());
+    let _ = CALLS.insert(caller, NO_CALLS.get(0)?, BPF_NOEXIST.into());
     // SAFETY: as above.
-    let thread = unsafe { &mut *CALLS.get_ptr_mut(&tid)? };
-    thread.tgid = tgid;
-    Some(thread)
+    Some(unsafe { &mut *CALLS.get_ptr_mut(caller)? })
 }
 
+/// A function is left; `at_return` is where its return address is.
 #[inline(always)]
-pub fn leave(context: &impl EbpfContext, at_return: u64, returned: u64) {
-    // SAFETY: the context of a uretprobe.
-    let function = unsafe { bpf_get_attach_cookie(context.as_ptr()) } as u32;
-    count(Counter::Hits);
-    let Some(figures) = figures(function) else { return };
-    let (_, tid) = current();
-    let Some(thread) = CALLS.get_ptr_mut(&tid) else { return };
-    // SAFETY: the current thread's own.
-    let (call, left) = unsafe { &mut *thread }.leave(function, at_return);
-    figures.left += u64::from(left);
+pub fn leave(context: &impl EbpfContext, regs: &pt_regs, at_return: u64) {
+    let Some(hit) = Hit::new(context) else { return };
+    let Some((caller, position)) = hit.caller(regs, at_return) else { return };
+    let Some(thread) = CALLS.get_ptr_mut(caller) else { return };
+    // SAFETY: the current thread's or goroutine's own.
+    let (call, unseen) = unsafe { &mut *thread }.leave(hit.function, position);
+    figures::unseen(&hit, unseen);
     let Some(call) = call else { return };
-    let took_ns = now().saturating_sub(call.since_ns);
-    figures.calls += 1;
-    figures.total_ns += took_ns;
-    figures.max_ns = figures.max_ns.max(took_ns);
-    if figures.min_ns == 0 || took_ns < figures.min_ns {
-        figures.min_ns = took_ns;
-    }
-    let at = bucket(took_ns);
-    if at < BUCKETS {
-        figures.histogram[at] += 1;
-    }
-    let Some(judgement) = JUDGEMENTS.get(function) else { return };
-    figures.within += u64::from(took_ns <= judgement.threshold_ns);
-    figures.errors += u64::from(judgement.is_error(returned));
+    let took_ns = hit.time_ns.saturating_sub(call.since_ns);
+    figures::ended(&hit, &Ended { since_ns: call.since_ns, took_ns, regs: Some(regs) });
+}
+
+/// True for a thread that is in a timed call.
+#[inline(always)]
+#[expect(dead_code, reason = "asked by waits")]
+pub fn is_calling(tgid: u32, tid: u32) -> bool {
+    CALLS.get_ptr_mut(Caller { tgid, is_goroutine: 0, id: tid.into() }).is_some_and(|thread| {
+        // SAFETY: one number.
+        unsafe { (*thread).depth != 0 }
+    })
 }
 
 /// A thread exits: it leaves all its calls.
 #[inline(always)]
-pub fn forget(tid: u32) {
-    let _ = CALLS.remove(&tid);
+pub fn forget(tgid: u32, tid: u32) {
+    let _ = CALLS.remove(Caller { tgid, is_goroutine: 0, id: tid.into() });
 }

@@ -9,31 +9,75 @@ use crate::abi::assert_packed;
 /// Calls that one thread can be in at once; deeper ones are counted as missed.
 pub const MAX_DEPTH: usize = 32;
 
+/// Who is in a call: a thread, or what a runtime makes of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// Process.
+    pub tgid: u32,
+    /// 1 for a goroutine, which may go on in another thread.
+    pub is_goroutine: u32,
+    /// Thread id, or address of the goroutine's `runtime.g`.
+    pub id: u64,
+}
+
 /// A call that has begun.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Call {
     /// When, `CLOCK_MONOTONIC` in nanoseconds.
     pub since_ns: u64,
-    /// Stack pointer at the function's first instruction: where the return address is.
-    pub sp: u64,
+    /// Where the return address is: the stack pointer at the function's first instruction. Of a goroutine, whose stack
+    /// moves, it is relative to the end of that stack.
+    pub position: u64,
+    /// The return address.
+    pub return_address: u64,
     /// Number of the function.
     pub function: u32,
-    /// Zero.
-    pub padding: u32,
+    /// Bits of [`call_flags`].
+    pub flags: u32,
 }
 
-/// Key: tid. The calls that a thread is in, outermost first.
+/// Values of [`Call::flags`].
+pub mod call_flags {
+    /// There was no probe where it returns to when it began: its end may not be seen.
+    pub const NEW_SITE: u32 = 1;
+}
+
+/// Key: [`Caller`]. The calls that a thread is in, outermost first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThreadCalls {
-    /// The thread's process.
-    pub tgid: u32,
     /// How many of `calls` are in use.
     pub depth: u32,
+    /// Zero.
+    pub padding: u32,
     /// The calls.
     pub calls: [Call; MAX_DEPTH],
 }
+
+/// Calls that turned out to have ended unseen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// They were left by a jump or an exception.
+    pub left: u32,
+    /// They may have returned where no probe was.
+    pub missed: u32,
+}
+
+/// What became of a call that begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// It is followed.
+    Followed,
+    /// It is the innermost call once more: Go begins a function again after its stack has grown.
+    Again,
+    /// There are too many already.
+    TooDeep,
+}
+
+/// Timed functions that jump to each other, one after the other, and are still told apart.
+const MAX_JUMPS: usize = 3;
 
 /// Frames this far apart are on different stacks: coroutines, signal handlers. The default limit of a thread's stack.
 const SAME_STACK: u64 = 8 << 20;
@@ -45,64 +89,100 @@ fn index(at: usize) -> usize {
     core::hint::black_box(at) & (MAX_DEPTH - 1)
 }
 
-/// True for a call whose frame a thread has left whose stack pointer is `sp` now.
+/// True for a call at a position that a thread has left whose stack pointer is `position` now.
 #[inline(always)]
-fn is_left(call: &Call, sp: u64) -> bool {
-    was_left(call.sp, sp)
-}
-
-/// The same for the place of a call's return address.
-#[inline(always)]
-pub fn was_left(call_sp: u64, sp: u64) -> bool {
-    sp > call_sp && sp - call_sp < SAME_STACK
+pub fn was_left(call: u64, position: u64) -> bool {
+    let above = position.wrapping_sub(call);
+    above != 0 && above < SAME_STACK
 }
 
 impl ThreadCalls {
-    /// A function is entered with the stack pointer at its return address. Returns how many calls turned out to be left,
-    /// and whether there was room for this one.
+    /// A function is entered. Returns what became of the call, and which others turned out to have ended.
     #[inline(always)]
-    pub fn enter(&mut self, call: Call) -> (u32, bool) {
-        // A frame at the same place takes the place of one that was left.
-        let left = self.leave_above(call.sp.wrapping_add(1));
+    pub fn enter(&mut self, call: Call, is_goroutine: bool) -> (Entered, Unseen) {
+        let mut unseen = self.leave_above(call.position);
         let at = self.depth as usize;
+        if let Some(last) = at.checked_sub(1).filter(|last| *last < MAX_DEPTH) {
+            let last = &self.calls[index(last)];
+            if last.position == call.position {
+                if is_goroutine && last.function == call.function && last.return_address == call.return_address {
+                    return (Entered::Again, unseen);
+                }
+                // A frame takes the place of one that was left, unless one function has jumped to the other.
+                if last.return_address != call.return_address || last.function == call.function {
+                    unseen.add(last);
+                    self.calls[index(at - 1)] = call;
+                    return (Entered::Followed, unseen);
+                }
+            }
+        }
         if at >= MAX_DEPTH {
-            return (left, false);
+            return (Entered::TooDeep, unseen);
         }
         self.calls[index(at)] = call;
         self.depth = at as u32 + 1;
-        (left, true)
+        (Entered::Followed, unseen)
     }
 
-    /// A function returns, with the stack pointer at its return address again. Returns the call, if its beginning was
-    /// seen, and how many others turned out to be left.
+    /// A function returns, its return address being at `position`. Returns the call, if its beginning was seen, and which
+    /// others turned out to have ended.
     #[inline(always)]
-    pub fn leave(&mut self, function: u32, at_return: u64) -> (Option<Call>, u32) {
-        let left = self.leave_above(at_return);
-        let at = (self.depth as usize).wrapping_sub(1);
-        if at >= MAX_DEPTH {
-            return (None, left);
-        }
-        let call = self.calls[index(at)];
-        if call.sp != at_return || call.function != function {
-            return (None, left);
-        }
-        self.depth = at as u32;
-        (Some(call), left)
-    }
-
-    /// Takes away the innermost calls that a thread has left whose stack pointer is `sp` now; returns how many.
-    #[inline(always)]
-    pub fn leave_above(&mut self, sp: u64) -> u32 {
-        let mut left = 0;
-        for _ in 0..MAX_DEPTH {
-            let at = (self.depth as usize).wrapping_sub(1);
-            if at >= MAX_DEPTH || !is_left(&self.calls[index(at)], sp) {
+    pub fn leave(&mut self, function: u32, position: u64) -> (Option<Call>, Unseen) {
+        let mut unseen = self.leave_above(position);
+        // Functions that have jumped to each other are at one position: the inner ones may have their own probes yet to
+        // come, so that only this one is taken out.
+        let mut found = None;
+        for back in 1..=MAX_JUMPS {
+            let at = (self.depth as usize).wrapping_sub(back);
+            if at >= MAX_DEPTH {
                 break;
             }
-            self.depth = at as u32;
-            left += 1;
+            let call = self.calls[index(at)];
+            if call.position != position {
+                break;
+            }
+            if call.function == function {
+                found = Some((at, call));
+                break;
+            }
         }
-        left
+        let Some((at, call)) = found else { return (None, unseen) };
+        let last = (self.depth as usize).wrapping_sub(1);
+        if at + 1 == last {
+            self.calls[index(at)] = self.calls[index(last)];
+        } else if at != last {
+            // Deeper ones have returned with it.
+            unseen.left += (last - at) as u32;
+            self.depth = at as u32 + 1;
+        }
+        self.depth = self.depth.wrapping_sub(1);
+        (Some(call), unseen)
+    }
+
+    /// Takes away the innermost calls that a thread has left whose stack pointer is `position` now.
+    #[inline(always)]
+    pub fn leave_above(&mut self, position: u64) -> Unseen {
+        let mut unseen = Unseen::default();
+        for _ in 0..MAX_DEPTH {
+            let at = (self.depth as usize).wrapping_sub(1);
+            if at >= MAX_DEPTH || !was_left(self.calls[index(at)].position, position) {
+                break;
+            }
+            unseen.add(&self.calls[index(at)]);
+            self.depth = at as u32;
+        }
+        unseen
+    }
+}
+
+impl Unseen {
+    #[inline(always)]
+    fn add(&mut self, call: &Call) {
+        if call.flags & call_flags::NEW_SITE != 0 {
+            self.missed += 1;
+        } else {
+            self.left += 1;
+        }
     }
 }
 
@@ -167,8 +247,9 @@ pub fn middle(bucket: usize) -> u64 {
 }
 
 assert_packed! {
-    Call { since_ns, sp, function, padding }
-    ThreadCalls { tgid, depth, calls }
+    Caller { tgid, is_goroutine, id }
+    Call { since_ns, position, return_address, function, flags }
+    ThreadCalls { depth, padding, calls }
     Figures { calls, entered, errors, total_ns, max_ns, min_ns, within, left, missed, histogram }
 }
 
@@ -176,14 +257,19 @@ assert_packed! {
 mod tests {
     use super::*;
 
-    fn call(function: u32, sp: u64) -> Call {
-        Call { since_ns: sp, sp, function, padding: 0 }
+    /// A call whose frame is there, from a site of its own.
+    fn call(function: u32, position: u64) -> Call {
+        Call { since_ns: position, position, return_address: u64::from(function), function, flags: 0 }
+    }
+
+    fn left(left: u32) -> Unseen {
+        Unseen { left, missed: 0 }
     }
 
     fn within(calls: &[(u32, u64)]) -> ThreadCalls {
         let mut thread = ThreadCalls::default();
-        for &(function, sp) in calls {
-            assert_eq!(thread.enter(call(function, sp)), (0, true));
+        for &(function, position) in calls {
+            assert_eq!(thread.enter(call(function, position), false), (Entered::Followed, left(0)));
         }
         thread
     }
@@ -191,8 +277,8 @@ mod tests {
     #[test]
     fn recursion_returns_in_order() {
         let mut thread = within(&[(1, 0x900), (1, 0x800), (1, 0x700)]);
-        for sp in [0x700, 0x800, 0x900] {
-            assert_eq!(thread.leave(1, sp), (Some(call(1, sp)), 0));
+        for position in [0x700, 0x800, 0x900] {
+            assert_eq!(thread.leave(1, position), (Some(call(1, position)), left(0)));
         }
         assert_eq!(thread.depth, 0);
     }
@@ -200,25 +286,57 @@ mod tests {
     #[test]
     fn what_was_jumped_over_is_no_ghost() {
         let mut thread = within(&[(1, 0x900), (2, 0x800), (3, 0x700)]);
-        assert_eq!(thread.leave(1, 0x900), (Some(call(1, 0x900)), 2), "longjmp to the outermost, which returns");
+        assert_eq!(thread.leave(1, 0x900), (Some(call(1, 0x900)), left(2)), "longjmp to the outermost, which returns");
         let mut thread = within(&[(1, 0x900), (2, 0x800), (3, 0x700)]);
-        assert_eq!(thread.enter(call(4, 0x880)), (2, true), "or goes on");
+        assert_eq!(thread.enter(call(4, 0x880), false), (Entered::Followed, left(2)), "or goes on");
         assert_eq!(thread.leave(4, 0x880).0, Some(call(4, 0x880)));
-        assert_eq!(thread.enter(call(5, 0x900)), (1, true), "at the very place of another");
+        assert_eq!(thread.enter(call(5, 0x900), false), (Entered::Followed, left(1)), "at the very place of another");
+        assert_eq!(thread.enter(call(5, 0x900), false), (Entered::Followed, left(1)), "or of its own");
+        assert_eq!(thread.depth, 1);
+    }
+
+    #[test]
+    fn what_returns_where_no_probe_was_is_missed() {
+        let mut thread = within(&[(1, 0x900)]);
+        let unseen = Call { flags: call_flags::NEW_SITE, ..call(2, 0x800) };
+        thread.enter(unseen, false);
+        assert_eq!(thread.leave(1, 0x900), (Some(call(1, 0x900)), Unseen { left: 0, missed: 1 }));
+    }
+
+    #[test]
+    fn functions_that_jump_to_each_other_end_together() {
+        let jumped = |function| Call { return_address: 1, ..call(function, 0x900) };
+        for order in [[2, 1], [1, 2]] {
+            let mut thread = within(&[(1, 0x900)]);
+            assert_eq!(thread.enter(jumped(2), false), (Entered::Followed, left(0)), "from the same return address");
+            for function in order {
+                assert_eq!(thread.leave(function, 0x900), (Some(jumped(function)), left(0)));
+            }
+            assert_eq!(thread.depth, 0);
+        }
+    }
+
+    #[test]
+    fn a_goroutine_begins_a_function_again() {
+        let mut thread = ThreadCalls::default();
+        let first = call(1, 0x900);
+        assert_eq!(thread.enter(first, true), (Entered::Followed, left(0)));
+        assert_eq!(thread.enter(Call { since_ns: 7, ..first }, true), (Entered::Again, left(0)));
+        assert_eq!(thread.leave(1, 0x900), (Some(first), left(0)));
     }
 
     #[test]
     fn a_return_whose_call_was_not_seen_is_nobodys() {
         let mut thread = within(&[(1, 0x900)]);
-        assert_eq!(thread.leave(2, 0x700), (None, 0));
-        assert_eq!(thread.leave(2, 0x900), (None, 0), "of another function");
-        assert_eq!(ThreadCalls::default().leave(1, 0x900), (None, 0));
+        assert_eq!(thread.leave(2, 0x700), (None, left(0)));
+        assert_eq!(thread.leave(2, 0x900), (None, left(0)), "of another function");
+        assert_eq!(ThreadCalls::default().leave(1, 0x900), (None, left(0)));
     }
 
     #[test]
     fn another_stack_leaves_this_one_alone() {
         let mut thread = within(&[(1, 0x900)]);
-        assert_eq!(thread.enter(call(2, 0x7f00_0000_0000)), (0, true));
+        assert_eq!(thread.enter(call(2, 0x7f00_0000_0000), false), (Entered::Followed, left(0)));
         assert_eq!(thread.leave(2, 0x7f00_0000_0000).0, Some(call(2, 0x7f00_0000_0000)));
         assert_eq!(thread.leave(1, 0x900).0, Some(call(1, 0x900)));
     }
@@ -226,12 +344,13 @@ mod tests {
     #[test]
     fn too_deep_a_recursion_is_missed_and_does_no_harm() {
         let mut thread = ThreadCalls::default();
-        let sp = |depth: u64| 0x10_0000 - depth * 0x100;
+        let position = |depth: u64| 0x10_0000 - depth * 0x100;
         for depth in 0..40 {
-            assert_eq!(thread.enter(call(1, sp(depth))), (0, depth < MAX_DEPTH as u64));
+            let expected = if depth < MAX_DEPTH as u64 { Entered::Followed } else { Entered::TooDeep };
+            assert_eq!(thread.enter(call(1, position(depth)), false), (expected, left(0)));
         }
         for depth in (0..40).rev() {
-            assert_eq!(thread.leave(1, sp(depth)).0.is_some(), depth < MAX_DEPTH as u64, "{depth}");
+            assert_eq!(thread.leave(1, position(depth)).0.is_some(), depth < MAX_DEPTH as u64, "{depth}");
         }
     }
 

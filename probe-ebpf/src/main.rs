@@ -4,17 +4,22 @@
 //! - `on_exec`, `on_fork`, `on_exit`: processes come and go
 //! - `on_switch`, `on_waking`: threads leave their CPU and come back → a `WaitEvent` for each stack and second
 //! - `enter`, `leave` or `returned`: a function is called and returns → its `Figures`, and the calls that its thread is in
+//! - `begin`, `end`: a span from one function to another → its `Figures`
 //! - `dump`: an iterator over all threads → a `ThreadRecord` for each of one process
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![allow(missing_docs, reason = "the attribute macros make undocumented wrappers")]
 #![expect(unsafe_code, reason = "BPF helpers and kernel pointers; the verifier checks every access again")]
 
+mod atomic;
 mod call;
 mod caller;
 mod dump;
+mod figures;
 mod maps;
 mod memo;
+mod pair;
 mod process;
 mod sample;
 mod stack;
@@ -22,9 +27,9 @@ mod task;
 mod wait;
 mod walk;
 
-use aya_ebpf::bindings::task_struct;
-use aya_ebpf::macros::{btf_tracepoint, perf_event, uprobe, uretprobe};
-use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext, ProbeContext, RetProbeContext};
+use aya_ebpf::bindings::{pt_regs, task_struct};
+use aya_ebpf::macros::{btf_tracepoint, perf_event, uprobe};
+use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext, ProbeContext};
 use aya_log_ebpf::debug;
 
 /// A CPU clock or cycle counter ran over.
@@ -72,28 +77,47 @@ pub fn on_waking(context: BtfTracePointContext) -> i32 {
     0
 }
 
+/// The registers of the thread that a probe has interrupted.
+#[inline(always)]
+fn registers(context: &ProbeContext) -> &pt_regs {
+    // SAFETY: the context of a uprobe.
+    unsafe { &*context.regs }
+}
+
 /// A timed function is entered; the cookie is its number.
 #[uprobe]
 pub fn enter(context: ProbeContext) -> u32 {
-    call::enter(&context);
+    call::enter(&context, registers(&context));
     0
 }
 
 /// A timed function is about to return, at one of its return instructions; the cookie is its number.
 #[uprobe]
 pub fn leave(context: ProbeContext) -> u32 {
-    // SAFETY: the registers of the interrupted thread.
-    let regs = unsafe { &*context.regs };
-    call::leave(&context, regs.rsp, regs.rax);
+    let regs = registers(&context);
+    call::leave(&context, regs, regs.rsp);
     0
 }
 
-/// A timed function has returned, by way of a replaced return address; the cookie is its number.
-#[uretprobe]
-pub fn returned(context: RetProbeContext) -> u32 {
-    // SAFETY: as above.
-    let regs = unsafe { &*context.regs };
-    call::leave(&context, regs.rsp.wrapping_sub(8), regs.rax);
+/// A timed function has returned: this is where it was called; the cookie is its number.
+#[uprobe]
+pub fn returned(context: ProbeContext) -> u32 {
+    let regs = registers(&context);
+    call::leave(&context, regs, regs.rsp.wrapping_sub(8));
+    0
+}
+
+/// A span begins; the cookie is its number.
+#[uprobe]
+pub fn begin(context: ProbeContext) -> u32 {
+    pair::begin(&context, registers(&context));
+    0
+}
+
+/// A span ends; the cookie is its number.
+#[uprobe]
+pub fn end(context: ProbeContext) -> u32 {
+    pair::end(&context, registers(&context));
     0
 }
 

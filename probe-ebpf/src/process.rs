@@ -92,7 +92,7 @@ pub fn fork(parent: Struct, child: Struct) {
 #[inline(always)]
 pub fn exit(task: Struct) {
     let (tgid, tid) = current();
-    call::forget(tid);
+    call::forget(tgid, tid);
     let is_target = target(tgid).is_some();
     if !is_target && setting!(all_lifecycle) == 0 {
         return;

@@ -107,7 +107,7 @@ fn unknown() -> Result<()> {
     let target = calls("")?;
     let pid = target.pid().to_string();
     probe::run(["latency", "-p", &pid, "sendz"])?.expect(2)?.expect_stderr("did you mean")?;
-    probe::run(["latency", "-p", &pid, "sends+0x1"])?.expect(2)?;
+    probe::run(["latency", "-p", &pid, "sends+0xffff"])?.expect(2)?;
     probe::run(["latency", "-p", "4194303", "sends"])?.expect(3)?;
     Ok(())
 }

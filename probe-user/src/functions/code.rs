@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// Of longer functions the instructions are not looked at.
 pub(super) const MAX_FUNCTION: u64 = 1 << 20;
 
-/// Where a function is left.
+/// Where code is left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Returns {
-    /// File offsets of its return instructions.
-    pub offsets: Vec<u64>,
-    /// Jumps to other functions: calls that leave by one of them return from there, and are not seen here.
-    pub jumps_out: u32,
+pub(super) struct Exits {
+    /// Addresses of its return instructions.
+    pub returns: Vec<u64>,
+    /// Where jumps lead out of it; `None` for one that may lead anywhere.
+    pub jumps: Vec<Option<u64>>,
 }
 
 fn instructions(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> {
@@ -21,26 +21,48 @@ fn instructions(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> 
     std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
 }
 
-/// Finds where a function at `address` is left; addresses instead of file offsets. Its code must be nothing but
-/// instructions one after the other, which Go's compiler promises; what is not is an error.
-pub(super) fn returns(code: &[u8], address: u64) -> Result<Returns, &'static str> {
-    let end = address.saturating_add(code.len() as u64);
-    let mut found = Returns::default();
+/// Finds where code at `address` is left. It must be nothing but instructions one after the other; what is not is an error.
+pub(super) fn exits(code: &[u8], address: u64) -> Result<Exits, &'static str> {
+    let inside = address..address.saturating_add(code.len() as u64);
+    let mut found = Exits::default();
+    // What was decoded last, for jumps through tables.
+    let mut since_table = usize::MAX;
     for instruction in instructions(code, address) {
         if instruction.is_invalid() {
             return Err("its code cannot be taken apart");
         }
+        since_table = if reads_table(&instruction) { 0 } else { since_table.saturating_add(1) };
         match instruction.flow_control() {
-            FlowControl::Return => found.offsets.push(instruction.ip()),
-            FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
-                if !(address..end).contains(&instruction.near_branch_target()) =>
-            {
-                found.jumps_out += 1;
+            FlowControl::Return => found.returns.push(instruction.ip()),
+            FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
+                let target = instruction.near_branch_target();
+                if !inside.contains(&target) {
+                    found.jumps.push(Some(target));
+                }
             }
+            FlowControl::IndirectBranch if !is_switch(&instruction, since_table) => found.jumps.push(None),
             _ => {}
         }
     }
     Ok(found)
+}
+
+/// True if an instruction reads a word of a table at an index: what compilers do shortly before they jump there.
+fn reads_table(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Movsxd | Mnemonic::Mov)
+        && instruction.op1_kind() == OpKind::Memory
+        && instruction.memory_index() != Register::None
+        && matches!(instruction.memory_index_scale(), 4 | 8)
+}
+
+/// True for a jump that stays within the function: by a table of its own, which compilers mark or which was read just
+/// before.
+fn is_switch(jump: &Instruction, since_table: usize) -> bool {
+    /// Between reading a table of offsets and the jump is the sum, and what the compiler moved there.
+    const NEAR: usize = 6;
+    let is_marked = jump.segment_prefix() == Register::DS;
+    let is_table = jump.op0_kind() == OpKind::Memory && jump.memory_index() != Register::None;
+    is_marked || is_table || jump.op0_kind() == OpKind::Register && since_table <= NEAR
 }
 
 /// Whether an instruction begins `offset` bytes into a function.
@@ -112,10 +134,21 @@ mod tests {
     fn returns_and_jumps_out_are_found() {
         // test edi, edi; jz +1; ret; jmp far away
         let code = [0x85, 0xff, 0x74, 0x01, 0xc3, 0xe9, 0x00, 0x10, 0x00, 0x00];
-        assert_eq!(returns(&code, 0x1000), Ok(Returns { offsets: vec![0x1004], jumps_out: 1 }));
+        assert_eq!(exits(&code, 0x1000), Ok(Exits { returns: vec![0x1004], jumps: vec![Some(0x200a)] }));
         // The byte of a return within another instruction is none: mov eax, 0xc3.
-        assert_eq!(returns(&[0xb8, 0xc3, 0, 0, 0, 0xc3], 0).unwrap().offsets, [5]);
-        assert!(returns(&[0x06], 0).is_err());
+        assert_eq!(exits(&[0xb8, 0xc3, 0, 0, 0, 0xc3], 0).unwrap().returns, [5]);
+        assert!(exits(&[0x06], 0).is_err());
+    }
+
+    #[test]
+    fn jumps_through_pointers_lead_out_and_switches_do_not() {
+        let leads_out = |code: &[u8]| exits(code, 0).unwrap().jumps == [None];
+        assert!(leads_out(&[0x48, 0x8b, 0x07, 0xff, 0x60, 0x18]), "mov rax, [rdi]; jmp [rax + 0x18]");
+        assert!(leads_out(&[0xff, 0xe0]), "jmp rax");
+        assert!(leads_out(&[0xff, 0x25, 0, 1, 0, 0]), "jmp [rip + 0x100]");
+        assert!(!leads_out(&[0x3e, 0xff, 0xe0]), "notrack jmp rax");
+        assert!(!leads_out(&[0xff, 0x24, 0xc5, 0, 0x20, 0x40, 0]), "jmp [rax * 8 + table]");
+        assert!(!leads_out(&[0x48, 0x63, 0x04, 0x82, 0x48, 0x01, 0xd0, 0xff, 0xe0]), "movsxd rax, [rdx + rax * 4]; …");
     }
 
     #[test]

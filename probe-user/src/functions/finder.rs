@@ -69,6 +69,12 @@ impl Finder {
         Self { files: modules.into_iter().map(|module| Searched::new(module, roots.clone())).collect() }
     }
 
+    /// What is known of one of the files.
+    pub(super) fn file(&self, module: &Arc<Module>) -> Result<&Searched> {
+        let file = self.files.iter().find(|file| Arc::ptr_eq(&file.module, module));
+        file.context("it is none of the files in which functions are looked for")
+    }
+
     /// The places that are meant: at least one.
     pub fn find(&self, spec: &Spec) -> Result<Found, Box<Missing>> {
         let mut search = Search { spec, found: Found::default(), unreadable: Vec::new() };

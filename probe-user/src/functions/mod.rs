@@ -15,17 +15,18 @@ mod names;
 mod nearest;
 mod pattern;
 mod place;
+mod returns;
 mod spec;
 mod symbols;
 #[cfg(test)]
 mod tests;
 mod usdt;
 
-pub use code::Returns;
 pub use finder::{Finder, Found};
 pub use inlined::Inlined;
 pub use missing::{Missing, Why};
 pub use pattern::Pattern;
 pub use place::{Kind, Place, Reason, Refusal};
+pub use returns::Returns;
 pub use spec::{Library, Spec, Wanted};
 pub use usdt::{Argument, Register, Value};

@@ -3,11 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
-use object::elf::EM_X86_64;
-
-use super::code::{self, Returns};
-use super::image::Image;
 use super::usdt::Argument;
 use crate::target::Module;
 
@@ -30,7 +25,7 @@ pub struct Place {
     pub size: u64,
     /// What is there.
     pub kind: Kind,
-    /// The file was made by Go: its stacks move, so a return probe would crash it. Probe [`Self::returns`] instead. A
+    /// The file was made by Go: its stacks move, so that no return address may be replaced, and calls belong to goroutines. A
     /// function whose stack has to grow begins anew, so its entry may be seen more than once for one call.
     pub is_go: bool,
     /// The file that was named, if it only imports the function.
@@ -55,30 +50,6 @@ pub enum Kind {
         /// Where its arguments are.
         arguments: Vec<Argument>,
     },
-}
-
-impl Place {
-    /// Whether a return probe may be set: at a function's entry, and not in Go.
-    pub fn allows_return_probe(&self) -> bool {
-        self.kind == Kind::Entry && !self.is_go
-    }
-
-    /// Where the function is left, by looking at its instructions: an error if they cannot be told apart.
-    pub fn returns(&self) -> Result<Returns> {
-        let what = || format!("{} in {}", self.name, self.module.path);
-        ensure!(self.kind == Kind::Entry, "{}: no function begins there", what());
-        ensure!((1..=code::MAX_FUNCTION).contains(&self.size), "{}: a function of {} bytes", what(), self.size);
-        let file = self.module.file().context("the file is not open")?;
-        let image = Image::open(file).with_context(what)?;
-        ensure!(image.machine == EM_X86_64, "{}: only instructions of x86-64 are understood", what());
-        let Some(bytes) = image.bytes(self.file_offset, self.size) else { bail!("{}: cut off", what()) };
-        let mut returns = match code::returns(&bytes, self.file_offset) {
-            Ok(returns) => returns,
-            Err(reason) => bail!("{}: {reason}", what()),
-        };
-        returns.offsets.retain(|&offset| code::refused(&bytes[(offset - self.file_offset) as usize..]).is_none());
-        Ok(returns)
-    }
 }
 
 impl fmt::Display for Place {

@@ -64,6 +64,13 @@ fn one(file: &Path, spec: &str) -> Place {
     found.places.remove(0)
 }
 
+/// Where a function of the file is left.
+fn returns(file: &Path, place: &Place) -> Returns {
+    let finder = Finder::of_files(&[file]).unwrap();
+    let found = finder.find(&place.symbol.parse().unwrap()).unwrap();
+    finder.returns(&found.places[0]).unwrap()
+}
+
 /// The names for people of all places.
 fn names(found: &Found) -> Vec<&str> {
     found.places.iter().map(|place| place.name.as_str()).collect()

@@ -4,12 +4,15 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue};
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::{Ebpf, Pod};
-pub use probe_ebpf::abi::{Judgement, error_test};
+pub use probe_ebpf::abi::{Judgement, Site, error_test, feature};
+pub use probe_ebpf::calls::Caller;
 use probe_ebpf::calls::{BUCKETS, Figures as RawFigures, ThreadCalls, middle, was_left};
+pub use probe_ebpf::span::{MAX_READS, Operand, SpanKeys, source};
+use probe_ebpf::span::OpenSpan as RawSpan;
 
 use super::sampler::permission;
 
@@ -17,7 +20,11 @@ use super::sampler::permission;
 pub struct Calls {
     figures: PerCpuArray<MapData, PodFigures>,
     judgements: Array<MapData, PodJudgement>,
-    threads: HashMap<MapData, u32, PodThread>,
+    threads: HashMap<MapData, PodCaller, PodThread>,
+    new_sites: Queue<MapData, PodSite>,
+    sites: HashMap<MapData, PodSite, u8>,
+    span_keys: Array<MapData, PodSpanKeys>,
+    spans: HashMap<MapData, PodSpan, u64>,
 }
 
 /// Where a probe stands in its function.
@@ -27,9 +34,13 @@ pub enum Role {
     Enter,
     /// At one of its return instructions.
     Leave,
-    /// At whatever it returns to: the kernel replaces the return address on the stack, which unwinders of exceptions and
-    /// runtimes that move stacks do not bear.
+    /// Behind an instruction that calls it. The usual return probe, for which the kernel replaces the return address on the
+    /// stack, is not used: unwinders of exceptions and runtimes that move stacks do not bear it.
     Returned,
+    /// Where a span begins.
+    Begin,
+    /// Where a span ends.
+    End,
 }
 
 impl Role {
@@ -38,6 +49,8 @@ impl Role {
             Self::Enter => "enter",
             Self::Leave => "leave",
             Self::Returned => "returned",
+            Self::Begin => "begin",
+            Self::End => "end",
         }
     }
 }
@@ -70,54 +83,72 @@ pub struct Figures {
     pub histogram: Vec<u64>,
 }
 
-/// A call that has not returned.
+/// A call that has not returned, as far as the kernel has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenCall {
-    /// Process.
-    pub pid: u32,
-    /// Thread.
-    pub tid: u32,
+    /// Whose it is.
+    pub caller: Caller,
     /// Number of the function.
     pub function: u32,
     /// Since when, `CLOCK_MONOTONIC`, nanoseconds.
     pub since_ns: u64,
-    /// Stack pointer at the function's first instruction.
-    pub sp: u64,
+    /// Where its return address is; of a goroutine relative to the end of its stack.
+    pub position: u64,
+    /// That return address.
+    pub return_address: u64,
 }
 
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct PodFigures(RawFigures);
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct PodJudgement(Judgement);
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct PodThread(ThreadCalls);
+/// A span that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenSpan {
+    /// Process.
+    pub pid: u32,
+    /// Number of the span, among those of functions.
+    pub function: u32,
+    /// Since when, `CLOCK_MONOTONIC`, nanoseconds.
+    pub since_ns: u64,
+}
 
-// SAFETY: integers only and no implicit padding, which `probe_ebpf` asserts.
-#[expect(unsafe_code, reason = "the kernel boundary")]
-unsafe impl Pod for PodFigures {}
-// SAFETY: as above.
-#[expect(unsafe_code, reason = "the kernel boundary")]
-unsafe impl Pod for PodJudgement {}
-// SAFETY: as above.
-#[expect(unsafe_code, reason = "the kernel boundary")]
-unsafe impl Pod for PodThread {}
+/// Makes a type of the kernel boundary known to aya.
+macro_rules! pod {
+    ($($name:ident($type:ty);)*) => {$(
+        #[derive(Clone, Copy)]
+        #[repr(transparent)]
+        struct $name($type);
+        // SAFETY: integers only and no implicit padding, which `probe_ebpf` asserts.
+        #[expect(unsafe_code, reason = "the kernel boundary")]
+        unsafe impl Pod for $name {}
+    )*};
+}
+
+pod! {
+    PodFigures(RawFigures);
+    PodJudgement(Judgement);
+    PodCaller(Caller);
+    PodThread(ThreadCalls);
+    PodSite(Site);
+    PodSpanKeys(SpanKeys);
+    PodSpan(RawSpan);
+}
 
 impl OpenCall {
-    /// True if a thread whose stack pointer is `sp` has left the call by a jump or an exception.
-    pub fn was_left(&self, sp: u64) -> bool {
-        was_left(self.sp, sp)
+    /// True if a thread whose stack pointer is this has left the call by a jump or an exception.
+    pub fn was_left(&self, stack_pointer: u64) -> bool {
+        was_left(self.position, stack_pointer)
     }
 }
 
 impl Calls {
-    pub(super) fn new(figures: Map, judgements: Map, threads: Map) -> Result<Self> {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+        let mut take = |name| ebpf.take_map(name).with_context(|| format!("the kernel object has no map {name}"));
         Ok(Self {
-            figures: PerCpuArray::try_from(figures)?,
-            judgements: Array::try_from(judgements)?,
-            threads: HashMap::try_from(threads)?,
+            figures: PerCpuArray::try_from(take("FIGURES")?)?,
+            judgements: Array::try_from(take("JUDGEMENTS")?)?,
+            threads: HashMap::try_from(take("CALLS")?)?,
+            new_sites: Queue::try_from(take("NEW_SITES")?)?,
+            sites: HashMap::try_from(take("SITES")?)?,
+            span_keys: Array::try_from(take("SPAN_KEYS")?)?,
+            spans: HashMap::try_from(take("SPANS")?)?,
         })
     }
 
@@ -135,29 +166,54 @@ impl Calls {
         Ok(sum)
     }
 
-    /// Every call that has begun and of which nothing else is known.
+    /// Says by which values a span is paired.
+    pub fn pair(&mut self, function: u32, keys: SpanKeys) -> Result<()> {
+        self.span_keys.set(function, PodSpanKeys(keys), 0).context("cannot tell the kernel of a span")
+    }
+
+    /// Places that functions with [`feature::SITES`] return to, which have turned up since the last call.
+    pub fn new_sites(&mut self) -> Vec<Site> {
+        std::iter::from_fn(|| self.new_sites.pop(0).ok()).map(|PodSite(site)| site).collect()
+    }
+
+    /// A place has its probe: calls that return there are seen from now on.
+    pub fn site_is_set(&mut self, site: Site) -> Result<()> {
+        self.sites.insert(PodSite(site), 1, 0).context("cannot tell the kernel of a place that a function returns to")
+    }
+
+    /// Every call that has begun and of which nothing else is known; those of a thread from the outermost on.
     pub fn open(&self) -> Result<Vec<OpenCall>> {
         let mut open = Vec::new();
         for entry in self.threads.iter() {
             // It may have exited meanwhile.
-            let Ok((tid, PodThread(thread))) = entry else { continue };
+            let Ok((PodCaller(caller), PodThread(thread))) = entry else { continue };
             let calls = thread.calls.iter().take(thread.depth as usize);
             open.extend(calls.map(|call| OpenCall {
-                pid: thread.tgid,
-                tid,
+                caller,
                 function: call.function,
                 since_ns: call.since_ns,
-                sp: call.sp,
+                position: call.position,
+                return_address: call.return_address,
             }));
         }
         Ok(open)
     }
 
-    /// Forgets the calls that threads are in: when probes are taken away, nobody sees them return.
+    /// Every span that has begun and not ended.
+    pub fn open_spans(&self) -> Vec<OpenSpan> {
+        let span = |(PodSpan(span), since_ns)| OpenSpan { pid: span.tgid, function: span.function, since_ns };
+        self.spans.iter().flatten().map(span).collect()
+    }
+
+    /// Forgets what is going on: when probes are taken away, nobody sees it end.
     pub fn forget_open(&mut self) {
-        let tids: Vec<u32> = self.threads.keys().flatten().collect();
-        for tid in tids {
-            let _ = self.threads.remove(&tid);
+        let callers: Vec<PodCaller> = self.threads.keys().flatten().collect();
+        for caller in callers {
+            let _ = self.threads.remove(&caller);
+        }
+        let spans: Vec<PodSpan> = self.spans.keys().flatten().collect();
+        for span in spans {
+            let _ = self.spans.remove(&span);
         }
     }
 }

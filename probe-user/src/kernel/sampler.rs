@@ -116,6 +116,7 @@ impl Sampler {
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries("FIGURES", options.functions.max(1))
             .map_max_entries("JUDGEMENTS", options.functions.max(1))
+            .map_max_entries("SPAN_KEYS", options.functions.max(1))
             .load(OBJECT)
             .map_err(|error| permission("load the kernel programs", error))?;
         if log_level > 0 {
@@ -123,6 +124,7 @@ impl Sampler {
         }
         attach_process_events(&mut ebpf)?;
         let mappings = MappingEvents::open().map_err(|error| permission("open perf events for mappings", error))?;
+        let calls = Calls::new(&mut ebpf)?;
         let mut take = |name| ebpf.take_map(name).with_context(|| format!("the kernel object has no map {name}"));
         Ok(Self {
             events: RingBuf::try_from(take("EVENTS")?)?,
@@ -133,7 +135,7 @@ impl Sampler {
             unwind_tables: UnwindTables::new(take("TABLES")?)?,
             waits: Waits::new(take("WAITING")?)?,
             generation: Array::try_from(take("GENERATION")?)?,
-            calls: Calls::new(take("FIGURES")?, take("JUDGEMENTS")?, take("CALLS")?)?,
+            calls,
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
             mappings,
             ebpf,

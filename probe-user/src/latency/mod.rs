@@ -1,7 +1,9 @@
 //! How long functions take, at a cost that is bounded: probes at their entries and returns, taken away and set again by a
 //! governor where they would cost more than their budget.
 
+mod open;
 mod row;
+mod sites;
 mod timer;
 
 pub use row::Row;

@@ -56,13 +56,15 @@ pub struct Frame {
     pub in_flight: (u64, Option<u64>),
     /// Whether there is a threshold.
     pub has_threshold: bool,
+    /// Whether it takes time; else it is counted.
+    pub is_timed: bool,
 }
 
 impl Row {
     /// From the figures of a function.
     pub fn new(name: &str, figures: &Figures, frame: &Frame) -> Self {
         let scaled = |count: u64| (count as f64 / frame.attached_share.max(1e-6)).round() as u64;
-        let seen = (figures.calls > 0).then_some(figures.calls);
+        let seen = (figures.calls > 0 && frame.is_timed).then_some(figures.calls);
         let (calls, seconds) = (scaled(figures.calls), frame.elapsed.as_secs_f64().max(1e-9));
         Self {
             name: name.to_owned(),
@@ -99,6 +101,7 @@ mod tests {
             attached_share: 0.25,
             in_flight: (1, Some(7)),
             has_threshold: true,
+            is_timed: true,
         };
         let row = Row::new("f", &figures, &frame);
         assert_eq!((row.calls, row.rate, row.errors, row.avg_ns), (400, 200.0, 40, Some(50)));

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::open;
 use super::row::{Frame, Row};
-use crate::kernel::{self, Judgement, OpenCall, Role, Sampler, WaitFilter};
+use super::sites::Sites;
+use crate::kernel::{self, Judgement, OpenCall, Role, Sampler, WaitFilter, error_test, feature};
 use crate::probes::{self, Change, Governor, ProbeSet, Wanted};
-use crate::target::{self, monotonic_ns};
+use crate::target::monotonic_ns;
 
 /// How often hits are looked at: at most this long more than the budget is spent.
 const TICK: Duration = Duration::from_millis(5);
@@ -34,17 +36,24 @@ impl Function {
         self.file == other.file && self.places == other.places
     }
 
+    /// How its calls are judged, and which figures that needs.
+    fn judgement(&self) -> Judgement {
+        let Judgement { error_test, mut features, .. } = self.judgement;
+        features |= feature::HISTOGRAM;
+        if self.has_threshold {
+            features |= feature::ATTAINMENT;
+        }
+        if error_test != error_test::NEVER {
+            features |= feature::ERRORS;
+        }
+        Judgement { features, ..self.judgement }
+    }
+
     /// Its probes. Returns first: a call whose beginning is seen has its end seen.
     fn wanted(&self, number: u32) -> impl Iterator<Item = Wanted> {
         let in_order = self.places.iter().rev();
         in_order.map(move |&(offset, role)| Wanted { file: self.file.clone(), offset, role, number })
     }
-}
-
-/// False for a call that its thread has left without a return, as far as that can be seen: threads that wait show where
-/// their stack ends.
-fn is_going_on(call: &OpenCall) -> bool {
-    target::stack_pointer(call.pid, call.tid).is_none_or(|sp| !call.was_left(sp))
 }
 
 /// What to time, and how dearly.
@@ -62,6 +71,7 @@ pub struct Timer {
     functions: Vec<Function>,
     hit_cost: Duration,
     probes: ProbeSet,
+    sites: Sites,
 }
 
 impl Timer {
@@ -80,12 +90,12 @@ impl Timer {
         let hit_cost = probes::measure_hit(&mut sampler, functions.len() as u32)?;
         tracing::debug!(?hit_cost, "a hit of a probe");
         for (number, function) in (0..).zip(&functions) {
-            sampler.calls().judge(number, function.judgement)?;
+            sampler.calls().judge(number, function.judgement())?;
         }
         let governor = Governor::new(options.budget, hit_cost, monotonic_ns());
         let wanted = (0..).zip(&functions).flat_map(|(number, function)| function.wanted(number)).collect();
         let probes = ProbeSet::set(&mut sampler, options.pid, wanted, governor)?;
-        Ok(Self { sampler, functions, hit_cost, probes })
+        Ok(Self { sampler, functions, hit_cost, probes, sites: Sites::default() })
     }
 
     /// What one hit of a probe costs on this host.
@@ -114,6 +124,12 @@ impl Timer {
         if self.probes.look(&mut self.sampler)? == Change::Gone {
             self.sampler.calls().forget_open();
         }
+        for site in self.sampler.calls().new_sites() {
+            if let Some(wanted) = self.sites.wanted(site) {
+                self.probes.add(&mut self.sampler, wanted)?;
+                self.sampler.calls().site_is_set(site)?;
+            }
+        }
         Ok(())
     }
 
@@ -122,7 +138,7 @@ impl Timer {
         self.look()?;
         let now_ns = monotonic_ns();
         let open: Vec<OpenCall> = match self.probes.is_set() {
-            true => self.sampler.calls().open()?.into_iter().filter(is_going_on).collect(),
+            true => open::going_on(self.sampler.calls().open()?),
             false => Vec::new(),
         };
         let (elapsed, attached_share) = (self.probes.elapsed(), self.probes.attached_share());
@@ -134,6 +150,7 @@ impl Timer {
                 attached_share,
                 in_flight: (calls().count() as u64, oldest_ns),
                 has_threshold: function.has_threshold,
+                is_timed: function.judgement.features & feature::COUNT == 0,
             };
             Ok(Row::new(&function.name, &self.sampler.calls().figures(number)?, &frame))
         });

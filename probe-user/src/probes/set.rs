@@ -74,6 +74,15 @@ impl ProbeSet {
         self.started.elapsed()
     }
 
+    /// One more, from now on.
+    pub fn add(&mut self, sampler: &mut Sampler, wanted: Wanted) -> Result<()> {
+        if let State::Set(probes) = &mut self.state {
+            probes.push(sampler.probe(self.pid, &wanted.file, wanted.offset, wanted.number, wanted.role)?);
+        }
+        self.wanted.push(wanted);
+        Ok(())
+    }
+
     /// True while the probes are set.
     pub fn is_set(&self) -> bool {
         matches!(self.state, State::Set(_))

@@ -3,14 +3,14 @@
 use anyhow::{Result, bail};
 
 use crate::functions::{Finder, Kind, Place, Spec};
-use crate::kernel::{Judgement, Role};
+use crate::kernel::{Judgement, Role, feature};
 use crate::latency::Function;
 use crate::problem::{Exit, Problem};
 use crate::target::{Modules, Process};
 
 /// More functions than this at once are a mistake: each has several probes, which take milliseconds to set.
 const MAX_FUNCTIONS: usize = 100;
-/// A function with more return instructions than this has its return address replaced instead.
+/// The end of a function with more return instructions than this is looked for where it was called.
 const MAX_RETURNS: usize = 32;
 
 /// The functions that are meant, and what is to be said about them.
@@ -30,7 +30,7 @@ pub fn functions(
         let found = finder.find(&spec).map_err(|missing| missing.problem())?;
         notes.extend(found.refused.iter().map(|refusal| format!("not timed: {refusal}")));
         for place in found.places {
-            match function(&place, judgement, has_threshold) {
+            match function(&finder, &place, judgement, has_threshold) {
                 // Two names may mean the same function.
                 Ok(function) if functions.iter().any(|known| known.same_place(&function)) => {}
                 Ok(function) => functions.push(function),
@@ -51,29 +51,25 @@ pub fn functions(
     Ok((functions, notes))
 }
 
-fn function(place: &Place, judgement: Judgement, has_threshold: bool) -> Result<Function> {
-    if place.kind != Kind::Entry {
-        bail!("{place}: no function begins there, so that no call can be timed");
-    }
+fn function(finder: &Finder, place: &Place, judgement: Judgement, has_threshold: bool) -> Result<Function> {
     let Some(file) = place.module.open_path() else { bail!("{place}: its file is not open") };
     let mut places = vec![(place.file_offset, Role::Enter)];
-    places.extend(leaving(place)?);
+    let mut features = if place.is_go { feature::GO } else { 0 };
+    if place.kind != Kind::Entry {
+        features = feature::COUNT;
+    } else {
+        match leaving(finder, place) {
+            Some(returns) => places.extend(returns.into_iter().map(|offset| (offset, Role::Leave))),
+            None => features |= feature::SITES,
+        }
+    }
+    let judgement = Judgement { features, ..judgement };
     Ok(Function { name: place.to_string(), file, places, judgement, has_threshold })
 }
 
-/// Return instructions, because a replaced return address confuses whoever unwinds the stack: exceptions, and Go, which it
-/// crashes. Only where a function also ends by jumping to another one is the end seen from its caller alone.
-fn leaving(place: &Place) -> Result<Vec<(u64, Role)>> {
-    let replaced = || vec![(place.file_offset, Role::Returned)];
-    match place.returns() {
-        Ok(returns) if returns.offsets.len() <= MAX_RETURNS && (returns.jumps_out == 0 || place.is_go) => {
-            if returns.offsets.is_empty() {
-                bail!("{place}: it never returns");
-            }
-            Ok(returns.offsets.into_iter().map(|offset| (offset, Role::Leave)).collect())
-        }
-        Ok(_) | Err(_) if place.allows_return_probe() => Ok(replaced()),
-        Ok(_) => bail!("{place}: too many places where it returns, and Go does not bear a replaced return address"),
-        Err(error) => Err(error),
-    }
+/// The return instructions, if a function ends there and nowhere else. Where it also jumps to other functions, the end of a
+/// call is seen only where it was called; so it is with what cannot be taken apart.
+fn leaving(finder: &Finder, place: &Place) -> Option<Vec<u64>> {
+    let returns = finder.returns(place).inspect_err(|error| tracing::debug!("{error:#}")).ok()?;
+    (returns.offsets.len() <= MAX_RETURNS && returns.jumps_out == 0).then_some(returns.offsets)
 }

@@ -12,7 +12,7 @@ pub struct ErrorTest {
 
 impl From<ErrorTest> for Judgement {
     fn from(ErrorTest { test, operand, bits }: ErrorTest) -> Self {
-        Self { threshold_ns: u64::MAX, operand, error_test: test, bits }
+        Self { threshold_ns: u64::MAX, operand, error_test: test, bits, features: 0, padding: 0 }
     }
 }
 

@@ -18,7 +18,7 @@ fn look(bytes: &[u8]) {
             Ok(found) => {
                 for place in found.places.iter().take(20) {
                     assert!(place.file_offset < bytes.len() as u64);
-                    let _ = (place.returns(), place.to_string());
+                    let _ = (finder.returns(place), place.to_string());
                 }
             }
             Err(missing) => drop((missing.to_string(), missing.hint())),

@@ -1,0 +1,158 @@
+//! What is made of the calls of timed functions and of spans: each figure is a handler of its own for their beginnings and
+//! ends, and is made where it is wanted.
+
+use aya_ebpf::bindings::pt_regs;
+use aya_ebpf::helpers::bpf_get_current_comm;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use probe_ebpf::abi::{CallEvent, Counter, StackId, feature, kind};
+use probe_ebpf::calls::{BUCKETS, Figures, Unseen, bucket};
+use probe_ebpf::unwind::Registers;
+
+use crate::atomic::{add, add_half, swap};
+use crate::call::Hit;
+use crate::maps::{EVENTS, count, setting, target, wakeup};
+use crate::stack;
+use crate::walk::{Owner, Scratch, Start};
+
+/// By function; user space makes it as large as there are functions.
+#[map]
+static FIGURES: PerCpuArray<Figures> = PerCpuArray::with_max_entries(1, 0);
+
+/// Probes run where they can be preempted by threads with probes of their own: see [`slow`].
+#[map]
+static CALL_STACK: PerCpuArray<CallStack> = PerCpuArray::with_max_entries(1, 0);
+
+#[repr(C)]
+struct CallStack {
+    scratch: Scratch,
+    is_used: u64,
+}
+
+/// A call or a span that has ended.
+pub struct Ended<'a> {
+    pub since_ns: u64,
+    pub took_ns: u64,
+    /// Where it ended, for a call.
+    pub regs: Option<&'a pt_regs>,
+}
+
+#[inline(always)]
+pub fn of(function: u32) -> Option<&'static Figures> {
+    // SAFETY: never taken away. Another thread may be in the middle of the same on this CPU, so that sums are atomic.
+    unsafe { FIGURES.get_ptr(function)?.as_ref() }
+}
+
+/// Extremes are written seldom; that two writers meet costs one of them.
+#[inline(always)]
+fn set(place: &u64, value: u64) {
+    // SAFETY: in a map, which may change at any time.
+    unsafe { (&raw const *place).cast_mut().write_volatile(value) }
+}
+
+/// A call or span has begun.
+#[inline(always)]
+pub fn entered(hit: &Hit) {
+    add(&hit.figures.entered, 1);
+}
+
+/// Something has happened that has no end.
+#[inline(always)]
+pub fn counted(hit: &Hit) {
+    add(&hit.figures.entered, 1);
+    add(&hit.figures.calls, 1);
+}
+
+/// A call or span that cannot be followed.
+#[inline(always)]
+pub fn missed(hit: &Hit) {
+    add(&hit.figures.missed, 1);
+}
+
+/// Calls have ended unseen.
+#[inline(always)]
+pub fn unseen(hit: &Hit, unseen: Unseen) {
+    if unseen.left != 0 {
+        add(&hit.figures.left, unseen.left.into());
+    }
+    if unseen.missed != 0 {
+        add(&hit.figures.missed, unseen.missed.into());
+    }
+}
+
+/// A call or span has ended.
+#[inline(always)]
+pub fn ended(hit: &Hit, ended: &Ended<'_>) {
+    sums(hit, ended);
+    if hit.wants(feature::HISTOGRAM) {
+        histogram(hit, ended);
+    }
+    if hit.wants(feature::ATTAINMENT) {
+        add(&hit.figures.within, u64::from(ended.took_ns <= hit.judgement.threshold_ns));
+    }
+    let Some(regs) = ended.regs else { return };
+    if hit.wants(feature::ERRORS) {
+        add(&hit.figures.errors, u64::from(hit.judgement.is_error(regs.rax)));
+    }
+    if hit.wants(feature::SLOW) && ended.took_ns > hit.judgement.threshold_ns {
+        slow(hit, ended, regs);
+    }
+}
+
+#[inline(always)]
+fn sums(hit: &Hit, ended: &Ended<'_>) {
+    let (figures, took_ns) = (hit.figures, ended.took_ns);
+    add(&figures.calls, 1);
+    add(&figures.total_ns, took_ns);
+    if took_ns > figures.max_ns {
+        set(&figures.max_ns, took_ns);
+    }
+    if figures.min_ns == 0 || took_ns < figures.min_ns {
+        set(&figures.min_ns, took_ns.max(1));
+    }
+}
+
+#[inline(always)]
+fn histogram(hit: &Hit, ended: &Ended<'_>) {
+    let at = bucket(ended.took_ns);
+    if at < BUCKETS {
+        add_half(&hit.figures.histogram[at], 1);
+    }
+}
+
+/// Reports a call over its threshold, with its stack.
+#[inline(always)]
+fn slow(hit: &Hit, ended: &Ended<'_>, regs: &pt_regs) {
+    let mut user_stack = StackId::NONE;
+    if setting!(user_stacks) != 0
+        && let Some(own) = CALL_STACK.get_ptr_mut(0)
+    {
+        // SAFETY: in a map.
+        let is_used = unsafe { &(*own).is_used };
+        if swap(is_used, 1) == 0 {
+            let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
+            let epoch = target(hit.tgid).map_or(0, |target| target.epoch);
+            let owner = Owner { tgid: hit.tgid, epoch, time_ns: hit.time_ns };
+            // SAFETY: nobody else uses it before it is given back.
+            user_stack = stack::user(unsafe { &raw mut (*own).scratch }, &Start { registers, cs: regs.cs }, owner);
+            swap(is_used, 0);
+        } else {
+            count(Counter::StacksLost);
+        }
+    }
+    let Some(mut entry) = EVENTS.reserve::<CallEvent>(0) else {
+        count(Counter::CallsLost);
+        return;
+    };
+    entry.write(CallEvent {
+        kind: kind::CALL,
+        function: hit.function,
+        time_ns: hit.time_ns,
+        since_ns: ended.since_ns,
+        tgid: hit.tgid,
+        tid: hit.tid,
+        user_stack,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    });
+    entry.submit(wakeup());
+}

@@ -1,0 +1,49 @@
+//! Calls that are going on: those of which the kernel saw no end, less those that have ended all the same.
+
+use crate::kernel::{Caller, OpenCall};
+use crate::target::{self, Memory};
+
+/// The calls that are really going on. Those of one caller have to follow each other, the outermost first.
+///
+/// A thread leaves calls by jumps and exceptions, which no probe sees. Then their return addresses are no more where they
+/// were, or the thread's stack ends above them; and what was called later has been left as well.
+pub fn going_on(open: Vec<OpenCall>) -> Vec<OpenCall> {
+    let mut kept = Vec::with_capacity(open.len());
+    for calls in open.chunk_by(|one, other| one.caller == other.caller) {
+        let Some(first) = calls.first() else { continue };
+        // What cannot be looked at is believed.
+        let thread = Thread::of(&first.caller);
+        kept.extend(calls.iter().take_while(|call| thread.as_ref().is_none_or(|thread| thread.is_in(call))));
+    }
+    kept
+}
+
+/// Whoever is in calls.
+struct Thread {
+    memory: Memory,
+    /// `None` for a thread that runs, and a goroutine.
+    stack_pointer: Option<u64>,
+    /// Positions are relative to it.
+    stack_end: u64,
+}
+
+impl Thread {
+    fn of(caller: &Caller) -> Option<Self> {
+        let memory = Memory::of(caller.tgid)?;
+        if caller.is_goroutine == 0 {
+            let stack_pointer = target::stack_pointer(caller.tgid, caller.id as u32);
+            return Some(Self { memory, stack_pointer, stack_end: 0 });
+        }
+        // `runtime.g` begins with the bounds of the stack (runtime/runtime2.go).
+        let stack_end = memory.word(caller.id.wrapping_add(8))?;
+        Some(Self { memory, stack_pointer: None, stack_end })
+    }
+
+    fn is_in(&self, call: &OpenCall) -> bool {
+        if self.stack_pointer.is_some_and(|stack_pointer| call.was_left(stack_pointer)) {
+            return false;
+        }
+        let address = call.position.wrapping_add(self.stack_end);
+        self.memory.word(address).is_none_or(|word| word == call.return_address)
+    }
+}
