@@ -9,7 +9,7 @@ pub const MAX_READS: usize = 3;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Operand {
-    /// Where it begins: a register as DWARF numbers those of x86-64 (0 is rax, 16 the program counter), or one of
+    /// Where it begins: a register as DWARF numbers those of x86-64 (0 is rax, 15 is r15), or one of
     /// [`source`].
     pub source: u32,
     /// How many words are read one after the other, each at the address before plus its offset.

@@ -18,6 +18,9 @@ pub fn tests() -> Vec<Trial> {
         trial("latency::what_is_called_too_often_is_looked_at_for_a_part_of_the_time", governed),
         trial("latency::exceptions_pass_through_timed_functions", exceptions),
         trial("latency::go_survives", go),
+        trial("latency::functions_that_end_in_others", tail_calls),
+        trial("latency::spans_from_thread_to_thread", spans),
+        trial("latency::static_tracepoints_are_counted_and_begin_spans", tracepoints),
         trial("latency::names_that_mean_nothing", unknown),
     ]
 }
@@ -101,6 +104,50 @@ fn go() -> Result<()> {
     ensure!(calls > 0.0, "{rows:#?}");
     ensure!(target.is_alive(), "the target is gone");
     Ok(())
+}
+
+fn tail_calls() -> Result<()> {
+    let rows = latency(&calls("")?, &["jumps_on", "jumps_anywhere", "naps"], &[])?;
+    ensure!(rows.len() == 3, "{rows:#?}");
+    for row in &rows {
+        // The first call of each is not seen to end, because where it returns to is not known yet.
+        ensure!(number(row, "calls")? >= 20.0 && number(row, "left")? == 0.0, "{row:#}");
+        let median = number(row, "p50_ns")? / 1e6;
+        ensure!((3.0..3.4).contains(&median), "a call takes 3 ms: {row:#}");
+    }
+    Ok(())
+}
+
+/// A program in which a thread submits requests and another one completes them.
+fn requests() -> Result<Running> {
+    Running::workload(&workload::c("requests.c", &["-O2"])?)
+}
+
+fn is_span_of_requests(row: &Value) -> Result<()> {
+    let ms = |name: &str| Ok::<f64, anyhow::Error>(number(row, name)? / 1e6);
+    ensure!(number(row, "calls")? > 100.0, "{row:#}");
+    let (median, high) = (ms("p50_ns")?, ms("p99_ns")?);
+    ensure!((4.9..6.0).contains(&median) && (49.0..75.0).contains(&high), "{row:#}");
+    ensure!((number(row, "attainment")? - 0.9).abs() < 0.04, "{row:#}");
+    let in_flight = number(row, "in_flight")?;
+    ensure!((1.0..=2.0).contains(&in_flight), "the first is never completed: {row:#}");
+    ensure!(ms("oldest_ns")? > 2000.0, "{row:#}");
+    Ok(())
+}
+
+fn spans() -> Result<()> {
+    let span = ["--span", "begin=submit", "end=complete", "key=arg0->8", "end-key=arg0"];
+    let rows = latency(&requests()?, &[], &[&span[..], &["-t", "20ms"]].concat())?;
+    is_span_of_requests(&rows[0])
+}
+
+fn tracepoints() -> Result<()> {
+    let span = "begin=usdt:requests:submitted end=usdt:requests:completed key=arg1 end-key=arg0 name=traced";
+    let rows = latency(&requests()?, &["usdt:requests:submitted"], &["--span", span, "-t", "20ms"])?;
+    let [counted, traced] = &rows[..] else { anyhow::bail!("two rows: {rows:#?}") };
+    ensure!(number(counted, "calls")? > 100.0 && counted["p50_ns"].is_null(), "{counted:#}");
+    ensure!(traced["name"] == "traced", "{traced:#}");
+    is_span_of_requests(traced)
 }
 
 fn unknown() -> Result<()> {

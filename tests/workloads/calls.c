@@ -34,6 +34,12 @@ NOINLINE void jumps(int depth) {
     sink++;
 }
 
+/* Ends in other functions: one that is known, and one behind a pointer. */
+NOINLINE int naps(int number) { nap_us(3000); return number; }
+static int (*volatile next)(int) = naps;
+NOINLINE int jumps_on(int number) { sink++; return naps(number); }
+NOINLINE int jumps_anywhere(int number) { sink++; return next(number); }
+
 NOINLINE void tiny(void) { sink++; }
 
 NOINLINE void gets_stuck(void) { sleep(60); sink++; }
@@ -58,6 +64,7 @@ int main(int argc, char **argv) {
         sends(number);
         if (number % 10) continue;
         recurs(5);
+        sink += jumps_on(number) + jumps_anywhere(number);
         if (!setjmp(back)) jumps(3);
     }
 }

@@ -11,8 +11,8 @@ use aya::{Ebpf, Pod};
 pub use probe_ebpf::abi::{Judgement, Site, error_test, feature};
 pub use probe_ebpf::calls::Caller;
 use probe_ebpf::calls::{BUCKETS, Figures as RawFigures, ThreadCalls, middle, was_left};
-pub use probe_ebpf::span::{MAX_READS, Operand, SpanKeys, source};
 use probe_ebpf::span::OpenSpan as RawSpan;
+pub use probe_ebpf::span::{MAX_READS, Operand, SpanKeys, source};
 
 use super::sampler::permission;
 

@@ -12,7 +12,8 @@ mod tables;
 mod waits;
 
 pub use calls::{
-    Caller, Figures, Judgement, MAX_READS, OpenCall, OpenSpan, Operand, Probe, Role, Site, SpanKeys, error_test, feature, source,
+    Caller, Calls, Figures, Judgement, MAX_READS, OpenCall, OpenSpan, Operand, Probe, Role, Site, SpanKeys, error_test,
+    feature, source,
 };
 pub use dump::{RawThread, Whom};
 pub use event::{Event, RawSample, RawStack, RawWait, RawWaker, thread_name};

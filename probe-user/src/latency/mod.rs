@@ -7,4 +7,4 @@ mod sites;
 mod timer;
 
 pub use row::Row;
-pub use timer::{Function, Options, Timer};
+pub use timer::{At, Function, Options, Timer};

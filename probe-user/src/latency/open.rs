@@ -1,13 +1,21 @@
 //! Calls that are going on: those of which the kernel saw no end, less those that have ended all the same.
 
-use crate::kernel::{Caller, OpenCall};
+use anyhow::Result;
+
+use crate::kernel::{Caller, Calls, OpenCall};
 use crate::target::{self, Memory};
+
+/// Everything that is going on: number of the function or span, and since when, `CLOCK_MONOTONIC` in nanoseconds.
+pub fn since(calls: &Calls) -> Result<Vec<(u32, u64)>> {
+    let spans = calls.open_spans().into_iter().map(|span| (span.function, span.since_ns));
+    Ok(going_on(calls.open()?).into_iter().map(|call| (call.function, call.since_ns)).chain(spans).collect())
+}
 
 /// The calls that are really going on. Those of one caller have to follow each other, the outermost first.
 ///
 /// A thread leaves calls by jumps and exceptions, which no probe sees. Then their return addresses are no more where they
 /// were, or the thread's stack ends above them; and what was called later has been left as well.
-pub fn going_on(open: Vec<OpenCall>) -> Vec<OpenCall> {
+fn going_on(open: Vec<OpenCall>) -> Vec<OpenCall> {
     let mut kept = Vec::with_capacity(open.len());
     for calls in open.chunk_by(|one, other| one.caller == other.caller) {
         let Some(first) = calls.first() else { continue };

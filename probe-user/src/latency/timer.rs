@@ -8,32 +8,45 @@ use anyhow::Result;
 use super::open;
 use super::row::{Frame, Row};
 use super::sites::Sites;
-use crate::kernel::{self, Judgement, OpenCall, Role, Sampler, WaitFilter, error_test, feature};
+use crate::kernel::{self, Judgement, Role, Sampler, SpanKeys, WaitFilter, error_test, feature};
 use crate::probes::{self, Change, Governor, ProbeSet, Wanted};
 use crate::target::monotonic_ns;
 
 /// How often hits are looked at: at most this long more than the budget is spent.
 const TICK: Duration = Duration::from_millis(5);
 
-/// A function to be timed.
+/// A place where a probe is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The file.
+    pub file: PathBuf,
+    /// Where in the file.
+    pub offset: u64,
+    /// What it is for.
+    pub role: Role,
+    /// Where in the file the counter is by which a program knows that somebody listens; a static tracepoint may have one.
+    pub semaphore: Option<u64>,
+}
+
+/// A function or a span to be timed.
 #[derive(Clone, Debug)]
 pub struct Function {
     /// What it is called in the results.
     pub name: String,
-    /// The file that has it.
-    pub file: PathBuf,
-    /// Places in the file where probes are set.
-    pub places: Vec<(u64, Role)>,
+    /// Where probes are set.
+    pub places: Vec<At>,
     /// How its calls are judged.
     pub judgement: Judgement,
     /// Whether there is a threshold.
     pub has_threshold: bool,
+    /// By which values a span is paired.
+    pub span: Option<SpanKeys>,
 }
 
 impl Function {
     /// True for another name of the same function.
     pub fn same_place(&self, other: &Self) -> bool {
-        self.file == other.file && self.places == other.places
+        self.places == other.places
     }
 
     /// How its calls are judged, and which figures that needs.
@@ -52,7 +65,12 @@ impl Function {
     /// Its probes. Returns first: a call whose beginning is seen has its end seen.
     fn wanted(&self, number: u32) -> impl Iterator<Item = Wanted> {
         let in_order = self.places.iter().rev();
-        in_order.map(move |&(offset, role)| Wanted { file: self.file.clone(), offset, role, number })
+        in_order.map(move |At { file, offset, role, .. }| Wanted {
+            file: file.clone(),
+            offset: *offset,
+            role: *role,
+            number,
+        })
     }
 }
 
@@ -91,6 +109,9 @@ impl Timer {
         tracing::debug!(?hit_cost, "a hit of a probe");
         for (number, function) in (0..).zip(&functions) {
             sampler.calls().judge(number, function.judgement())?;
+            if let Some(keys) = function.span {
+                sampler.calls().pair(number, keys)?;
+            }
         }
         let governor = Governor::new(options.budget, hit_cost, monotonic_ns());
         let wanted = (0..).zip(&functions).flat_map(|(number, function)| function.wanted(number)).collect();
@@ -137,14 +158,15 @@ impl Timer {
     pub fn rows(&mut self) -> Result<Vec<Row>> {
         self.look()?;
         let now_ns = monotonic_ns();
-        let open: Vec<OpenCall> = match self.probes.is_set() {
-            true => open::going_on(self.sampler.calls().open()?),
+        // Of each function or span that is going on: its number, and since when.
+        let open: Vec<(u32, u64)> = match self.probes.is_set() {
+            true => open::since(self.sampler.calls())?,
             false => Vec::new(),
         };
         let (elapsed, attached_share) = (self.probes.elapsed(), self.probes.attached_share());
         let rows = (0..).zip(&self.functions).map(|(number, function)| {
-            let calls = || open.iter().filter(|call| call.function == number);
-            let oldest_ns = calls().map(|call| now_ns.saturating_sub(call.since_ns)).max();
+            let calls = || open.iter().filter(|(function, _)| *function == number);
+            let oldest_ns = calls().map(|(_, since_ns)| now_ns.saturating_sub(*since_ns)).max();
             let frame = Frame {
                 elapsed,
                 attached_share,

@@ -23,7 +23,7 @@ pub struct Args {
 }
 
 /// What the tests on the real kernel use, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("clang", "clang"),
@@ -38,6 +38,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("sqlite3", "sqlite3"),
     ("perf", "linux-perf"),
     ("crun", "crun"),
+    ("dtrace", "systemtap-sdt-dev"),
     ("chromium", "chromium"),
 ];
 

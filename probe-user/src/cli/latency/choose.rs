@@ -2,9 +2,10 @@
 
 use anyhow::{Result, bail};
 
+use super::span::SpanSpec;
 use crate::functions::{Finder, Kind, Place, Spec};
 use crate::kernel::{Judgement, Role, feature};
-use crate::latency::Function;
+use crate::latency::{At, Function};
 use crate::problem::{Exit, Problem};
 use crate::target::{Modules, Process};
 
@@ -13,12 +14,19 @@ const MAX_FUNCTIONS: usize = 100;
 /// The end of a function with more return instructions than this is looked for where it was called.
 const MAX_RETURNS: usize = 32;
 
-/// The functions that are meant, and what is to be said about them.
+/// How everything is judged that is timed.
+#[derive(Clone, Copy, Debug)]
+pub struct Judging {
+    pub judgement: Judgement,
+    pub has_threshold: bool,
+}
+
+/// The functions and spans that are meant, and what is to be said about them.
 pub fn functions(
     pid: u32,
     names: &[String],
-    judgement: Judgement,
-    has_threshold: bool,
+    spans: &[SpanSpec],
+    judging: Judging,
 ) -> Result<(Vec<Function>, Vec<String>)> {
     let process = Process::read(pid, &mut Modules::default());
     let finder = Finder::of_process(&process);
@@ -30,13 +38,24 @@ pub fn functions(
         let found = finder.find(&spec).map_err(|missing| missing.problem())?;
         notes.extend(found.refused.iter().map(|refusal| format!("not timed: {refusal}")));
         for place in found.places {
-            match function(&finder, &place, judgement, has_threshold) {
+            match function(&finder, &place, judging) {
                 // Two names may mean the same function.
                 Ok(function) if functions.iter().any(|known| known.same_place(&function)) => {}
                 Ok(function) => functions.push(function),
                 Err(error) => notes.push(format!("not timed: {error:#}")),
             }
         }
+    }
+    for span in spans {
+        let problem = |error: anyhow::Error| match error.downcast::<Problem>() {
+            Ok(problem) => problem,
+            Err(error) => Problem::new(
+                Exit::Usage,
+                format!("{error:#}"),
+                "a span is written: --span begin=submit end=complete key=arg0",
+            ),
+        };
+        functions.push(span.function(&finder, judging.judgement, judging.has_threshold).map_err(problem)?);
     }
     if functions.is_empty() {
         bail!(Problem::new(Exit::Usage, "nothing of what was named can be timed", notes.join("\n")));
@@ -51,20 +70,25 @@ pub fn functions(
     Ok((functions, notes))
 }
 
-fn function(finder: &Finder, place: &Place, judgement: Judgement, has_threshold: bool) -> Result<Function> {
+fn function(finder: &Finder, place: &Place, judging: Judging) -> Result<Function> {
     let Some(file) = place.module.open_path() else { bail!("{place}: its file is not open") };
-    let mut places = vec![(place.file_offset, Role::Enter)];
+    let at = |offset, role| At { file: file.clone(), offset, role, semaphore: None };
+    let mut places = vec![at(place.file_offset, Role::Enter)];
     let mut features = if place.is_go { feature::GO } else { 0 };
-    if place.kind != Kind::Entry {
-        features = feature::COUNT;
-    } else {
-        match leaving(finder, place) {
-            Some(returns) => places.extend(returns.into_iter().map(|offset| (offset, Role::Leave))),
+    match &place.kind {
+        Kind::Entry => match leaving(finder, place) {
+            Some(returns) => places.extend(returns.into_iter().map(|offset| at(offset, Role::Leave))),
             None => features |= feature::SITES,
+        },
+        Kind::Instruction(_) => features = feature::COUNT,
+        Kind::Usdt { semaphore, .. } => {
+            features = feature::COUNT;
+            places[0].semaphore = *semaphore;
         }
     }
+    let Judging { judgement, has_threshold } = judging;
     let judgement = Judgement { features, ..judgement };
-    Ok(Function { name: place.to_string(), file, places, judgement, has_threshold })
+    Ok(Function { name: place.to_string(), places, judgement, has_threshold, span: None })
 }
 
 /// The return instructions, if a function ends there and nowhere else. Where it also jumps to other functions, the end of a

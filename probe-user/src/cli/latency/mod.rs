@@ -2,6 +2,8 @@
 
 mod choose;
 mod judge;
+mod operand;
+mod span;
 mod table;
 
 use std::io::IsTerminal as _;
@@ -9,11 +11,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use choose::Judging;
 
 use super::record::Signals;
 use super::{Descriptors, print, targets, tell};
 use crate::kernel::Judgement;
 use crate::latency::{Function, Options, Timer};
+use crate::problem::{Exit, Problem};
 use crate::target;
 
 /// How often it is looked whether it is over.
@@ -25,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(50);
   probe latency -p 1234 send_to_vendor                  until Ctrl-C, a table every second
   probe latency -p 1234 'push_*' -d 10s --json          ten seconds, for scripts
   probe latency -p 1234 libc.so.6:read -t 20ms -e '<0'  calls within 20 ms, and those that return less than 0
+  probe latency -p 1234 --span begin=submit end=complete key=arg0
+                                                        from one function to another, by their first argument
 
 Names: exact, glob, /regex/, demangled C++ and Rust, library:function, file@0xaddress")]
 pub struct Args {
@@ -32,8 +38,12 @@ pub struct Args {
     #[arg(short, long, value_name = "PID")]
     pid: u32,
     /// Functions to time
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required_unless_present = "span", value_name = "NAME")]
     names: Vec<String>,
+    /// Time from the entry of one function to that of another, paired by a value: begin=submit end=complete key=arg0; also
+    /// end-key=arg1->0x18, ret, thread, and name=...
+    #[arg(short, long, value_name = "PART", num_args = 1..)]
+    span: Vec<String>,
     /// For how long: 30s, 5m, or a number of seconds; until Ctrl-C or the end of the process by default
     #[arg(short, long, value_name = "TIME", value_parser = super::parse_duration)]
     duration: Option<Duration>,
@@ -63,8 +73,12 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
         threshold_ns: args.threshold.map_or(u64::MAX, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
         ..args.errors.map(Judgement::from).unwrap_or_default()
     };
-    let (functions, notes): (Vec<Function>, Vec<String>) =
-        choose::functions(args.pid, &args.names, judgement, args.threshold.is_some())?;
+    let judging = Judging { judgement, has_threshold: args.threshold.is_some() };
+    let (spans, more) = span::parse(&args.span).map_err(|error| {
+        Problem::new(Exit::Usage, format!("{error:#}"), "`probe latency --help` shows how spans are named")
+    })?;
+    let names = [args.names.as_slice(), &more].concat();
+    let (functions, notes): (Vec<Function>, Vec<String>) = choose::functions(args.pid, &names, &spans, judging)?;
     for note in notes.iter().filter(|_| !quiet) {
         tell(note);
     }
