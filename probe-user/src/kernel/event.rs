@@ -16,6 +16,8 @@ pub enum Event {
     Sample(RawSample),
     /// A target's thread waited.
     Wait(RawWait),
+    /// A call of a timed function was slow.
+    Call(RawCall),
     /// The frames of a stack, once.
     Stack(RawStack),
     /// A process replaced its program.
@@ -94,6 +96,25 @@ pub struct RawWait {
     pub kernel_stack: StackId,
     /// Who woke it, where that is asked for and known.
     pub waker: Option<RawWaker>,
+    /// The thread's name.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// A call of a timed function that took longer than its threshold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawCall {
+    /// Number of the function.
+    pub function: u32,
+    /// When it began, `CLOCK_MONOTONIC`, nanoseconds.
+    pub since_ns: u64,
+    /// When it ended.
+    pub time_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// User stack at its end.
+    pub user_stack: StackId,
     /// The thread's name.
     pub comm: [u8; COMM_LEN],
 }
@@ -189,6 +210,12 @@ impl Event {
                 let wait = Wait { user_stack, kernel_stack, waker, first_ns: 0, last_ns, total_ns, count, state };
                 (last_ns, Self::Wait(RawWait::new(tid, pid, &wait, reader.array()?)))
             }
+            kind::CALL => {
+                let (function, time_ns, since_ns) = (reader.u32()?, reader.u64()?, reader.u64()?);
+                let (pid, tid, user_stack) = (reader.u32()?, reader.u32()?, reader.stack_id()?);
+                let comm = reader.array()?;
+                (time_ns, Self::Call(RawCall { function, since_ns, time_ns, pid, tid, user_stack, comm }))
+            }
             kind::EXEC => {
                 let (pid, time_ns) = (reader.u32()?, reader.u64()?);
                 let path = reader.array::<MAX_PATH>()?;
@@ -277,10 +304,11 @@ mod tests {
 
     #[test]
     fn sizes_agree_with_the_shared_definition() {
-        use probe_ebpf::abi::{ExecEvent, ExitEvent, ForkEvent, SampleEvent, WaitEvent};
+        use probe_ebpf::abi::{CallEvent, ExecEvent, ExitEvent, ForkEvent, SampleEvent, WaitEvent};
         for (kind, size) in [
             (kind::SAMPLE, size_of::<SampleEvent>()),
             (kind::WAIT, size_of::<WaitEvent>()),
+            (kind::CALL, size_of::<CallEvent>()),
             (kind::EXEC, size_of::<ExecEvent>()),
             (kind::FORK, size_of::<ForkEvent>()),
             (kind::EXIT, size_of::<ExitEvent>()),

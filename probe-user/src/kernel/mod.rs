@@ -16,7 +16,7 @@ pub use calls::{
     feature, source,
 };
 pub use dump::{RawThread, Whom};
-pub use event::{Event, RawSample, RawStack, RawWait, RawWaker, thread_name};
+pub use event::{Event, RawCall, RawSample, RawStack, RawWait, RawWaker, thread_name};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use sampler::{Clock, Options, Sampler};

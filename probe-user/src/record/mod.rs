@@ -2,6 +2,7 @@
 //! file offset) the moment they arrive, while their process lives.
 
 mod builders;
+mod calls;
 mod collector;
 mod dump;
 mod recorder;
@@ -13,5 +14,5 @@ mod unwinding;
 pub use collector::{Collector, Lifecycle, Options, Stats};
 pub use dump::{Dump, DumpedThread};
 pub use recorder::{Recorder, Retention};
-pub use recording::{Events, Kind, RecordedProcess, Recording, Sample, Thread, Wait, Waker};
+pub use recording::{Events, Kind, RecordedProcess, Recording, Sample, SlowCall, Thread, Wait, Waker};
 pub use stacks::{Frame, Space, Stack};

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::dump;
-use super::recording::{RecordedProcess, Recording, Sample, Thread, Wait, Waker};
+use super::recording::{RecordedProcess, Recording, Sample, SlowCall, Thread, Wait, Waker};
 use super::stacks::{Frame, Slot, Space, Stack, Stacks};
-use crate::kernel::{End, Event, RawSample, RawStack, RawWait, StackId, thread_name};
+use crate::kernel::{End, Event, RawCall, RawSample, RawStack, RawWait, StackId, thread_name};
 use crate::target::{Mappings, Modules, Process};
 
 /// Length of a window in nanoseconds.
@@ -44,11 +44,12 @@ pub struct Recorder {
 }
 
 /// One second of samples.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Window {
     start_ns: u64,
     samples: Vec<Sample>,
     waits: Vec<Wait>,
+    calls: Vec<SlowCall>,
     losses: BTreeMap<String, u64>,
 }
 
@@ -99,6 +100,7 @@ impl Recorder {
         match event {
             Event::Sample(sample) => self.sample(&sample),
             Event::Wait(wait) => self.wait(&wait),
+            Event::Call(call) => self.call(&call),
             Event::Stack(stack) => self.stack(stack, now_ns),
             Event::NewImage { pid } => {
                 if let Some(tracked) = self.processes.get_mut(&pid) {
@@ -154,10 +156,7 @@ impl Recorder {
             Some(index) if self.windows[index].start_ns == start_ns => index,
             at => {
                 let index = at.map_or(0, |index| index + 1);
-                self.windows.insert(
-                    index,
-                    Window { start_ns, samples: Vec::new(), waits: Vec::new(), losses: BTreeMap::new() },
-                );
+                self.windows.insert(index, Window { start_ns, ..Window::default() });
                 index
             }
         };
@@ -189,6 +188,13 @@ impl Recorder {
         let wait = Wait { time_ns, pid, tid, state, count, total_ns, user, kernel, waker };
         self.window(time_ns).waits.push(wait);
         self.seen(pid, tid, &raw.comm);
+    }
+
+    fn call(&mut self, raw: &RawCall) {
+        let RawCall { function, since_ns, time_ns, pid, tid, user_stack, comm } = *raw;
+        let stack = self.slot(user_stack);
+        self.window(time_ns).calls.push(SlowCall { function, since_ns, time_ns, pid, tid, stack });
+        self.seen(pid, tid, &comm);
     }
 
     fn slot(&mut self, id: StackId) -> Option<Slot> {
@@ -294,11 +300,14 @@ impl Recorder {
     fn sweep(&mut self, forget: impl FnMut(StackId)) {
         let samples = || self.windows.iter().flat_map(|window| &window.samples);
         let waits = || self.windows.iter().flat_map(|window| &window.waits);
+        let calls = || self.windows.iter().flat_map(|window| &window.calls);
         let used = samples().flat_map(|s| s.user.into_iter().chain(s.kernel)).chain(waits().flat_map(Wait::slots));
+        let used = used.chain(calls().filter_map(|call| call.stack));
         self.stacks.sweep(used, forget);
         let mut threads = HashSet::new();
         let mut processes = HashSet::new();
-        for thread in samples().map(|s| (s.pid, s.tid)).chain(waits().map(|w| (w.pid, w.tid))) {
+        let calling = calls().map(|call| (call.pid, call.tid));
+        for thread in samples().map(|s| (s.pid, s.tid)).chain(waits().map(|w| (w.pid, w.tid))).chain(calling) {
             threads.insert(thread);
             processes.insert(thread.0);
         }
@@ -315,7 +324,9 @@ impl Recorder {
 
     fn sample_bytes(&self) -> usize {
         let bytes = |window: &Window| {
-            window.samples.capacity() * size_of::<Sample>() + window.waits.capacity() * size_of::<Wait>()
+            window.samples.capacity() * size_of::<Sample>()
+                + window.waits.capacity() * size_of::<Wait>()
+                + window.calls.capacity() * size_of::<SlowCall>()
         };
         self.windows.iter().map(bytes).sum()
     }
@@ -336,6 +347,12 @@ impl Recorder {
         recording.samples = samples.filter(|sample| wanted(sample.time_ns, sample.pid)).copied().collect();
         let waits = self.windows.iter().flat_map(|window| &window.waits);
         recording.waits = waits.filter(|wait| wanted(wait.time_ns, wait.pid)).copied().collect();
+        let calls = self.windows.iter().flat_map(|window| &window.calls);
+        recording.calls = calls.filter(|call| wanted(call.time_ns, call.pid)).copied().collect();
+        for index in 0..recording.calls.len() {
+            let call = recording.calls[index];
+            self.add_names(&mut recording, (call.pid, call.tid), call.stack.into_iter());
+        }
         for index in 0..recording.samples.len() {
             let Sample { pid, tid, user, kernel, .. } = recording.samples[index];
             self.add_names(&mut recording, (pid, tid), user.into_iter().chain(kernel));

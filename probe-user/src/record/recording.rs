@@ -44,6 +44,23 @@ pub struct Wait {
     pub waker: Option<Waker>,
 }
 
+/// A call of a timed function that took longer than its threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowCall {
+    /// Number of the function.
+    pub function: u32,
+    /// When it began, `CLOCK_MONOTONIC`, nanoseconds.
+    pub since_ns: u64,
+    /// When it ended.
+    pub time_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// The stack that called it, with the function itself where its return was seen there.
+    pub stack: Option<Slot>,
+}
+
 /// Who ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waker {
@@ -88,6 +105,8 @@ pub enum Kind {
     Events(Events),
     /// Every thread at one moment.
     Dump,
+    /// Slow calls of timed functions, as the time they took.
+    Calls,
 }
 
 impl Default for Kind {
@@ -122,7 +141,9 @@ pub struct Recording {
     pub samples: Vec<Sample>,
     /// Waits, in the order of their arrival.
     pub waits: Vec<Wait>,
-    /// The stacks of `samples` and `waits`. A missing one was lost on its way.
+    /// Slow calls, in the order of their arrival.
+    pub calls: Vec<SlowCall>,
+    /// The stacks of `samples`, `waits` and `calls`. A missing one was lost on its way.
     pub stacks: HashMap<Slot, Arc<Stack>>,
     /// By process and thread id.
     pub threads: HashMap<(u32, u32), Thread>,

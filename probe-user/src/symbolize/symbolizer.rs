@@ -87,14 +87,18 @@ fn header(recording: &Recording) -> Header {
     let uname = rustix::system::uname();
     let Events { cpu, off_cpu } = match recording.kind {
         RecordingKind::Events(events) => events,
-        RecordingKind::Dump => Events::default(),
+        RecordingKind::Dump | RecordingKind::Calls => Events::default(),
     };
     let both = |of_cpu: &str, of_waits: &str| {
         let parts = [(cpu, of_cpu), (off_cpu, of_waits)].into_iter().filter(|(is_there, _)| *is_there);
         parts.map(|(_, part)| part).collect::<Vec<_>>().join(",")
     };
     Header {
-        event: if recording.kind == RecordingKind::Dump { "threads".into() } else { both("cpu", "off-cpu") },
+        event: match recording.kind {
+            RecordingKind::Events(_) => both("cpu", "off-cpu"),
+            RecordingKind::Dump => "threads".into(),
+            RecordingKind::Calls => "calls".into(),
+        },
         unit: "nanoseconds".into(),
         sampler: both(recording.clock, "sched_switch"),
         frequency: recording.frequency,
