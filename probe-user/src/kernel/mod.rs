@@ -4,15 +4,18 @@ mod btf;
 mod calls;
 mod dump;
 mod event;
+mod hits;
 pub mod host;
 mod mappings;
+mod multi;
 mod offsets;
 mod sampler;
 mod tables;
+mod uprobes;
 mod waits;
 
 pub use calls::{
-    Caller, Figures, Judgement, MAX_READS, OpenCall, OpenSpan, Operand, Probe, Role, Site, SpanKeys, error_test, feature, source,
+    Caller, Figures, Judgement, MAX_READS, OpenCall, OpenSpan, Operand, Site, SpanKeys, error_test, feature, source,
 };
 pub use dump::{RawThread, Whom};
 pub use event::{Event, RawSample, RawStack, RawWait, RawWaker, thread_name};
@@ -20,4 +23,5 @@ pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use sampler::{Clock, Options, Sampler};
 pub use tables::{MappingTable, UnwindTables};
+pub use uprobes::{Probes, Role, Wanted};
 pub use waits::{OpenWait, WaitFilter};
