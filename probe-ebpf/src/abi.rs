@@ -595,15 +595,13 @@ pub enum Counter {
     WaitsLost = 6,
     /// Waits of threads that did not fit into the table of waiting threads.
     WaitersFull = 7,
-    /// Hits of probes.
-    Hits = 8,
     /// Slow calls that found the ring buffer full.
-    CallsLost = 9,
+    CallsLost = 8,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 9;
     /// All of them with the name under which a loss is reported; `None` for what is no loss.
     pub const ALL: [(Self, Option<&'static str>); Self::COUNT as usize] = [
         (Self::Samples, None),
@@ -613,7 +611,6 @@ impl Counter {
         (Self::TargetsFull, Some("processes not followed: table of targets full")),
         (Self::Compat, Some("32-bit code: leaf only")),
         (Self::WaitsLost, Some("waits lost: ring buffer full or busy")),
-        (Self::Hits, None),
         (Self::CallsLost, Some("slow calls lost: ring buffer full or busy")),
         (Self::WaitersFull, Some("waits lost: table of waiting threads full")),
     ];

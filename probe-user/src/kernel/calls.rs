@@ -1,20 +1,13 @@
 //! Timed functions: the probes at their entries and returns, and what the kernel programs make of them.
 
-use std::num::NonZeroU32;
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue};
-use aya::programs::UProbe;
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::{Ebpf, Pod};
 pub use probe_ebpf::abi::{Judgement, Site, error_test, feature};
 pub use probe_ebpf::calls::Caller;
 use probe_ebpf::calls::{BUCKETS, Figures as RawFigures, ThreadCalls, middle, was_left};
 use probe_ebpf::span::OpenSpan as RawSpan;
 pub use probe_ebpf::span::{MAX_READS, Operand, SpanKeys, source};
-
-use super::sampler::permission;
 
 /// The maps of timed functions.
 pub struct Calls {
@@ -26,37 +19,6 @@ pub struct Calls {
     span_keys: Array<MapData, PodSpanKeys>,
     spans: HashMap<MapData, PodSpan, u64>,
 }
-
-/// Where a probe stands in its function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// At its first instruction.
-    Enter,
-    /// At one of its return instructions.
-    Leave,
-    /// Behind an instruction that calls it. The usual return probe, for which the kernel replaces the return address on the
-    /// stack, is not used: unwinders of exceptions and runtimes that move stacks do not bear it.
-    Returned,
-    /// Where a span begins.
-    Begin,
-    /// Where a span ends.
-    End,
-}
-
-impl Role {
-    fn program(self) -> &'static str {
-        match self {
-            Self::Enter => "enter",
-            Self::Leave => "leave",
-            Self::Returned => "returned",
-            Self::Begin => "begin",
-            Self::End => "end",
-        }
-    }
-}
-
-/// A probe in a process. Dropping it takes the kernel some 100 ms: not where anybody waits.
-pub struct Probe(#[expect(dead_code, reason = "held for its drop")] UProbeLink);
 
 /// What is known of the calls of a function, since the probes were first there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -205,14 +167,19 @@ impl Calls {
         self.spans.iter().flatten().map(span).collect()
     }
 
-    /// Forgets what is going on: when probes are taken away, nobody sees it end.
-    pub fn forget_open(&mut self) {
-        let callers: Vec<PodCaller> = self.threads.keys().flatten().collect();
-        for caller in callers {
+    /// Forgets what is going on in functions whose probes were taken away, because nobody sees it end. A thread that is in
+    /// calls of other functions, too, keeps all of them: the kernel programs may change them at this moment, and recognise by
+    /// the stack what is over.
+    pub fn forget_open(&mut self, functions: &[u32]) {
+        let is_gone = |PodThread(thread): &PodThread| {
+            thread.calls.iter().take(thread.depth as usize).all(|call| functions.contains(&call.function))
+        };
+        let callers = self.threads.iter().flatten().filter(|(_, thread)| is_gone(thread)).map(|(caller, _)| caller);
+        for caller in callers.collect::<Vec<PodCaller>>() {
             let _ = self.threads.remove(&caller);
         }
-        let spans: Vec<PodSpan> = self.spans.keys().flatten().collect();
-        for span in spans {
+        let spans = self.spans.keys().flatten().filter(|PodSpan(span)| functions.contains(&span.function));
+        for span in spans.collect::<Vec<PodSpan>>() {
             let _ = self.spans.remove(&span);
         }
     }
@@ -249,22 +216,6 @@ impl Figures {
         })?;
         Some(middle(bucket).clamp(self.min_ns, self.max_ns))
     }
-}
-
-/// Sets a probe into a process: at a place of a file, for a function by its number.
-pub(super) fn attach(ebpf: &mut Ebpf, pid: u32, file: &Path, offset: u64, function: u32, role: Role) -> Result<Probe> {
-    let name = role.program();
-    let program: &mut UProbe = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
-    if program.fd().is_err() {
-        program.load().map_err(|error| permission("load the program for functions", error))?;
-    }
-    let location = UProbeAttachLocation::AbsoluteOffset(offset);
-    let point = UProbeAttachPoint { location, cookie: Some(function.into()) };
-    let scope = NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
-    let link = program
-        .attach(point, file, scope)
-        .map_err(|error| permission(&format!("set a probe at {}+{offset:#x}", file.display()), error))?;
-    Ok(Probe(program.take_link(link)?))
 }
 
 #[cfg(test)]

@@ -4,16 +4,19 @@ mod btf;
 mod calls;
 mod dump;
 mod event;
+mod hits;
 pub mod host;
 mod mappings;
+mod multi;
 mod offsets;
 mod sampler;
 mod tables;
+mod uprobes;
 mod waits;
 
 pub use calls::{
-    Caller, Calls, Figures, Judgement, MAX_READS, OpenCall, OpenSpan, Operand, Probe, Role, Site, SpanKeys, error_test,
-    feature, source,
+    Caller, Calls, Figures, Judgement, MAX_READS, OpenCall, OpenSpan, Operand, Site, SpanKeys, error_test, feature,
+    source,
 };
 pub use dump::{RawThread, Whom};
 pub use event::{Event, RawCall, RawSample, RawStack, RawWait, RawWaker, thread_name};
@@ -21,4 +24,5 @@ pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use sampler::{Clock, Options, Sampler};
 pub use tables::{MappingTable, UnwindTables};
+pub use uprobes::{Probes, Role, Wanted};
 pub use waits::{OpenWait, WaitFilter};

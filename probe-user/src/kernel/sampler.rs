@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,11 +13,13 @@ use probe_ebpf::abi::{Counter, Settings, StackId, Target};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::btf::Btf;
-use super::calls::{self, Calls, Probe, Role};
+use super::calls::Calls;
 use super::dump::{Dumper, RawThread, Whom};
 use super::event::RawWait;
+use super::hits::Hits;
 use super::mappings::MappingEvents;
 use super::tables::{MappingTable, UnwindTables};
+use super::uprobes::{Probes, Uprobes, Wanted};
 use super::waits::{OpenWait, WaitFilter, Waits};
 use super::{Event, offsets};
 use crate::problem::{Exit, Problem};
@@ -83,6 +84,8 @@ pub struct Sampler {
     dumper: Dumper,
     generation: Array<MapData, u64>,
     calls: Calls,
+    uprobes: Uprobes,
+    hits: Hits,
 }
 
 #[derive(Clone, Copy)]
@@ -117,6 +120,7 @@ impl Sampler {
             .map_max_entries("FIGURES", options.functions.max(1))
             .map_max_entries("JUDGEMENTS", options.functions.max(1))
             .map_max_entries("SPAN_KEYS", options.functions.max(1))
+            .map_max_entries("HITS", options.functions.max(1))
             .load(OBJECT)
             .map_err(|error| permission("load the kernel programs", error))?;
         if log_level > 0 {
@@ -124,6 +128,7 @@ impl Sampler {
         }
         attach_process_events(&mut ebpf)?;
         let mappings = MappingEvents::open().map_err(|error| permission("open perf events for mappings", error))?;
+        let uprobes = Uprobes::new(OBJECT, &ebpf);
         let calls = Calls::new(&mut ebpf)?;
         let mut take = |name| ebpf.take_map(name).with_context(|| format!("the kernel object has no map {name}"));
         Ok(Self {
@@ -137,6 +142,8 @@ impl Sampler {
             generation: Array::try_from(take("GENERATION")?)?,
             calls,
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
+            hits: Hits::new(take("HITS")?)?,
+            uprobes,
             mappings,
             ebpf,
         })
@@ -189,9 +196,9 @@ impl Sampler {
         self.dumper.dump(&mut self.ebpf, whom, stacks)
     }
 
-    /// Hits of probes since they were first set.
-    pub fn hits(&self) -> Result<u64> {
-        Ok(self.counters.get(&(Counter::Hits as u32), 0)?.iter().sum())
+    /// Hits of probes since they were first set, by the number of what is timed.
+    pub fn hits(&mut self) -> Result<Vec<u64>> {
+        self.hits.read()
     }
 
     /// What is known of the calls of timed functions.
@@ -199,9 +206,14 @@ impl Sampler {
         &mut self.calls
     }
 
-    /// Sets a probe into a process, at a place of a file; `function` is the number of what is timed there.
-    pub fn probe(&mut self, pid: u32, file: &Path, offset: u64, function: u32, role: Role) -> Result<Probe> {
-        calls::attach(&mut self.ebpf, pid, file, offset, function, role)
+    /// Sets probes in their order into a process, 0 for all.
+    pub fn probe(&mut self, pid: u32, wanted: &[Wanted]) -> Result<Vec<Probes>> {
+        self.uprobes.set(&mut self.ebpf, pid, wanted)
+    }
+
+    /// From now on sets probes one by one, as old kernels do; false if it does already.
+    pub fn probe_one_by_one(&mut self) -> bool {
+        self.uprobes.one_by_one()
     }
 
     /// Makes a process a target, or changes its [`super::target_flags`].

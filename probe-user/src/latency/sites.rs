@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::kernel::{Role, Site};
-use crate::probes::Wanted;
+use crate::kernel::{Role, Site, Wanted};
 use crate::target::{Modules, Process};
 
 /// Places of one function at most: what is called from more is seen in part.

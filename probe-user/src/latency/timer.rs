@@ -8,8 +8,8 @@ use anyhow::Result;
 use super::open;
 use super::row::{Frame, Row};
 use super::sites::Sites;
-use crate::kernel::{self, Judgement, Role, Sampler, SpanKeys, WaitFilter, error_test, feature};
-use crate::probes::{self, Change, Governor, ProbeSet, Wanted};
+use crate::kernel::{self, Judgement, Role, Sampler, SpanKeys, WaitFilter, Wanted, error_test, feature};
+use crate::probes::{self, ProbeSet};
 use crate::target::monotonic_ns;
 
 /// How often hits are looked at: at most this long more than the budget is spent.
@@ -113,9 +113,8 @@ impl Timer {
                 sampler.calls().pair(number, keys)?;
             }
         }
-        let governor = Governor::new(options.budget, hit_cost, monotonic_ns());
-        let wanted = (0..).zip(&functions).flat_map(|(number, function)| function.wanted(number)).collect();
-        let probes = ProbeSet::set(&mut sampler, options.pid, wanted, governor)?;
+        let groups = (0..).zip(&functions).map(|(number, function)| function.wanted(number).collect()).collect();
+        let probes = ProbeSet::set(&mut sampler, options.pid, groups, options.budget, hit_cost)?;
         Ok(Self { sampler, functions, hit_cost, probes, sites: Sites::default() })
     }
 
@@ -142,12 +141,13 @@ impl Timer {
     }
 
     fn look(&mut self) -> Result<()> {
-        if self.probes.look(&mut self.sampler)? == Change::Gone {
-            self.sampler.calls().forget_open();
+        let gone: Vec<u32> = self.probes.look(&mut self.sampler)?.into_iter().map(|group| group as u32).collect();
+        if !gone.is_empty() {
+            self.sampler.calls().forget_open(&gone);
         }
         for site in self.sampler.calls().new_sites() {
             if let Some(wanted) = self.sites.wanted(site) {
-                self.probes.add(&mut self.sampler, wanted)?;
+                self.probes.add(&mut self.sampler, site.function as usize, vec![wanted])?;
                 self.sampler.calls().site_is_set(site)?;
             }
         }
@@ -158,18 +158,19 @@ impl Timer {
     pub fn rows(&mut self) -> Result<Vec<Row>> {
         self.look()?;
         let now_ns = monotonic_ns();
-        // Of each function or span that is going on: its number, and since when.
-        let open: Vec<(u32, u64)> = match self.probes.is_set() {
-            true => open::since(self.sampler.calls())?,
-            false => Vec::new(),
-        };
-        let (elapsed, attached_share) = (self.probes.elapsed(), self.probes.attached_share());
+        // Of each function or span that is going on: its number, and since when. Those of earlier windows have had nobody
+        // who sees their end.
+        let mut open: Vec<(u32, u64)> = open::since(self.sampler.calls())?;
+        open.retain(|(function, since_ns)| {
+            self.probes.set_since(*function as usize).is_some_and(|since| *since_ns >= since)
+        });
+        let elapsed = self.probes.elapsed();
         let rows = (0..).zip(&self.functions).map(|(number, function)| {
             let calls = || open.iter().filter(|(function, _)| *function == number);
             let oldest_ns = calls().map(|(_, since_ns)| now_ns.saturating_sub(*since_ns)).max();
             let frame = Frame {
                 elapsed,
-                attached_share,
+                attached_share: self.probes.attached_share(number as usize),
                 in_flight: (calls().count() as u64, oldest_ns),
                 has_threshold: function.has_threshold,
                 is_timed: function.judgement.features & feature::COUNT == 0,

@@ -2,8 +2,10 @@
 
 mod cost;
 mod governor;
+mod group;
 mod set;
+mod traps;
 
 pub use cost::measure as measure_hit;
 pub use governor::{Governor, Verdict};
-pub use set::{Change, ProbeSet, Wanted};
+pub use set::ProbeSet;

@@ -1,72 +1,44 @@
-//! `ProbeSet`: probes that are set and taken away together, as a governor says.
+//! `ProbeSet`: the probes in a process, in groups that are set and taken away as a governor says.
 
-use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use super::governor::{Governor, Verdict};
-use crate::kernel::{Probe, Role, Sampler};
+use super::group::Group;
+use crate::kernel::{Sampler, Wanted};
+use crate::target::monotonic_ns;
 
-/// A probe that is to be set.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// The file.
-    pub file: PathBuf,
-    /// Where in the file.
-    pub offset: u64,
-    /// What it is for.
-    pub role: Role,
-    /// What the programs know it by.
-    pub number: u32,
-}
-
-/// What has become of the probes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Nothing new.
-    Nothing,
-    /// They are gone: whatever was going on when they went, nobody has seen its end.
-    Gone,
-}
-
-/// Probes in a process.
+/// Probes in a process. Dropping it waits until they are gone.
 pub struct ProbeSet {
     pid: u32,
-    /// In the order in which they are set.
-    wanted: Vec<Wanted>,
+    groups: Vec<Group>,
     governor: Governor,
-    state: State,
-    /// They are to be set again as soon as they are gone.
-    is_due: bool,
+    hit_cost: Duration,
     started: Instant,
     looked: Instant,
-    hits: u64,
-    /// Hits a second when the probes were last set.
-    rate: f64,
-    /// Time in which the probes were set.
-    attached: Duration,
-}
-
-enum State {
-    Set(Vec<Probe>),
-    /// They are on their way out; the channel tells when the kernel is done.
-    Leaving(Receiver<()>),
-    Away,
 }
 
 impl ProbeSet {
-    /// Sets the probes, in their order.
-    pub fn set(sampler: &mut Sampler, pid: u32, wanted: Vec<Wanted>, governor: Governor) -> Result<Self> {
-        let (hits, now) = (sampler.hits()?, Instant::now());
-        let (state, rate, attached) = (State::Away, 0.0, Duration::ZERO);
-        let is_due = false;
-        let mut set = Self { pid, wanted, governor, state, is_due, started: now, looked: now, hits, rate, attached };
-        set.set_all(sampler)?;
-        set.started = Instant::now();
-        set.looked = set.started;
-        Ok(set)
+    /// Sets the probes of each group, in their order. `budget` is a share of one core, for all of them together; `hit_cost`
+    /// is what a hit costs here.
+    pub fn set(
+        sampler: &mut Sampler,
+        pid: u32,
+        groups: Vec<Vec<Wanted>>,
+        budget: f64,
+        hit_cost: Duration,
+    ) -> Result<Self> {
+        let mut groups: Vec<Group> = groups.into_iter().map(Group::new).collect();
+        let hits = sampler.hits()?;
+        for group in &mut groups {
+            group.pass(&hits, Instant::now());
+            group.set(sampler, pid)?;
+        }
+        let governor = Governor::new(budget, groups.len(), monotonic_ns());
+        // What was seen before the last one was set is seen by few.
+        let now = Instant::now();
+        Ok(Self { pid, groups, governor, hit_cost, started: now, looked: now })
     }
 
     /// Since when they are watched over.
@@ -74,87 +46,60 @@ impl ProbeSet {
         self.started.elapsed()
     }
 
-    /// One more, from now on.
-    pub fn add(&mut self, sampler: &mut Sampler, wanted: Wanted) -> Result<()> {
-        if let State::Set(probes) = &mut self.state {
-            probes.push(sampler.probe(self.pid, &wanted.file, wanted.offset, wanted.number, wanted.role)?);
-        }
-        self.wanted.push(wanted);
-        Ok(())
+    /// More probes of a group, from now on; they are set before the others.
+    pub fn add(&mut self, sampler: &mut Sampler, group: usize, wanted: Vec<Wanted>) -> Result<()> {
+        self.groups[group].add(sampler, self.pid, wanted)
     }
 
-    /// True while the probes are set.
-    pub fn is_set(&self) -> bool {
-        matches!(self.state, State::Set(_))
+    /// Since when a group's probes are set, `CLOCK_MONOTONIC` in nanoseconds; `None` if they are not.
+    pub fn set_since(&self, group: usize) -> Option<u64> {
+        let group = &self.groups[group];
+        group.is_set().then_some(group.set_ns)
     }
 
-    /// The share of the time in which they were set, from 0 to 1.
-    pub fn attached_share(&self) -> f64 {
-        (self.attached.as_secs_f64() / self.elapsed().as_secs_f64()).min(1.0)
+    /// The share of the time in which a group's probes were set, from 0 to 1.
+    pub fn attached_share(&self, group: usize) -> f64 {
+        let elapsed = self.looked.saturating_duration_since(self.started).as_secs_f64();
+        if elapsed > 0.0 { (self.groups[group].attached().as_secs_f64() / elapsed).min(1.0) } else { 1.0 }
     }
 
-    /// Keeps the budget: to be called every few milliseconds, because until then more than the budget may be spent.
-    pub fn look(&mut self, sampler: &mut Sampler) -> Result<Change> {
+    /// Keeps the budget: to be called every few milliseconds, because until then more than the budget may be spent. Returns
+    /// the groups whose probes are gone now: whatever was going on when they went, nobody has seen its end.
+    pub fn look(&mut self, sampler: &mut Sampler) -> Result<Vec<usize>> {
         let hits = sampler.hits()?;
-        let new = hits.saturating_sub(self.hits);
-        let elapsed = self.looked.elapsed();
-        (self.hits, self.looked) = (hits, Instant::now());
-        let (mut cost, mut change) = (new, Change::Nothing);
-        match &self.state {
-            State::Set(_) => {
-                self.attached += elapsed;
-                self.rate = new as f64 / elapsed.as_secs_f64().max(1e-6);
-            }
-            // The kernel first takes the program from a probe, then waits some 100 ms, then takes the probe: meanwhile it
-            // costs what it did, and nobody counts (kernel/trace/bpf_trace.c, perf_event_detach_bpf_prog).
-            State::Leaving(done) if done.try_recv() == Err(TryRecvError::Empty) => {
-                if new > 0 {
-                    self.attached += elapsed;
-                }
-                cost = new.max((self.rate * elapsed.as_secs_f64()) as u64);
-            }
-            State::Leaving(_) => {
-                self.state = State::Away;
-                change = Change::Gone;
-            }
-            State::Away => {}
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.looked);
+        self.looked = now;
+        let (mut gone, mut costs) = (Vec::new(), Vec::with_capacity(self.groups.len()));
+        for (at, group) in self.groups.iter_mut().enumerate() {
+            let passed = group.pass(&hits, now);
+            costs.push(self.hit_cost.mul_f64(passed.hits as f64));
+            gone.extend(passed.is_gone.then_some(at));
         }
-        match self.governor.observe(cost, elapsed) {
-            Verdict::TakeAway => self.take_away(),
-            Verdict::SetAgain => self.is_due = true,
-            Verdict::AsTheyAre => {}
+        for (group, verdict) in self.groups.iter_mut().zip(self.governor.observe(&costs, elapsed)) {
+            match verdict {
+                Verdict::TakeAway => group.take_away(self.pid),
+                Verdict::SetAgain => group.is_due = true,
+                Verdict::AsTheyAre => {}
+            }
         }
-        // Whoever is told that they are gone has until the next look to forget what they saw last.
-        if self.is_due && change == Change::Nothing && matches!(self.state, State::Away) {
-            self.is_due = false;
-            self.set_all(sampler)?;
+        for (at, group) in self.groups.iter_mut().enumerate() {
+            // Whoever is told that they are gone has until the next look to forget what they saw last.
+            if group.is_due && group.is_away() && !gone.contains(&at) {
+                group.set(sampler, self.pid)?;
+            }
         }
-        Ok(change)
+        Ok(gone)
     }
+}
 
-    fn set_all(&mut self, sampler: &mut Sampler) -> Result<()> {
-        let mut probes = Vec::with_capacity(self.wanted.len());
-        for Wanted { file, offset, role, number } in &self.wanted {
-            probes.push(sampler.probe(self.pid, file, *offset, *number, *role)?);
+impl Drop for ProbeSet {
+    fn drop(&mut self) {
+        for group in &mut self.groups {
+            group.take_away(self.pid);
         }
-        // What setting them took is no time in which they could see.
-        self.looked = Instant::now();
-        self.state = State::Set(probes);
-        Ok(())
-    }
-
-    /// Off this thread, and all at once: the kernel waits some 100 ms for each.
-    fn take_away(&mut self) {
-        let State::Set(probes) = std::mem::replace(&mut self.state, State::Away) else { return };
-        let (tell, done) = channel();
-        for probe in probes {
-            let tell = tell.clone();
-            std::thread::spawn(move || {
-                drop(probe);
-                drop(tell);
-            });
+        for group in &mut self.groups {
+            group.wait();
         }
-        drop(tell);
-        self.state = State::Leaving(done);
     }
 }

@@ -1,0 +1,126 @@
+//! Probes in processes: many by one link where the kernel knows that, else a perf event for each.
+
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use aya::Ebpf;
+use aya::programs::UProbe;
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
+
+use super::multi::Multi;
+use super::sampler::permission;
+
+/// Where a probe stands in its function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// At its first instruction.
+    Enter,
+    /// At one of its return instructions.
+    Leave,
+    /// Behind an instruction that calls it. The usual return probe, for which the kernel replaces the return address on the
+    /// stack, is not used: unwinders of exceptions and runtimes that move stacks do not bear it.
+    Returned,
+    /// Where a span begins.
+    Begin,
+    /// Where a span ends.
+    End,
+}
+
+impl Role {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Enter => "enter",
+            Self::Leave => "leave",
+            Self::Returned => "returned",
+            Self::Begin => "begin",
+            Self::End => "end",
+        }
+    }
+}
+
+/// A probe that is to be set.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The file.
+    pub file: PathBuf,
+    /// Where in the file.
+    pub offset: u64,
+    /// What it is for.
+    pub role: Role,
+    /// What the programs know it by: hits are counted by it.
+    pub number: u32,
+}
+
+/// Probes in a process that are set. Dropping them takes the kernel 20 to 100 ms and at times a second: not where anybody
+/// waits.
+pub struct Probes(#[expect(dead_code, reason = "held for its drop")] Link);
+
+enum Link {
+    /// One link for all.
+    Multi(#[expect(dead_code, reason = "as above")] OwnedFd),
+    /// A perf event.
+    Event(#[expect(dead_code, reason = "as above")] UProbeLink),
+}
+
+/// How probes are set.
+pub(super) struct Uprobes {
+    /// `None` where the kernel does not know it.
+    multi: Option<Multi>,
+}
+
+impl Uprobes {
+    /// For an object that was loaded, before its maps are taken out.
+    pub fn new(bytes: &'static [u8], ebpf: &Ebpf) -> Self {
+        let multi = Multi::new(bytes, ebpf);
+        let multi = multi.inspect_err(|error| tracing::debug!("probes are set one by one: {error}"));
+        Self { multi: multi.ok() }
+    }
+
+    /// From now on sets them one by one; false if it does already.
+    pub fn one_by_one(&mut self) -> bool {
+        self.multi.take().is_some()
+    }
+
+    /// Sets probes in their order into one process, 0 for all. Those next to each other of the same role in the same file
+    /// share a link where that is possible.
+    pub fn set(&mut self, ebpf: &mut Ebpf, pid: u32, wanted: &[Wanted]) -> Result<Vec<Probes>> {
+        let mut probes = Vec::new();
+        for alike in wanted.chunk_by(|one, other| one.role == other.role && one.file == other.file) {
+            match self.set_at_once(pid, alike) {
+                Some(link) => probes.push(Probes(Link::Multi(link))),
+                None => {
+                    for wanted in alike {
+                        probes.push(Probes(Link::Event(event(ebpf, pid, wanted)?)));
+                    }
+                }
+            }
+        }
+        Ok(probes)
+    }
+
+    /// `None` where it does not work: how that is, the other way will say.
+    fn set_at_once(&mut self, pid: u32, alike: &[Wanted]) -> Option<OwnedFd> {
+        let Wanted { file, role, .. } = alike.first()?;
+        let places: Vec<(u64, u64)> = alike.iter().map(|wanted| (wanted.offset, wanted.number.into())).collect();
+        let link = self.multi.as_mut()?.attach(role.program(), pid, file, &places);
+        link.inspect_err(|error| tracing::debug!(file = %file.display(), "no link for many probes: {error:#}")).ok()
+    }
+}
+
+fn event(ebpf: &mut Ebpf, pid: u32, wanted: &Wanted) -> Result<UProbeLink> {
+    let Wanted { file, offset, role, number } = wanted;
+    let name = role.program();
+    let program: &mut UProbe = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| permission("load the program for functions", error))?;
+    }
+    let location = UProbeAttachLocation::AbsoluteOffset(*offset);
+    let point = UProbeAttachPoint { location, cookie: Some((*number).into()) };
+    let scope = NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+    let link = program
+        .attach(point, Path::new(file), scope)
+        .map_err(|error| permission(&format!("set a probe at {}+{offset:#x}", file.display()), error))?;
+    Ok(program.take_link(link)?)
+}

@@ -1,0 +1,153 @@
+//! `Group`: probes that are set and taken away together, and the time in which they were there.
+
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::traps::Traps;
+use crate::kernel::{Probes, Sampler, Wanted};
+use crate::target::monotonic_ns;
+
+/// See the head of this file.
+pub(super) struct Group {
+    /// In the order in which they are set.
+    wanted: Vec<Wanted>,
+    /// The numbers by which their hits are counted.
+    numbers: Vec<u32>,
+    state: State,
+    /// They are to be set again as soon as they are gone.
+    pub is_due: bool,
+    /// Hits until now.
+    hits: u64,
+    /// Hits a second when the probes were last set.
+    rate: f64,
+    /// Time in which the probes were set, until `since`.
+    attached: Duration,
+    since: Instant,
+    /// When they were set last, `CLOCK_MONOTONIC` in nanoseconds.
+    pub set_ns: u64,
+}
+
+enum State {
+    Set(Vec<Probes>),
+    Leaving(Leaving),
+    Away,
+}
+
+/// Probes on their way out.
+struct Leaving {
+    /// Tells when the kernel began, and by being closed when it is done.
+    kernel: Receiver<Instant>,
+    /// The programs see nothing any more.
+    has_begun: bool,
+    traps: Option<Traps>,
+}
+
+/// What a look at a group finds.
+pub(super) struct Passed {
+    /// Hits that were paid, counted or not.
+    pub hits: u64,
+    /// The probes have just gone for good.
+    pub is_gone: bool,
+}
+
+impl Group {
+    pub fn new(wanted: Vec<Wanted>) -> Self {
+        let mut numbers: Vec<u32> = wanted.iter().map(|wanted| wanted.number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let (state, rate, attached, since) = (State::Away, 0.0, Duration::ZERO, Instant::now());
+        Self { wanted, numbers, state, is_due: false, hits: 0, rate, attached, since, set_ns: 0 }
+    }
+
+    pub fn is_set(&self) -> bool {
+        matches!(self.state, State::Set(_))
+    }
+
+    pub fn is_away(&self) -> bool {
+        matches!(self.state, State::Away)
+    }
+
+    /// Time in which the probes were set, as far as was looked.
+    pub fn attached(&self) -> Duration {
+        self.attached
+    }
+
+    /// Sets the probes, in their order.
+    pub fn set(&mut self, sampler: &mut Sampler, pid: u32) -> Result<()> {
+        let probes = sampler.probe(pid, &self.wanted)?;
+        self.state = State::Set(probes);
+        // What setting them took is no time in which they could see.
+        (self.since, self.set_ns) = (Instant::now(), monotonic_ns());
+        self.is_due = false;
+        Ok(())
+    }
+
+    /// More probes, from now on.
+    pub fn add(&mut self, sampler: &mut Sampler, pid: u32, wanted: Vec<Wanted>) -> Result<()> {
+        if let State::Set(probes) = &mut self.state {
+            probes.splice(0..0, sampler.probe(pid, &wanted)?);
+        }
+        self.wanted.splice(0..0, wanted);
+        Ok(())
+    }
+
+    /// Looks what there was since the last time, by the hits of all numbers.
+    pub fn pass(&mut self, hits: &[u64], now: Instant) -> Passed {
+        let hits: u64 = self.numbers.iter().filter_map(|&number| hits.get(number as usize)).sum();
+        let (new, elapsed) = (hits.saturating_sub(self.hits), now.saturating_duration_since(self.since));
+        self.hits = hits;
+        let mut passed = Passed { hits: new, is_gone: false };
+        match &mut self.state {
+            State::Set(_) => {
+                self.rate = new as f64 / elapsed.as_secs_f64().max(1e-6);
+                self.attached += elapsed;
+            }
+            State::Leaving(leaving) => {
+                let told = leaving.kernel.try_recv();
+                if !leaving.has_begun {
+                    let until = told.unwrap_or(now).min(now);
+                    self.attached += until.saturating_duration_since(self.since);
+                    leaving.has_begun = told.is_ok();
+                }
+                passed.is_gone = told == Err(TryRecvError::Disconnected);
+                // From the moment when the program is taken from a probe to the one when the trap is taken from the code a
+                // hit costs what it did, and nobody counts it.
+                if !passed.is_gone && leaving.traps.as_ref().is_none_or(|traps| traps.are_there() == Some(true)) {
+                    passed.hits = new.max((self.rate * elapsed.as_secs_f64()) as u64);
+                }
+                if passed.is_gone {
+                    self.state = State::Away;
+                }
+            }
+            State::Away => {}
+        }
+        self.since = now;
+        passed
+    }
+
+    /// Takes the probes away, off this thread and all at once: the kernel waits for each.
+    pub fn take_away(&mut self, pid: u32) {
+        let State::Set(probes) = std::mem::replace(&mut self.state, State::Away) else { return };
+        let (tell, kernel) = channel();
+        // The last first: a call whose beginning is seen has its end seen.
+        for probes in probes.into_iter().rev() {
+            let tell: Sender<Instant> = tell.clone();
+            std::thread::spawn(move || {
+                let _ = tell.send(Instant::now());
+                drop(probes);
+                drop(tell);
+            });
+        }
+        self.state = State::Leaving(Leaving { kernel, has_begun: false, traps: Traps::of(pid, &self.wanted) });
+    }
+
+    /// Waits until they are gone.
+    pub fn wait(&mut self) {
+        if let State::Leaving(leaving) = &self.state {
+            while leaving.kernel.recv().is_ok() {}
+            self.state = State::Away;
+        }
+    }
+}
