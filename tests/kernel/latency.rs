@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
         trial("latency::functions_that_end_in_others", tail_calls),
         trial("latency::spans_from_thread_to_thread", spans),
         trial("latency::static_tracepoints_are_counted_and_begin_spans", tracepoints),
+        trial("latency::tracepoints_with_a_semaphore_are_switched_on", semaphores),
         trial("latency::names_that_mean_nothing", unknown),
     ]
 }
@@ -148,6 +149,13 @@ fn tracepoints() -> Result<()> {
     ensure!(number(counted, "calls")? > 100.0 && counted["p50_ns"].is_null(), "{counted:#}");
     ensure!(traced["name"] == "traced", "{traced:#}");
     is_span_of_requests(traced)
+}
+
+fn semaphores() -> Result<()> {
+    let target = Running::workload(&workload::c("listened.c", &["-O2"])?)?;
+    let rows = latency(&target, &["usdt:listened:tick"], &[])?;
+    ensure!(number(&rows[0], "calls")? > 500.0, "one every two milliseconds: {rows:#?}");
+    Ok(())
 }
 
 fn unknown() -> Result<()> {

@@ -20,6 +20,8 @@ use aya::maps::Map;
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_prog_type};
 use aya_obj::{Object, Program};
 
+use super::uprobes::Wanted;
+
 /// The programs of an object, loaded when they are first needed.
 pub(super) struct Multi {
     bytes: &'static [u8],
@@ -72,10 +74,14 @@ impl Multi {
         Ok(Self { bytes, maps, object: None, loaded: HashMap::new() })
     }
 
-    /// Sets probes into a file as one process has it mapped, 0 for all processes: pairs of file offset and cookie.
-    pub fn attach(&mut self, program: &'static str, pid: u32, file: &Path, places: &[(u64, u64)]) -> Result<OwnedFd> {
+    /// Sets probes into a file as one process has it mapped, 0 for all processes: all of one file and role.
+    pub fn attach(&mut self, program: &'static str, pid: u32, file: &Path, wanted: &[Wanted]) -> Result<OwnedFd> {
         let path = CString::new(file.as_os_str().as_encoded_bytes())?;
-        let (offsets, cookies): (Vec<u64>, Vec<u64>) = places.iter().copied().unzip();
+        let (offsets, cookies): (Vec<u64>, Vec<u64>) =
+            wanted.iter().map(|wanted| (wanted.offset, u64::from(wanted.number))).unzip();
+        // The kernel raises them while the probes are there, so that the program calls the tracepoint.
+        let counters: Vec<u64> = wanted.iter().map(|wanted| wanted.semaphore.unwrap_or_default()).collect();
+        let has_counters = counters.iter().any(|counter| *counter != 0);
         let attributes = LinkCreate {
             prog_fd: self.program(program)?.as_raw_fd() as u32,
             target_fd: 0,
@@ -83,9 +89,9 @@ impl Multi {
             flags: 0,
             path: path.as_ptr() as u64,
             offsets: offsets.as_ptr() as u64,
-            ref_ctr_offsets: 0,
+            ref_ctr_offsets: if has_counters { counters.as_ptr() as u64 } else { 0 },
             cookies: cookies.as_ptr() as u64,
-            count: places.len() as u32,
+            count: wanted.len() as u32,
             multi_flags: 0,
             pid,
             padding: 0,

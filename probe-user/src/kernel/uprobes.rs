@@ -4,13 +4,14 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 
 use super::multi::Multi;
 use super::sampler::permission;
+use crate::problem::{Exit, Problem};
 
 /// Where a probe stands in its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +52,8 @@ pub struct Wanted {
     pub role: Role,
     /// What the programs know it by: hits are counted by it.
     pub number: u32,
+    /// Where in the file the counter is by which a program knows that somebody listens; a static tracepoint may have one.
+    pub semaphore: Option<u64>,
 }
 
 /// Probes in a process that are set. Dropping them takes the kernel 20 to 100 ms and at times a second: not where anybody
@@ -103,14 +106,17 @@ impl Uprobes {
     /// `None` where it does not work: how that is, the other way will say.
     fn set_at_once(&mut self, pid: u32, alike: &[Wanted]) -> Option<OwnedFd> {
         let Wanted { file, role, .. } = alike.first()?;
-        let places: Vec<(u64, u64)> = alike.iter().map(|wanted| (wanted.offset, wanted.number.into())).collect();
-        let link = self.multi.as_mut()?.attach(role.program(), pid, file, &places);
+        let link = self.multi.as_mut()?.attach(role.program(), pid, file, alike);
         link.inspect_err(|error| tracing::debug!(file = %file.display(), "no link for many probes: {error:#}")).ok()
     }
 }
 
 fn event(ebpf: &mut Ebpf, pid: u32, wanted: &Wanted) -> Result<UProbeLink> {
-    let Wanted { file, offset, role, number } = wanted;
+    let Wanted { file, offset, role, number, semaphore } = wanted;
+    if semaphore.is_some() {
+        let what = format!("the tracepoint at {}+{offset:#x} has to be switched on by a counter", file.display());
+        bail!(Problem::new(Exit::Failure, what, "that needs Linux 6.6 or later"));
+    }
     let name = role.program();
     let program: &mut UProbe = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
     if program.fd().is_err() {

@@ -30,7 +30,7 @@ impl Sites {
             self.process = None;
             self.locate(site)
         })?;
-        Some(Wanted { file, offset, role: Role::Returned, number: site.function })
+        Some(Wanted { file, offset, role: Role::Returned, number: site.function, semaphore: None })
     }
 
     fn locate(&mut self, site: Site) -> Option<(std::path::PathBuf, u64)> {

@@ -65,11 +65,12 @@ impl Function {
     /// Its probes. Returns first: a call whose beginning is seen has its end seen.
     fn wanted(&self, number: u32) -> impl Iterator<Item = Wanted> {
         let in_order = self.places.iter().rev();
-        in_order.map(move |At { file, offset, role, .. }| Wanted {
+        in_order.map(move |At { file, offset, role, semaphore }| Wanted {
             file: file.clone(),
             offset: *offset,
             role: *role,
             number,
+            semaphore: *semaphore,
         })
     }
 }

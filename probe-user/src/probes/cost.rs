@@ -29,7 +29,7 @@ pub fn measure(sampler: &mut Sampler, number: u32) -> Result<Duration> {
     let address = measured as extern "C" fn(u32) -> u32 as usize as u64;
     let (_, offset) = process.locate(address).context("our own code is in no file")?;
     let file = PathBuf::from("/proc/self/exe");
-    let wanted = [Wanted { file, offset, role: Role::Enter, number }];
+    let wanted = [Wanted { file, offset, role: Role::Enter, number, semaphore: None }];
     loop {
         let hits = |sampler: &mut Sampler| Ok::<u64, anyhow::Error>(sampler.hits()?[number as usize]);
         let before = hits(sampler)?;
