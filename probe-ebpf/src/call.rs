@@ -103,9 +103,7 @@ pub fn enter(context: &impl EbpfContext, regs: &pt_regs) {
         figures::missed(&hit);
         return;
     };
-    let (entered, unseen) = thread.enter(call, caller.is_goroutine != 0);
-    figures::unseen(&hit, unseen);
-    match entered {
+    match thread.enter(call, caller.is_goroutine != 0, figures::unseen) {
         Entered::Followed => figures::entered(&hit),
         Entered::Again => {}
         Entered::TooDeep => {
@@ -151,8 +149,7 @@ pub fn leave(context: &impl EbpfContext, regs: &pt_regs, at_return: u64) {
     let Some((caller, position)) = hit.caller(regs, at_return) else { return };
     let Some(thread) = CALLS.get_ptr_mut(caller) else { return };
     // SAFETY: the current thread's or goroutine's own.
-    let (call, unseen) = unsafe { &mut *thread }.leave(hit.function, position);
-    figures::unseen(&hit, unseen);
+    let call = unsafe { &mut *thread }.leave(hit.function, position, figures::unseen);
     let Some(call) = call else { return };
     let took_ns = hit.time_ns.saturating_sub(call.since_ns);
     figures::ended(&hit, &Ended { since_ns: call.since_ns, took_ns, regs: Some(regs) });

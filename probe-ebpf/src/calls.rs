@@ -56,15 +56,6 @@ pub struct ThreadCalls {
     pub calls: [Call; MAX_DEPTH],
 }
 
-/// Calls that turned out to have ended unseen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unseen {
-    /// They were left by a jump or an exception.
-    pub left: u32,
-    /// They may have returned where no probe was.
-    pub missed: u32,
-}
-
 /// What became of a call that begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entered {
@@ -97,41 +88,39 @@ pub fn was_left(call: u64, position: u64) -> bool {
 }
 
 impl ThreadCalls {
-    /// A function is entered. Returns what became of the call, and which others turned out to have ended.
+    /// A function is entered. Returns what became of the call; `unseen` is told which others turned out to have ended.
     #[inline(always)]
-    pub fn enter(&mut self, call: Call, is_goroutine: bool) -> (Entered, Unseen) {
-        let mut unseen = self.leave_above(call.position);
+    pub fn enter(&mut self, call: Call, is_goroutine: bool, mut unseen: impl FnMut(&Call)) -> Entered {
+        self.leave_above(call.position, &mut unseen);
         let at = self.depth as usize;
         if let Some(last) = at.checked_sub(1).filter(|last| *last < MAX_DEPTH) {
             let last = &self.calls[index(last)];
             if last.position == call.position {
                 if is_goroutine && last.function == call.function && last.return_address == call.return_address {
-                    return (Entered::Again, unseen);
+                    return Entered::Again;
                 }
                 // A frame takes the place of one that was left, unless one function has jumped to the other.
                 if last.return_address != call.return_address || last.function == call.function {
-                    unseen.add(last);
+                    unseen(last);
                     self.calls[index(at - 1)] = call;
-                    return (Entered::Followed, unseen);
+                    return Entered::Followed;
                 }
             }
         }
         if at >= MAX_DEPTH {
-            return (Entered::TooDeep, unseen);
+            return Entered::TooDeep;
         }
         self.calls[index(at)] = call;
         self.depth = at as u32 + 1;
-        (Entered::Followed, unseen)
+        Entered::Followed
     }
 
-    /// A function returns, its return address being at `position`. Returns the call, if its beginning was seen, and which
-    /// others turned out to have ended.
+    /// A function returns, its return address being at `position`. Returns the call, if its beginning was seen; `unseen` is
+    /// told which others turned out to have ended.
     #[inline(always)]
-    pub fn leave(&mut self, function: u32, position: u64) -> (Option<Call>, Unseen) {
-        let mut unseen = self.leave_above(position);
-        // Functions that have jumped to each other are at one position: the inner ones may have their own probes yet to
-        // come, so that only this one is taken out.
-        let mut found = None;
+    pub fn leave(&mut self, function: u32, position: u64, mut unseen: impl FnMut(&Call)) -> Option<Call> {
+        self.leave_above(position, &mut unseen);
+        // Functions that have jumped to each other are at one position, and each has its own end: only this one is taken out.
         for back in 1..=MAX_JUMPS {
             let at = (self.depth as usize).wrapping_sub(back);
             if at >= MAX_DEPTH {
@@ -141,47 +130,30 @@ impl ThreadCalls {
             if call.position != position {
                 break;
             }
-            if call.function == function {
-                found = Some((at, call));
-                break;
+            if call.function != function {
+                continue;
             }
+            for above in 1..MAX_JUMPS {
+                if above < back {
+                    self.calls[index(at + above - 1)] = self.calls[index(at + above)];
+                }
+            }
+            self.depth -= 1;
+            return Some(call);
         }
-        let Some((at, call)) = found else { return (None, unseen) };
-        let last = (self.depth as usize).wrapping_sub(1);
-        if at + 1 == last {
-            self.calls[index(at)] = self.calls[index(last)];
-        } else if at != last {
-            // Deeper ones have returned with it.
-            unseen.left += (last - at) as u32;
-            self.depth = at as u32 + 1;
-        }
-        self.depth = self.depth.wrapping_sub(1);
-        (Some(call), unseen)
+        None
     }
 
     /// Takes away the innermost calls that a thread has left whose stack pointer is `position` now.
     #[inline(always)]
-    pub fn leave_above(&mut self, position: u64) -> Unseen {
-        let mut unseen = Unseen::default();
+    pub fn leave_above(&mut self, position: u64, unseen: &mut impl FnMut(&Call)) {
         for _ in 0..MAX_DEPTH {
             let at = (self.depth as usize).wrapping_sub(1);
             if at >= MAX_DEPTH || !was_left(self.calls[index(at)].position, position) {
                 break;
             }
-            unseen.add(&self.calls[index(at)]);
+            unseen(&self.calls[index(at)]);
             self.depth = at as u32;
-        }
-        unseen
-    }
-}
-
-impl Unseen {
-    #[inline(always)]
-    fn add(&mut self, call: &Call) {
-        if call.flags & call_flags::NEW_SITE != 0 {
-            self.missed += 1;
-        } else {
-            self.left += 1;
         }
     }
 }
@@ -262,14 +234,20 @@ mod tests {
         Call { since_ns: position, position, return_address: u64::from(function), function, flags: 0 }
     }
 
-    fn left(left: u32) -> Unseen {
-        Unseen { left, missed: 0 }
+    fn enter(thread: &mut ThreadCalls, call: Call) -> (Entered, u32) {
+        let mut left = 0;
+        (thread.enter(call, false, |_| left += 1), left)
+    }
+
+    fn leave(thread: &mut ThreadCalls, function: u32, position: u64) -> (Option<Call>, u32) {
+        let mut left = 0;
+        (thread.leave(function, position, |_| left += 1), left)
     }
 
     fn within(calls: &[(u32, u64)]) -> ThreadCalls {
         let mut thread = ThreadCalls::default();
         for &(function, position) in calls {
-            assert_eq!(thread.enter(call(function, position), false), (Entered::Followed, left(0)));
+            assert_eq!(enter(&mut thread, call(function, position)), (Entered::Followed, 0));
         }
         thread
     }
@@ -278,7 +256,7 @@ mod tests {
     fn recursion_returns_in_order() {
         let mut thread = within(&[(1, 0x900), (1, 0x800), (1, 0x700)]);
         for position in [0x700, 0x800, 0x900] {
-            assert_eq!(thread.leave(1, position), (Some(call(1, position)), left(0)));
+            assert_eq!(leave(&mut thread, 1, position), (Some(call(1, position)), 0));
         }
         assert_eq!(thread.depth, 0);
     }
@@ -286,31 +264,30 @@ mod tests {
     #[test]
     fn what_was_jumped_over_is_no_ghost() {
         let mut thread = within(&[(1, 0x900), (2, 0x800), (3, 0x700)]);
-        assert_eq!(thread.leave(1, 0x900), (Some(call(1, 0x900)), left(2)), "longjmp to the outermost, which returns");
+        let mut left = std::vec::Vec::new();
+        let outermost = thread.leave(1, 0x900, |call| left.push(call.function));
+        assert_eq!(
+            (outermost, left),
+            (Some(call(1, 0x900)), std::vec![3, 2]),
+            "longjmp to the outermost, which returns"
+        );
         let mut thread = within(&[(1, 0x900), (2, 0x800), (3, 0x700)]);
-        assert_eq!(thread.enter(call(4, 0x880), false), (Entered::Followed, left(2)), "or goes on");
-        assert_eq!(thread.leave(4, 0x880).0, Some(call(4, 0x880)));
-        assert_eq!(thread.enter(call(5, 0x900), false), (Entered::Followed, left(1)), "at the very place of another");
-        assert_eq!(thread.enter(call(5, 0x900), false), (Entered::Followed, left(1)), "or of its own");
+        assert_eq!(enter(&mut thread, call(4, 0x880)), (Entered::Followed, 2), "or goes on");
+        assert_eq!(leave(&mut thread, 4, 0x880), (Some(call(4, 0x880)), 0));
+        assert_eq!(enter(&mut thread, call(5, 0x900)), (Entered::Followed, 1), "at the very place of another");
+        assert_eq!(enter(&mut thread, call(5, 0x900)), (Entered::Followed, 1), "or of its own");
         assert_eq!(thread.depth, 1);
     }
 
     #[test]
-    fn what_returns_where_no_probe_was_is_missed() {
-        let mut thread = within(&[(1, 0x900)]);
-        let unseen = Call { flags: call_flags::NEW_SITE, ..call(2, 0x800) };
-        thread.enter(unseen, false);
-        assert_eq!(thread.leave(1, 0x900), (Some(call(1, 0x900)), Unseen { left: 0, missed: 1 }));
-    }
-
-    #[test]
-    fn functions_that_jump_to_each_other_end_together() {
+    fn functions_that_jump_to_each_other_end_each_for_itself() {
         let jumped = |function| Call { return_address: 1, ..call(function, 0x900) };
-        for order in [[2, 1], [1, 2]] {
+        for order in [[3, 2, 1], [1, 2, 3], [2, 1, 3]] {
             let mut thread = within(&[(1, 0x900)]);
-            assert_eq!(thread.enter(jumped(2), false), (Entered::Followed, left(0)), "from the same return address");
+            assert_eq!(enter(&mut thread, jumped(2)), (Entered::Followed, 0), "from the same return address");
+            assert_eq!(enter(&mut thread, jumped(3)), (Entered::Followed, 0));
             for function in order {
-                assert_eq!(thread.leave(function, 0x900), (Some(jumped(function)), left(0)));
+                assert_eq!(leave(&mut thread, function, 0x900), (Some(jumped(function)), 0));
             }
             assert_eq!(thread.depth, 0);
         }
@@ -320,25 +297,26 @@ mod tests {
     fn a_goroutine_begins_a_function_again() {
         let mut thread = ThreadCalls::default();
         let first = call(1, 0x900);
-        assert_eq!(thread.enter(first, true), (Entered::Followed, left(0)));
-        assert_eq!(thread.enter(Call { since_ns: 7, ..first }, true), (Entered::Again, left(0)));
-        assert_eq!(thread.leave(1, 0x900), (Some(first), left(0)));
+        assert_eq!(thread.enter(first, true, |_| panic!("nothing has ended")), Entered::Followed);
+        let again = thread.enter(Call { since_ns: 7, ..first }, true, |_| panic!("nothing has ended"));
+        assert_eq!(again, Entered::Again);
+        assert_eq!(leave(&mut thread, 1, 0x900), (Some(first), 0));
     }
 
     #[test]
     fn a_return_whose_call_was_not_seen_is_nobodys() {
         let mut thread = within(&[(1, 0x900)]);
-        assert_eq!(thread.leave(2, 0x700), (None, left(0)));
-        assert_eq!(thread.leave(2, 0x900), (None, left(0)), "of another function");
-        assert_eq!(ThreadCalls::default().leave(1, 0x900), (None, left(0)));
+        assert_eq!(leave(&mut thread, 2, 0x700), (None, 0));
+        assert_eq!(leave(&mut thread, 2, 0x900), (None, 0), "of another function");
+        assert_eq!(leave(&mut ThreadCalls::default(), 1, 0x900), (None, 0));
     }
 
     #[test]
     fn another_stack_leaves_this_one_alone() {
         let mut thread = within(&[(1, 0x900)]);
-        assert_eq!(thread.enter(call(2, 0x7f00_0000_0000), false), (Entered::Followed, left(0)));
-        assert_eq!(thread.leave(2, 0x7f00_0000_0000).0, Some(call(2, 0x7f00_0000_0000)));
-        assert_eq!(thread.leave(1, 0x900).0, Some(call(1, 0x900)));
+        assert_eq!(enter(&mut thread, call(2, 0x7f00_0000_0000)), (Entered::Followed, 0));
+        assert_eq!(leave(&mut thread, 2, 0x7f00_0000_0000).0, Some(call(2, 0x7f00_0000_0000)));
+        assert_eq!(leave(&mut thread, 1, 0x900).0, Some(call(1, 0x900)));
     }
 
     #[test]
@@ -347,10 +325,10 @@ mod tests {
         let position = |depth: u64| 0x10_0000 - depth * 0x100;
         for depth in 0..40 {
             let expected = if depth < MAX_DEPTH as u64 { Entered::Followed } else { Entered::TooDeep };
-            assert_eq!(thread.enter(call(1, position(depth)), false), (expected, left(0)));
+            assert_eq!(enter(&mut thread, call(1, position(depth))), (expected, 0));
         }
         for depth in (0..40).rev() {
-            assert_eq!(thread.leave(1, position(depth)).0.is_some(), depth < MAX_DEPTH as u64, "{depth}");
+            assert_eq!(leave(&mut thread, 1, position(depth)).0.is_some(), depth < MAX_DEPTH as u64, "{depth}");
         }
     }
 

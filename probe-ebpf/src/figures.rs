@@ -6,7 +6,7 @@ use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use probe_ebpf::abi::{CallEvent, Counter, StackId, feature, kind};
-use probe_ebpf::calls::{BUCKETS, Figures, Unseen, bucket};
+use probe_ebpf::calls::{BUCKETS, Call, Figures, bucket, call_flags};
 use probe_ebpf::unwind::Registers;
 
 use crate::atomic::{add, add_half, swap};
@@ -69,15 +69,21 @@ pub fn missed(hit: &Hit) {
     add(&hit.figures.missed, 1);
 }
 
-/// Calls have ended unseen.
+/// A call has ended unseen: it was left by a jump or an exception, or returned to where no probe was.
 #[inline(always)]
-pub fn unseen(hit: &Hit, unseen: Unseen) {
-    if unseen.left != 0 {
-        add(&hit.figures.left, unseen.left.into());
+pub fn unseen(call: &Call) {
+    let Some(figures) = of(call.function) else { return };
+    if call.flags & call_flags::NEW_SITE != 0 {
+        add(&figures.missed, 1);
+    } else {
+        add(&figures.left, 1);
     }
-    if unseen.missed != 0 {
-        add(&hit.figures.missed, unseen.missed.into());
-    }
+}
+
+/// A span has begun again before it has ended.
+#[inline(always)]
+pub fn replaced(hit: &Hit) {
+    add(&hit.figures.left, 1);
 }
 
 /// A call or span has ended.

@@ -5,7 +5,6 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST, pt_regs};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use probe_ebpf::abi::MAX_SPANS;
-use probe_ebpf::calls::Unseen;
 use probe_ebpf::span::{OpenSpan, Operand, SpanKeys, source};
 
 use crate::call::{Hit, read_user};
@@ -28,7 +27,7 @@ pub fn begin(context: &impl EbpfContext, regs: &pt_regs) {
     }
     // Its value has begun another one: that one has ended elsewhere.
     if SPANS.insert(span, hit.time_ns, BPF_ANY.into()).is_ok() {
-        figures::unseen(&hit, Unseen { left: 1, missed: 0 });
+        figures::replaced(&hit);
     } else {
         figures::missed(&hit);
     }

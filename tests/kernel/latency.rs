@@ -22,6 +22,8 @@ pub fn tests() -> Vec<Trial> {
         trial("latency::spans_from_thread_to_thread", spans),
         trial("latency::static_tracepoints_are_counted_and_begin_spans", tracepoints),
         trial("latency::tracepoints_with_a_semaphore_are_switched_on", semaphores),
+        trial("latency::goroutines_that_change_threads_grow_and_panic", goroutines),
+        trial("latency::rust_tasks", rust_tasks),
         trial("latency::names_that_mean_nothing", unknown),
     ]
 }
@@ -155,6 +157,42 @@ fn semaphores() -> Result<()> {
     let target = Running::workload(&workload::c("listened.c", &["-O2"])?)?;
     let rows = latency(&target, &["usdt:listened:tick"], &[])?;
     ensure!(number(&rows[0], "calls")? > 500.0, "one every two milliseconds: {rows:#?}");
+    Ok(())
+}
+
+fn goroutines() -> Result<()> {
+    let mut target = Running::workload(Path::new(&workload::go("server.go", &[])?))?;
+    let rows = latency(&target, &["main.handle", "main.fails", "main.request"], &["-t", "10ms"])?;
+    let [handle, fails, request] = &rows[..] else { anyhow::bail!("three functions: {rows:#?}") };
+    let calls = number(handle, "calls")?;
+    ensure!(calls > 300.0 && number(handle, "left")? == 0.0, "{handle:#}");
+    let (median, high) = (number(handle, "p50_ns")? / 1e6, number(handle, "p99_ns")? / 1e6);
+    ensure!((2.0..4.0).contains(&median) && (20.0..30.0).contains(&high), "{median} ms, {high} ms: {handle:#}");
+    ensure!((number(handle, "attainment")? - 0.9).abs() < 0.04, "{handle:#}");
+    // Every fifth of these panics, and its caller recovers.
+    let (ended, left) = (number(fails, "calls")?, number(fails, "left")?);
+    ensure!((left / (ended + left) - 0.2).abs() < 0.05, "{ended} returned, {left} were left: {fails:#}");
+    ensure!((number(request, "calls")? - calls).abs() < 20.0, "who recovers returns: {request:#}");
+    for row in &rows {
+        ensure!(number(row, "in_flight")? <= 8.0, "eight at once: {row:#}");
+    }
+    ensure!(target.is_alive(), "the target is gone");
+    Ok(())
+}
+
+fn rust_tasks() -> Result<()> {
+    let target = Running::workload(&workload::rust("tasks.rs", &["-O"])?)?;
+    let span = ["--span", "begin=tasks::accepted", "end=tasks::answered", "key=arg0->0", "end-key=arg0", "name=task"];
+    let rows = latency(&target, &["tasks::handle::*"], &span)?;
+    let task = rows.iter().find(|row| row["name"] == "task").context("no span")?;
+    ensure!(number(task, "calls")? > 100.0, "{task:#}");
+    let median = number(task, "p50_ns")? / 1e6;
+    ensure!((10.0..14.0).contains(&median), "two sleeps of 5 ms: {task:#}");
+    // A task is polled again and again, for a moment each time.
+    let polls = rows.iter().find(|row| row["name"].as_str().is_some_and(|name| name.contains("closure")));
+    let polls = polls.with_context(|| format!("no function that polls: {rows:#?}"))?;
+    ensure!(number(polls, "calls")? > 3.0 * number(task, "calls")?, "{polls:#}");
+    ensure!(number(polls, "p50_ns")? < 1e6, "{polls:#}");
     Ok(())
 }
 
