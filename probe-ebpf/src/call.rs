@@ -24,6 +24,10 @@ static NO_CALLS: Array<ThreadCalls> = Array::with_max_entries(1, 0);
 #[map]
 static FIGURES: PerCpuArray<Figures> = PerCpuArray::with_max_entries(1, 0);
 
+/// As above: how often its probes were hit. Apart from the figures, because it is read often.
+#[map]
+static HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// As above.
 #[map]
 static JUDGEMENTS: Array<Judgement> = Array::with_max_entries(1, 0);
@@ -34,11 +38,21 @@ fn figures(function: u32) -> Option<&'static mut Figures> {
     unsafe { FIGURES.get_ptr_mut(function)?.as_mut() }
 }
 
+/// A probe of a function was hit.
+#[inline(always)]
+fn hit(function: u32) {
+    count(Counter::Hits);
+    if let Some(hits) = HITS.get_ptr_mut(function) {
+        // SAFETY: as above.
+        unsafe { *hits += 1 };
+    }
+}
+
 #[inline(always)]
 pub fn enter(context: &ProbeContext) {
     // SAFETY: the context of a uprobe.
     let function = unsafe { bpf_get_attach_cookie(context.as_ptr()) } as u32;
-    count(Counter::Hits);
+    hit(function);
     let Some(figures) = figures(function) else { return };
     figures.entered += 1;
     let (tgid, tid) = current();
@@ -72,7 +86,7 @@ fn thread(tgid: u32, tid: u32) -> Option<&'static mut ThreadCalls> {
 pub fn leave(context: &impl EbpfContext, at_return: u64, returned: u64) {
     // SAFETY: the context of a uretprobe.
     let function = unsafe { bpf_get_attach_cookie(context.as_ptr()) } as u32;
-    count(Counter::Hits);
+    hit(function);
     let Some(figures) = figures(function) else { return };
     let (_, tid) = current();
     let Some(thread) = CALLS.get_ptr_mut(&tid) else { return };

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::{Ebpf, Pod};
@@ -16,6 +16,7 @@ use super::sampler::permission;
 /// The maps of timed functions.
 pub struct Calls {
     figures: PerCpuArray<MapData, PodFigures>,
+    hits: PerCpuArray<MapData, u64>,
     judgements: Array<MapData, PodJudgement>,
     threads: HashMap<MapData, u32, PodThread>,
 }
@@ -113,9 +114,10 @@ impl OpenCall {
 }
 
 impl Calls {
-    pub(super) fn new(figures: Map, judgements: Map, threads: Map) -> Result<Self> {
+    pub(super) fn new(figures: Map, hits: Map, judgements: Map, threads: Map) -> Result<Self> {
         Ok(Self {
             figures: PerCpuArray::try_from(figures)?,
+            hits: PerCpuArray::try_from(hits)?,
             judgements: Array::try_from(judgements)?,
             threads: HashMap::try_from(threads)?,
         })
@@ -124,6 +126,30 @@ impl Calls {
     /// Says how the calls of a function are judged.
     pub fn judge(&mut self, function: u32, judgement: Judgement) -> Result<()> {
         self.judgements.set(function, PodJudgement(judgement), 0).context("cannot tell the kernel of a function")
+    }
+
+    /// Hits of the probes of a function.
+    pub fn hits(&self, function: u32) -> Result<u64> {
+        Ok(self.hits.get(&function, 0).context("cannot read the hits of a function")?.iter().sum())
+    }
+
+    /// Makes a number ready for another function: nothing is known of its calls.
+    pub fn clear(&mut self, function: u32) -> Result<()> {
+        let cpus = self.figures.get(&function, 0).context("cannot read the figures of a function")?.len();
+        let none = PodFigures(RawFigures {
+            calls: 0,
+            entered: 0,
+            errors: 0,
+            total_ns: 0,
+            max_ns: 0,
+            min_ns: 0,
+            within: 0,
+            left: 0,
+            missed: 0,
+            histogram: [0; BUCKETS],
+        });
+        self.figures.set(function, PerCpuValues::try_from(vec![none; cpus])?, 0).context("cannot clear a function")?;
+        self.hits.set(function, PerCpuValues::try_from(vec![0; cpus])?, 0).context("cannot clear a function")
     }
 
     /// The figures of a function, of all CPUs together.
@@ -153,9 +179,21 @@ impl Calls {
         Ok(open)
     }
 
-    /// Forgets the calls that threads are in: when probes are taken away, nobody sees them return.
-    pub fn forget_open(&mut self) {
-        let tids: Vec<u32> = self.threads.keys().flatten().collect();
+    /// Forgets the calls that the threads of a process are in: when its probes are taken away, nobody sees them return.
+    pub fn forget_open(&mut self, pid: u32) {
+        self.forget_threads(|thread| thread.tgid == pid);
+    }
+
+    /// Forgets the calls of threads that are in a call of this function, when its probes alone are taken away.
+    pub fn forget_function(&mut self, function: u32) {
+        self.forget_threads(|thread| {
+            thread.calls.iter().take(thread.depth as usize).any(|call| call.function == function)
+        });
+    }
+
+    fn forget_threads(&mut self, is_meant: impl Fn(&ThreadCalls) -> bool) {
+        let threads = self.threads.iter().flatten();
+        let tids: Vec<u32> = threads.filter(|(_, PodThread(thread))| is_meant(thread)).map(|(tid, _)| tid).collect();
         for tid in tids {
             let _ = self.threads.remove(&tid);
         }

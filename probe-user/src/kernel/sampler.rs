@@ -115,6 +115,7 @@ impl Sampler {
             .override_global("SETTINGS", &settings, true)
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries("FIGURES", options.functions.max(1))
+            .map_max_entries("HITS", options.functions.max(1))
             .map_max_entries("JUDGEMENTS", options.functions.max(1))
             .load(OBJECT)
             .map_err(|error| permission("load the kernel programs", error))?;
@@ -133,7 +134,7 @@ impl Sampler {
             unwind_tables: UnwindTables::new(take("TABLES")?)?,
             waits: Waits::new(take("WAITING")?)?,
             generation: Array::try_from(take("GENERATION")?)?,
-            calls: Calls::new(take("FIGURES")?, take("JUDGEMENTS")?, take("CALLS")?)?,
+            calls: Calls::new(take("FIGURES")?, take("HITS")?, take("JUDGEMENTS")?, take("CALLS")?)?,
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
             mappings,
             ebpf,

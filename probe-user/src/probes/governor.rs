@@ -49,6 +49,13 @@ impl Governor {
         Self { budget, hit_cost: hit_cost.as_secs_f64(), left: capacity, is_set: true, wanted: 0.0, random: seed | 1 }
     }
 
+    /// Another budget, a share of one core; what was overspent stays so.
+    pub fn set_budget(&mut self, budget: f64) {
+        // Wanted is a share of the capacity.
+        self.wanted *= budget / self.budget;
+        self.budget = budget;
+    }
+
     /// Time has passed, and there were hits meanwhile.
     pub fn observe(&mut self, hits: u64, elapsed: Duration) -> Verdict {
         let capacity = self.budget * CAPACITY.as_secs_f64();

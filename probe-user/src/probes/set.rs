@@ -50,23 +50,87 @@ pub struct ProbeSet {
 }
 
 enum State {
-    Set(Vec<Probe>),
+    /// With their numbers.
+    Set(Vec<(u32, Probe)>),
     /// They are on their way out; the channel tells when the kernel is done.
     Leaving(Receiver<()>),
     Away,
 }
 
 impl ProbeSet {
+    /// No probes yet.
+    pub fn new(pid: u32, governor: Governor) -> Self {
+        let now = Instant::now();
+        Self {
+            pid,
+            wanted: Vec::new(),
+            governor,
+            state: State::Set(Vec::new()),
+            is_due: false,
+            started: now,
+            looked: now,
+            hits: 0,
+            rate: 0.0,
+            attached: Duration::ZERO,
+        }
+    }
+
     /// Sets the probes, in their order.
     pub fn set(sampler: &mut Sampler, pid: u32, wanted: Vec<Wanted>, governor: Governor) -> Result<Self> {
-        let (hits, now) = (sampler.hits()?, Instant::now());
-        let (state, rate, attached) = (State::Away, 0.0, Duration::ZERO);
-        let is_due = false;
-        let mut set = Self { pid, wanted, governor, state, is_due, started: now, looked: now, hits, rate, attached };
+        let mut set = Self { wanted, hits: sampler.hits()?, ..Self::new(pid, governor) };
         set.set_all(sampler)?;
         set.started = Instant::now();
         set.looked = set.started;
         Ok(set)
+    }
+
+    /// Sets further probes, in their order; later, if the others are away.
+    pub fn add(&mut self, sampler: &mut Sampler, wanted: Vec<Wanted>) -> Result<()> {
+        if let State::Set(set) = &mut self.state {
+            set.extend(set_these(sampler, self.pid, &wanted)?);
+        }
+        self.wanted.extend(wanted);
+        Ok(())
+    }
+
+    /// Takes the probes of a number away; the channel is closed when the kernel is done with it.
+    pub fn remove(&mut self, number: u32) -> Receiver<()> {
+        self.wanted.retain(|probe| probe.number != number);
+        let mut probes = Vec::new();
+        if let State::Set(set) = &mut self.state {
+            let (leaving, staying) = std::mem::take(set).into_iter().partition(|(other, _)| *other == number);
+            (probes, *set) = (leaving, staying);
+        }
+        drop_all(probes)
+    }
+
+    /// Takes all away, for good; the channel is closed when the kernel is done with it.
+    pub fn end(self) -> Receiver<()> {
+        match self.state {
+            State::Set(probes) => drop_all(probes),
+            State::Leaving(done) => done,
+            State::Away => drop_all(Vec::new()),
+        }
+    }
+
+    /// True without any probe.
+    pub fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// True while none is there, for want of budget.
+    pub fn is_away(&self) -> bool {
+        matches!(self.state, State::Away)
+    }
+
+    /// Another share of one core that they may cost.
+    pub fn set_budget(&mut self, budget: f64) {
+        self.governor.set_budget(budget);
+    }
+
+    /// The time in which they were set.
+    pub fn attached(&self) -> Duration {
+        self.attached
     }
 
     /// Since when they are watched over.
@@ -84,12 +148,19 @@ impl ProbeSet {
         (self.attached.as_secs_f64() / self.elapsed().as_secs_f64()).min(1.0)
     }
 
-    /// Keeps the budget: to be called every few milliseconds, because until then more than the budget may be spent.
+    /// Keeps the budget: to be called every few milliseconds, because until then more than the budget may be spent. All
+    /// hits of the programs are taken to be of these probes.
     pub fn look(&mut self, sampler: &mut Sampler) -> Result<Change> {
         let hits = sampler.hits()?;
         let new = hits.saturating_sub(self.hits);
+        self.hits = hits;
+        self.observe(sampler, new)
+    }
+
+    /// The same for one of several sets, that had so many hits since the last look.
+    pub fn observe(&mut self, sampler: &mut Sampler, new: u64) -> Result<Change> {
         let elapsed = self.looked.elapsed();
-        (self.hits, self.looked) = (hits, Instant::now());
+        self.looked = Instant::now();
         let (mut cost, mut change) = (new, Change::Nothing);
         match &self.state {
             State::Set(_) => {
@@ -124,28 +195,44 @@ impl ProbeSet {
     }
 
     fn set_all(&mut self, sampler: &mut Sampler) -> Result<()> {
-        let mut probes = Vec::with_capacity(self.wanted.len());
-        for Wanted { file, offset, role, number } in &self.wanted {
-            probes.push(sampler.probe(self.pid, file, *offset, *number, *role)?);
-        }
+        let probes = set_these(sampler, self.pid, &self.wanted)?;
         // What setting them took is no time in which they could see.
         self.looked = Instant::now();
         self.state = State::Set(probes);
         Ok(())
     }
 
-    /// Off this thread, and all at once: the kernel waits some 100 ms for each.
+    /// Off this thread: the kernel waits some 100 ms for each.
     fn take_away(&mut self) {
         let State::Set(probes) = std::mem::replace(&mut self.state, State::Away) else { return };
-        let (tell, done) = channel();
-        for probe in probes {
-            let tell = tell.clone();
-            std::thread::spawn(move || {
-                drop(probe);
-                drop(tell);
-            });
-        }
-        drop(tell);
-        self.state = State::Leaving(done);
+        self.state = State::Leaving(drop_all(probes));
     }
+}
+
+/// All or none.
+fn set_these(sampler: &mut Sampler, pid: u32, wanted: &[Wanted]) -> Result<Vec<(u32, Probe)>> {
+    let mut probes = Vec::with_capacity(wanted.len());
+    for Wanted { file, offset, role, number } in wanted {
+        match sampler.probe(pid, file, *offset, *number, *role) {
+            Ok(probe) => probes.push((*number, probe)),
+            Err(error) => {
+                drop_all(probes);
+                return Err(error);
+            }
+        }
+    }
+    Ok(probes)
+}
+
+/// Each on a thread of its own; the channel is closed when the last is gone.
+fn drop_all(probes: Vec<(u32, Probe)>) -> Receiver<()> {
+    let (tell, done) = channel();
+    for probe in probes {
+        let tell = tell.clone();
+        std::thread::spawn(move || {
+            drop(probe);
+            drop(tell);
+        });
+    }
+    done
 }
