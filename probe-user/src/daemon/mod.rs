@@ -107,7 +107,7 @@ pub fn run(
         .name("keeper".into())
         .spawn(move || keeper.run(&told))
         .context("cannot start the keeper thread")?;
-    let mut watcher = Watcher::new(config, scene, holds, functions, tell);
+    let mut watcher = Watcher::new(config, scene, holds, Arc::clone(&functions), tell);
     let is_over = || control.is_stopping.load(Ordering::Relaxed) || keeper.is_finished();
     watcher.run(events, is_over, || control.take_config());
     // Its end of the channel goes with it, which tells the keeper to finish.
@@ -123,6 +123,8 @@ pub fn run(
         false
     };
     sender.stop(SENDER_PATIENCE);
+    // It waits a second for its probes, unless others need it.
+    drop(functions);
     // Whoever supervises the daemon starts it again.
     ensure!(!has_panicked, "the thread that keeps snapshots has died");
     Ok(())

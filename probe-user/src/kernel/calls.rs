@@ -184,10 +184,10 @@ impl Calls {
         self.forget_threads(|thread| thread.tgid == pid);
     }
 
-    /// Forgets the calls of threads that are in a call of this function, when its probes alone are taken away.
-    pub fn forget_function(&mut self, function: u32) {
+    /// Forgets the calls of threads that are in a call of these functions, when their probes alone are taken away.
+    pub fn forget_functions(&mut self, functions: &[u32]) {
         self.forget_threads(|thread| {
-            thread.calls.iter().take(thread.depth as usize).any(|call| call.function == function)
+            thread.calls.iter().take(thread.depth as usize).any(|call| functions.contains(&call.function))
         });
     }
 
@@ -231,6 +231,12 @@ impl Figures {
         })?;
         Some(middle(bucket).clamp(self.min_ns, self.max_ns))
     }
+}
+
+/// How many functions can be timed at once by programs whose figures take so many bytes of the kernel's memory.
+pub fn functions_within(bytes: usize) -> Result<usize> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
+    Ok(bytes / (size_of::<RawFigures>() * cpus.max(1)))
 }
 
 /// Sets a probe into a process: at a place of a file, for a function by its number.

@@ -11,7 +11,7 @@ mod sampler;
 mod tables;
 mod waits;
 
-pub use calls::{Figures, Judgement, OpenCall, Probe, Role, error_test};
+pub use calls::{Figures, Judgement, OpenCall, Probe, Role, error_test, functions_within};
 pub use dump::{RawThread, Whom};
 pub use event::{Event, RawSample, RawStack, RawWait, RawWaker, thread_name};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};

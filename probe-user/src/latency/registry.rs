@@ -201,3 +201,45 @@ impl Drop for Registry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(name: &str, symbol: &str) -> Definition {
+        let (name, symbol, target) = (name.into(), symbol.into(), "app".into());
+        Definition { name, group: String::new(), target, symbol, threshold: None, errors: None }
+    }
+
+    #[test]
+    fn functions_come_change_and_go() {
+        let registry = Registry::start(0.01).expect("starts");
+        assert!(registry.put(definition("bad", "libx.so:")).is_err() && registry.put(definition("", "f")).is_err());
+        registry.put(definition("push", "send")).expect("right");
+        registry.put(definition("pull", "recv")).expect("right");
+        registry.put(definition("push", "send_all")).expect("right");
+        assert_eq!(registry.get("push").expect("there").symbol, "send_all");
+        // Of another target, so that nothing is looked for.
+        registry.join(u32::MAX, vec!["other".into()]);
+        let list = registry.list();
+        let shown: Vec<_> =
+            list.iter().map(|status| (status.definition.name.as_str(), status.processes.len())).collect();
+        assert_eq!(shown, [("pull", 0), ("push", 0)]);
+        assert!(registry.remove("push") && !registry.remove("push"));
+        assert_eq!(registry.list().len(), 1);
+        assert!(registry.seen().rows.is_empty());
+    }
+
+    #[test]
+    fn what_others_do_has_no_part_in_a_budget() {
+        let joined =
+            |targets: &[&str]| Joined { targets: targets.iter().map(|target| (*target).into()).collect(), life: 0 };
+        let wanted = Wanted {
+            definitions: [("f".to_owned(), definition("f", "f"))].into(),
+            processes: [(1, joined(&["app"])), (2, joined(&["app", "b"])), (3, joined(&["b"]))].into(),
+            budget: 0.01,
+        };
+        let budget = |pid: u32| super::super::worker::budget(&wanted, &wanted.processes[&pid]);
+        assert_eq!([budget(1), budget(2), budget(3)], [0.005, 0.005, 0.0], "two share that of their target");
+    }
+}

@@ -24,7 +24,7 @@ const SHARE_OUT: Duration = Duration::from_millis(100);
 const CALM: f64 = 0.1;
 
 /// How long the end waits for probes to go. What is left then goes with the process.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A function of a process, as the kernel knows it.
 pub type Slot = u32;
@@ -250,9 +250,10 @@ impl Timer {
     /// Slots whose probes are gone can be used again.
     fn free_slots(&mut self) {
         let is_gone = |done: &Receiver<()>| done.try_recv() == Err(TryRecvError::Disconnected);
-        for (slot, _) in self.leaving.extract_if(.., |(_, done)| is_gone(done)) {
-            self.sampler.calls().forget_function(slot);
-            self.free.push_back(slot);
+        let gone: Vec<Slot> = self.leaving.extract_if(.., |(_, done)| is_gone(done)).map(|(slot, _)| slot).collect();
+        if !gone.is_empty() {
+            self.sampler.calls().forget_functions(&gone);
+            self.free.extend(gone);
         }
     }
 

@@ -13,7 +13,7 @@ use super::registry::{InProcess, Joined, Seen, SeenRow, Shared, Wanted};
 use super::search::{Answer, Request, Search};
 use super::timer::{Slot, TICK, Timer};
 use super::window::Window;
-use crate::kernel::Event;
+use crate::kernel::{self, Event};
 use crate::target::{self, monotonic_ns};
 
 /// How often it is published what was seen.
@@ -28,11 +28,11 @@ const ANYWAY: Duration = Duration::from_secs(15);
 const SEARCHES: u32 = 50;
 /// A process may be about to load what is missing: so long nobody is told.
 const NEWS: Duration = Duration::from_secs(3);
-/// Functions of processes that can be timed at once, and what their figures may take of the kernel's memory.
+/// Functions of processes that can be timed at once, and what their figures may take of the kernel's memory: it is for
+/// each CPU, so that large hosts have room for fewer, but some.
 const MAX_SLOTS: usize = 512;
+const MIN_SLOTS: usize = 32;
 const MAX_BYTES: usize = 32 << 20;
-/// The figures of a slot on one CPU, about.
-const SLOT_BYTES: usize = 4800;
 
 /// See the head of this file.
 pub(super) struct Worker {
@@ -250,9 +250,8 @@ impl Worker {
         if self.timer.is_some() || self.is_broken.is_some() || self.pairs().next().is_none() {
             return self.timer.is_some();
         }
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let slots = (MAX_BYTES / SLOT_BYTES / cpus).clamp(32, MAX_SLOTS);
-        match Timer::load(slots as u32) {
+        let slots = kernel::functions_within(MAX_BYTES).map(|slots| slots.clamp(MIN_SLOTS, MAX_SLOTS));
+        match slots.and_then(|slots| Timer::load(slots as u32)) {
             Ok(timer) => self.timer = Some(timer),
             Err(error) => {
                 let reason = format!("functions cannot be timed: {error:#}");
@@ -371,7 +370,7 @@ impl Worker {
 }
 
 /// What the probes of a process may cost: its share of what each of its targets may.
-fn budget(wanted: &Wanted, joined: &Joined) -> f64 {
+pub(super) fn budget(wanted: &Wanted, joined: &Joined) -> f64 {
     let with_functions: BTreeSet<&String> = wanted.definitions.values().map(|definition| &definition.target).collect();
     let targets = joined.targets.iter().filter(|target| with_functions.contains(target));
     let members =
