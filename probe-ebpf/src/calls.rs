@@ -193,6 +193,22 @@ pub struct Figures {
     pub histogram: [u32; BUCKETS],
 }
 
+impl Figures {
+    /// Nothing is known.
+    pub const NONE: Self = Self {
+        calls: 0,
+        entered: 0,
+        errors: 0,
+        total_ns: 0,
+        max_ns: 0,
+        min_ns: 0,
+        within: 0,
+        left: 0,
+        missed: 0,
+        histogram: [0; BUCKETS],
+    };
+}
+
 /// The bucket of a time in nanoseconds: linear up to 64, from there on 32 in each octave.
 #[inline(always)]
 pub fn bucket(nanoseconds: u64) -> usize {

@@ -24,9 +24,28 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// Three figures of a time: 812ns, 12.3us, 4.56ms, 1.23s.
+pub fn short_time(nanoseconds: u64) -> String {
+    let value = nanoseconds as f64;
+    let (value, unit) = match value {
+        v if v < 1e3 => return format!("{nanoseconds}ns"),
+        v if v < 1e6 => (v / 1e3, "us"),
+        v if v < 1e9 => (v / 1e6, "ms"),
+        v => (v / 1e9, "s"),
+    };
+    let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.decimals$}{unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_three_figures() {
+        let texts = [812, 12_345, 123_456, 4_560_000, 1_234_000_000].map(short_time);
+        assert_eq!(texts, ["812ns", "12.3us", "123us", "4.56ms", "1.23s"]);
+    }
 
     #[test]
     fn harmless_names_stay() {

@@ -26,27 +26,22 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// How long a breach may take from its cause to the stored snapshot: calm, `for`, `after`, and a busy machine.
-const BREACH: Duration = Duration::from_secs(45);
+pub(super) const BREACH: Duration = Duration::from_secs(45);
 
-/// A daemon with one rule on one target, and a store of its own.
-struct Daemon {
-    running: Running,
+/// A daemon with a store of its own.
+pub(super) struct Daemon {
+    pub(super) running: Running,
     config: PathBuf,
     log: PathBuf,
+    store: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl Daemon {
-    /// Starts a daemon on the targets of a condition, with its store in `store` or a folder of its own.
+    /// Starts a daemon with one rule on the targets of a condition, with its store in `store` or a folder of its own.
     fn start(condition: &str, url: &str, store: Option<&Path>) -> Result<Self> {
-        let folder = workload::scratch()?;
-        let config = folder.path().join("probe.toml");
-        let log = folder.path().join("log");
-        let store = store.map_or_else(|| folder.path().join("store"), Path::to_path_buf);
         let text = format!(
             r#"
-[store]
-path = "{}"
 [sampling]
 frequency = 49
 [[target]]
@@ -66,22 +61,36 @@ name = "hook"
 type = "webhook"
 url = "{url}"
 "#,
-            store.display()
         );
-        fs::write(&config, text)?;
+        Self::run(&text, store)
+    }
+
+    /// Starts a daemon by the rest of its configuration, with its store in `store` or a folder of its own.
+    pub(super) fn run(text: &str, store: Option<&Path>) -> Result<Self> {
+        let folder = workload::scratch()?;
+        let config = folder.path().join("probe.toml");
+        let log = folder.path().join("log");
+        let store = store.map_or_else(|| folder.path().join("store"), Path::to_path_buf);
+        fs::write(&config, with_store(&store, text))?;
         let mut command = Command::new(probe::binary());
         command.args(["daemon", "-v", "--config"]).arg(&config).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
-        Ok(Self { running: Running::start(&mut command)?, config, log, _folder: folder })
+        Ok(Self { running: Running::start(&mut command)?, config, log, store, _folder: folder })
+    }
+
+    /// Has it go on by another configuration.
+    pub(super) fn reload(&self, text: &str) -> Result<()> {
+        fs::write(&self.config, with_store(&self.store, text))?;
+        self.running.signal("HUP")
     }
 
     /// `probe snapshots` with this daemon's store.
-    fn snapshots(&self, arguments: &[&str]) -> Result<probe::Output> {
+    pub(super) fn snapshots(&self, arguments: &[&str]) -> Result<probe::Output> {
         let config = self.config.to_str().context("a readable path")?;
         probe::run([&["snapshots"], arguments, &["--config", config]].concat())
     }
 
     /// The ids of the stored snapshots.
-    fn ids(&self) -> Result<Vec<String>> {
+    pub(super) fn ids(&self) -> Result<Vec<String>> {
         let list = self.snapshots(&["ls", "--json"])?.expect(0)?.json()?;
         let list = list.as_array().with_context(|| format!("not a list: {list}"))?;
         let id = |snapshot: &Value| snapshot["id"].as_str().map(str::to_owned).context("a snapshot without an id");
@@ -98,7 +107,7 @@ url = "{url}"
     }
 
     /// The sidecar of a snapshot.
-    fn sidecar(&self, id: &str) -> Result<Value> {
+    pub(super) fn sidecar(&self, id: &str) -> Result<Value> {
         self.snapshots(&["get", id, "--json"])?.expect(0)?.json()
     }
 
@@ -108,24 +117,28 @@ url = "{url}"
         Folded::parse(&output.stdout)
     }
 
-    fn read_log(&self) -> String {
+    pub(super) fn read_log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Fails unless the daemon still runs.
-    fn expect_alive(&mut self) -> Result<()> {
+    pub(super) fn expect_alive(&mut self) -> Result<()> {
         ensure!(self.running.is_alive(), "the daemon has ended:\n{}", self.read_log());
         Ok(())
     }
 
     /// Ends it as a service manager would.
-    fn stop(mut self) -> Result<()> {
+    pub(super) fn stop(mut self) -> Result<()> {
         self.expect_alive()?;
         self.running.signal("TERM")?;
         let status = self.running.wait(Duration::from_secs(15))?;
         ensure!(status.success(), "the daemon ends with {status}:\n{}", self.read_log());
         Ok(())
     }
+}
+
+fn with_store(store: &Path, text: &str) -> String {
+    format!("[store]\npath = \"{}\"\n{text}", store.display())
 }
 
 /// Starts the service: calm for five seconds, then hot in `match_rules` of its thread `matcher`.

@@ -6,6 +6,7 @@ mod daemon;
 mod dump;
 mod errors;
 mod formats;
+mod functions;
 mod latency;
 mod lifetime;
 mod stacks;
@@ -22,6 +23,7 @@ fn main() {
         waits::tests(),
         dump::tests(),
         latency::tests(),
+        functions::tests(),
         symbols::tests(),
         containers::tests(),
         lifetime::tests(),

@@ -16,6 +16,9 @@ pub struct Message {
     pub rule: String,
     /// What was measured.
     pub metric: String,
+    /// The function that was measured; `None` for metrics of processes.
+    #[serde(default)]
+    pub function: Option<String>,
     /// The value that broke the rule.
     pub value: f64,
     /// What it was compared with.
@@ -60,6 +63,7 @@ impl Message {
             target: sidecar.target.clone(),
             rule: sidecar.rule.clone(),
             metric: sidecar.metric.name().to_owned(),
+            function: sidecar.function.as_ref().map(|function| function.name.clone()),
             value: sidecar.value,
             threshold: sidecar.threshold,
             unit: sidecar.unit.clone(),
@@ -74,28 +78,34 @@ impl Message {
             snapshot: folder.map(|path| SnapshotLink { id: sidecar.id.to_string(), path }),
             text: String::new(),
         };
-        message.text = message.to_string();
+        message.text = message.sentence(sidecar);
         message
+    }
+
+    fn sentence(&self, sidecar: &Sidecar) -> String {
+        let Self { rule, target, pid, host, metric, culprit, snapshot, .. } = self;
+        let compared = sidecar.metric.compare(sidecar.value, sidecar.side, sidecar.threshold);
+        let of = sidecar.function.as_ref().map_or(String::new(), |function| format!(" of {}", function.name));
+        let culprit = if culprit.is_empty() { String::new() } else { format!(": {culprit}") };
+        let snapshot = match snapshot {
+            Some(SnapshotLink { id, path }) => format!("snapshot {id} in {}", path.display()),
+            None => "the snapshot could not be stored yet".to_owned(),
+        };
+        format!("{rule}: {target} (pid {pid} on {host}): {metric}{of} {compared}{culprit}; {snapshot}")
     }
 }
 
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, target, pid, host, metric, value, threshold, unit, culprit, snapshot, .. } = self;
-        write!(f, "{rule}: {target} (pid {pid} on {host}): {metric} {value:.1} above {threshold} {unit}")?;
-        if !culprit.is_empty() {
-            write!(f, ": {culprit}")?;
-        }
-        match snapshot {
-            Some(SnapshotLink { id, path }) => write!(f, "; snapshot {id} in {}", path.display()),
-            None => f.write_str("; the snapshot could not be stored yet"),
-        }
+        f.write_str(&self.text)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::monitor::Metric;
+    use crate::snapshot::Function;
     use crate::snapshot::tests::sidecar;
 
     #[test]
@@ -107,6 +117,11 @@ mod tests {
             "checkout-cpu: checkout (pid 42 on node): cpu 97.5 above 80 percent of one core: match_rules went from 0 % to \
              88 % of the process; snapshot 01HF7YBW5R0000000000000007 in /var/lib/probe/X"
         );
+        let mut slow = sidecar.clone();
+        (slow.metric, slow.value, slow.threshold) = (Metric::FunctionP99, 20_300_000.0, 10_000_000.0);
+        slow.function = Some(Function { name: "push".into(), ..Function::default() });
+        let text = Message::new(&slow, None).text;
+        assert!(text.contains("(pid 42 on node): function.p99 of push 20.3ms above 10.0ms: match_rules"), "{text}");
         let without = Message::new(&sidecar, None);
         assert!(without.text.ends_with("; the snapshot could not be stored yet"), "{}", without.text);
         let json = serde_json::to_value(&message).expect("serializes");

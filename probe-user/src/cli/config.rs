@@ -65,11 +65,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
             for channel in &config.channels {
                 channel.url().with_context(|| format!("channel {}", channel.name))?;
             }
-            let Config { targets, rules, channels, .. } = &config;
+            let Config { targets, functions, rules, channels, .. } = &config;
             print(&format!(
-                "{}: right: {}, {}, {}\n",
+                "{}: right: {}, {}, {}, {}\n",
                 source.path().display(),
                 count(targets.len(), "target"),
+                count(functions.len(), "function"),
                 count(rules.len(), "rule"),
                 count(channels.len(), "channel"),
             ))?;

@@ -159,7 +159,7 @@ fn table(snapshots: &[Sidecar]) -> String {
             humantime::format_rfc3339_seconds(snapshot.breached_at.system()).to_string(),
             snapshot.target.clone(),
             snapshot.rule.clone(),
-            format!("{} {:.1}", snapshot.metric.name(), snapshot.value),
+            format!("{} {}", snapshot.metric.name(), snapshot.metric.show(snapshot.value)),
             culprit.map_or("-".to_owned(), |culprit| format!("{} {:.0} %", culprit.function, culprit.share)),
         ]);
     }
@@ -183,22 +183,21 @@ fn summary(snapshot: &Sidecar, folder: &std::path::Path) -> String {
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<10}{value}");
     };
+    let of = snapshot.function.as_ref().map_or(String::new(), |function| format!(" of {}", function.name));
     line("snapshot", snapshot.id.to_string());
     line("folder", folder.display().to_string());
     line(
         "rule",
         format!(
-            "{}: {} {:.1} above {} {}",
+            "{}: {}{of} {}",
             snapshot.rule,
             snapshot.metric.name(),
-            snapshot.value,
-            snapshot.threshold,
-            snapshot.unit
+            snapshot.metric.compare(snapshot.value, snapshot.side, snapshot.threshold)
         ),
     );
     line("target", format!("{} (pid {}, {})", snapshot.target, process.pid, process.exe));
     line("command", process.cmdline.clone());
-    line("above", format!("since {}, breached at {}", snapshot.exceeded_at, snapshot.breached_at));
+    line(snapshot.side.name(), format!("since {}, breached at {}", snapshot.exceeded_at, snapshot.breached_at));
     line("evidence", format!("{} to {}", snapshot.started_at, snapshot.ended_at));
     line(
         "process",

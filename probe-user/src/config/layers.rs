@@ -91,7 +91,7 @@ fn section_of(keys: &[&str]) -> Option<&'static str> {
 }
 
 /// Sections of later versions.
-const PLANNED: &[&str] = &["serve", "function"];
+const PLANNED: &[&str] = &["serve"];
 
 /// Words that people try first, and the key that means it.
 const SYNONYMS: &[(&str, &str)] = &[
@@ -104,6 +104,8 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("dir", "path"),
     ("targets", "target"),
     ("rules", "rule"),
+    ("functions", "function"),
+    ("location", "symbol"),
 ];
 
 /// The known key that is written most like `unknown`, or is meant by a word that is.

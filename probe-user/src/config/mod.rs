@@ -1,10 +1,12 @@
 //! The configuration: one TOML file, overridden by environment variables, overridden by flags. As it is written (`raw`)
 //! and as it was found to be right (here) are two sets of types; whoever holds a [`Config`] need check nothing.
 
+mod functions;
 mod layers;
 mod raw;
 mod reference;
 mod show;
+mod thresholds;
 mod units;
 mod validate;
 
@@ -13,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::latency::Definition;
 use crate::problem::{Exit, Problem};
 use crate::target::Matcher;
 use crate::{alert, monitor, snapshot};
@@ -34,6 +37,8 @@ pub struct Config {
     pub sampling: Sampling,
     /// The services, with unique names.
     pub targets: Vec<Target>,
+    /// The functions that are timed, with unique names.
+    pub functions: Vec<Definition>,
     /// The rules, with unique names.
     pub rules: Vec<Rule>,
     /// The channels, with unique names.
@@ -50,7 +55,7 @@ pub struct Store {
 }
 
 /// How targets are sampled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Samples per second and processor, 1 to 10,000.
     pub frequency: u32,
@@ -58,6 +63,8 @@ pub struct Sampling {
     pub memory: u64,
     /// How far back it reaches.
     pub window: Duration,
+    /// What timing functions may cost a target, as a share of one core.
+    pub max_overhead: f64,
 }
 
 /// A service.

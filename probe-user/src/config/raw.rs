@@ -67,6 +67,9 @@ section! {
         "memory" memory: Scalar, "size", "`64MiB`";
         /// How far back the recording reaches.
         "window" window: Scalar, "duration", "`60s`";
+        /// What timing functions may cost each target, in percent of one core, shared by its processes. What would cost
+        /// more is timed for a part of the time, and counts are scaled.
+        "max_overhead" max_overhead: Scalar, "percent", "`1`";
     }
 }
 
@@ -95,17 +98,42 @@ section! {
 }
 
 section! {
+    /// A function that is timed in each process of a target, as long as it stands here. Each function has a table of its
+    /// own. Where a process does not have the function yet, it is looked for again when the process has loaded a library.
+    Function {
+        /// What rules and results call it. Unique.
+        "name" name: String, "string", "required";
+        /// What it belongs to, for people.
+        "group" group: String, "string", "empty";
+        /// The name of the target that has it.
+        "target" target: String, "string", "required";
+        /// Where it is: `send_to_vendor`, `libpush.so:send_to_vendor`, a glob, `/regex/`, a demangled name, or
+        /// `file@0xaddress`. What means several places is timed as one.
+        "symbol" symbol: String, "string", "required";
+        /// Calls within this time count for `function.attainment`.
+        "threshold" threshold: Scalar, "duration", "-";
+        /// Which returned values are errors: `<0`, `>3`, `=0` or `!=0`, of an `int` unless the number of bits follows:
+        /// `=0:64`.
+        "errors" errors: String, "test", "-";
+    }
+}
+
+section! {
     /// A threshold. Each process of the target is watched apart. Each rule has a table of its own.
     Rule {
         /// The name of the rule, in snapshots and alerts. Unique.
         "name" name: String, "string", "required";
         /// The name of the target that it watches.
         "target" target: String, "string", "required";
-        /// What is measured: `cpu`, the CPU use of the process in percent of one core.
+        /// What is measured, see below.
         "metric" metric: String, "string", "required";
-        /// The threshold: the rule is broken by values above it.
-        "above" above: Scalar, "number", "required";
-        /// How long the value must stay above without a break.
+        /// For metrics of functions, the name of the function.
+        "function" function: String, "string", "-";
+        /// The threshold: the rule is broken by values above it. A number, or with the metric's unit: `"40ms"`, `"95%"`.
+        "above" above: Scalar, "value", "-";
+        /// The threshold if the rule is broken by values below it. Exactly one of `above` and `below` is needed.
+        "below" below: Scalar, "value", "-";
+        /// How long the value must stay there without a break.
         "for" lasting: Scalar, "duration", "`5s`";
         /// After a breach, how long the same process gives no further one.
         "cooldown" cooldown: Scalar, "duration", "`5m`";
@@ -151,6 +179,8 @@ pub(super) struct Raw {
     pub(super) sampling: Sampling,
     #[serde(rename = "target")]
     pub(super) targets: Vec<Spanned<Target>>,
+    #[serde(rename = "function")]
+    pub(super) functions: Vec<Spanned<Function>>,
     #[serde(rename = "rule")]
     pub(super) rules: Vec<Spanned<Rule>>,
     #[serde(rename = "notify")]
@@ -163,6 +193,7 @@ pub(super) const SECTIONS: &[(&str, &[&str], &[Key])] = &[
     ("[sampling]", Sampling::ABOUT, Sampling::KEYS),
     ("[[target]]", Target::ABOUT, Target::KEYS),
     ("match", Match::ABOUT, Match::KEYS),
+    ("[[function]]", Function::ABOUT, Function::KEYS),
     ("[[rule]]", Rule::ABOUT, Rule::KEYS),
     ("snapshot", Snapshot::ABOUT, Snapshot::KEYS),
     ("[[notify]]", Notify::ABOUT, Notify::KEYS),

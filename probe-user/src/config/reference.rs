@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::raw::{Key, SECTIONS};
-use super::variable;
+use super::{thresholds, variable};
+use crate::monitor::Metric;
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -34,6 +35,13 @@ frequency = 19
 name = "checkout"
 match = { exe = "/usr/bin/checkout*" }
 
+[[function]]
+name = "channel_push"
+group = "push"
+target = "checkout"
+symbol = "libpush.so:send_to_vendor"
+threshold = "20ms"
+
 [[rule]]
 name = "checkout-cpu"
 target = "checkout"
@@ -41,6 +49,14 @@ metric = "cpu"
 above = 80.0
 for = "5s"
 snapshot = { threads = 2, before = "30s", after = "5s" }
+notify = ["ops"]
+
+[[rule]]
+name = "push-slow"
+target = "checkout"
+metric = "function.p99"
+function = "channel_push"
+above = "40ms"
 notify = ["ops"]
 
 [[notify]]
@@ -69,8 +85,20 @@ pub fn reference() -> String {
             }
             let _ = writeln!(text, "| `{name}` | {kind} | {default} | {meaning} |");
         }
+        if *name == "[[rule]]" {
+            metrics(&mut text);
+        }
     }
     text
+}
+
+fn metrics(text: &mut String) {
+    text.push_str("\n## Metrics of a `[[rule]]`\n\n");
+    text.push_str("| metric | what | thresholds are |\n| --- | --- | --- |\n");
+    for metric in Metric::ALL {
+        let _ = writeln!(text, "| `{}` | {} | {} |", metric.name(), metric.meaning(), thresholds::kind(*metric));
+    }
+    text.push_str("\nMetrics of functions are those of one process, as all others are.\n");
 }
 
 /// Lines of a documentation comment as one.

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::Config;
 use super::units::format_size;
+use super::{Config, thresholds};
 use crate::alert::Address;
+use crate::latency::Definition;
+use crate::monitor;
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { store, sampling, targets, rules, channels } = self;
+        let Self { store, sampling, targets, functions, rules, channels } = self;
         let limits = &store.limits;
         section(
             f,
@@ -30,6 +32,7 @@ impl fmt::Display for Config {
                 ("frequency", i64::from(sampling.frequency).into()),
                 ("memory", format_size(sampling.memory).into()),
                 ("window", time(sampling.window)),
+                ("max_overhead", (100.0 * sampling.max_overhead).into()),
             ],
         )?;
         for target in targets {
@@ -41,6 +44,18 @@ impl fmt::Display for Config {
             let conditions: Table = conditions.collect();
             section(f, "[[target]]", &[("name", target.name.clone().into()), ("match", conditions.into())])?;
         }
+        for function in functions {
+            let Definition { name, group, target, symbol, threshold, errors } = function;
+            let mut entries: Vec<(&str, Value)> = vec![
+                ("name", name.as_str().into()),
+                ("group", group.as_str().into()),
+                ("target", target.as_str().into()),
+                ("symbol", symbol.as_str().into()),
+            ];
+            entries.extend(threshold.map(|threshold| ("threshold", time(threshold))));
+            entries.extend(errors.map(|errors| ("errors", errors.to_string().into())));
+            section(f, "[[function]]", &entries)?;
+        }
         for rule in rules {
             let evidence: Table = [
                 ("threads".to_owned(), whole(rule.evidence.threads)),
@@ -50,20 +65,21 @@ impl fmt::Display for Config {
             .into_iter()
             .collect();
             let notify: Vec<Value> = rule.notify.iter().map(|name| name.as_str().into()).collect();
-            section(
-                f,
-                "[[rule]]",
-                &[
-                    ("name", rule.rule.name.clone().into()),
-                    ("target", rule.rule.target.clone().into()),
-                    ("metric", rule.rule.metric.name().into()),
-                    ("above", rule.rule.above.into()),
-                    ("for", time(Duration::from_nanos(rule.rule.for_ns))),
-                    ("cooldown", time(Duration::from_nanos(rule.rule.cooldown_ns))),
-                    ("snapshot", evidence.into()),
-                    ("notify", notify.into()),
-                ],
-            )?;
+            let monitor::Rule { name, target, metric, function, side, threshold, for_ns, cooldown_ns } = &rule.rule;
+            let mut entries: Vec<(&str, Value)> = vec![
+                ("name", name.as_str().into()),
+                ("target", target.as_str().into()),
+                ("metric", metric.name().into()),
+            ];
+            entries.extend(function.as_ref().map(|function| ("function", function.as_str().into())));
+            entries.extend([
+                (side.name(), thresholds::show(*metric, *threshold)),
+                ("for", time(Duration::from_nanos(*for_ns))),
+                ("cooldown", time(Duration::from_nanos(*cooldown_ns))),
+                ("snapshot", evidence.into()),
+                ("notify", notify.into()),
+            ]);
+            section(f, "[[rule]]", &entries)?;
         }
         for channel in channels {
             let address: (&str, Value) = match &channel.address {

@@ -30,9 +30,12 @@ above = 80
 fn the_example_is_right() {
     let config = parse(reference::EXAMPLE).expect("the example is right");
     assert_eq!(config.store.path, Path::new("/var/lib/probe"));
-    assert_eq!(config.sampling, Sampling { frequency: 19, memory: 64 << 20, window: Duration::from_secs(60) });
+    assert_eq!(
+        config.sampling,
+        Sampling { frequency: 19, memory: 64 << 20, window: Duration::from_secs(60), max_overhead: 0.01 }
+    );
     let rule = &config.rules[0];
-    assert_eq!((rule.rule.above, rule.rule.for_ns, rule.rule.cooldown_ns), (80.0, 5_000_000_000, 300_000_000_000));
+    assert_eq!((rule.rule.threshold, rule.rule.for_ns, rule.rule.cooldown_ns), (80.0, 5_000_000_000, 300_000_000_000));
     let (before, after) = (Duration::from_secs(30), Duration::from_secs(5));
     assert_eq!(rule.evidence, Evidence { threads: 2, before, after });
     assert_eq!(rule.notify, ["ops"]);
@@ -53,7 +56,10 @@ fn unknown_keys_name_the_line_and_the_nearest() {
         (format!("{BASE}cooldwn = 3\n"), "probe.toml:13: unknown key `cooldwn` in [[rule]]; did you mean `cooldown`?"),
         ("\n[stor]\n".into(), "probe.toml:2: unknown key `stor`; did you mean `store`?"),
         ("[serve]\nlisten = 'x'".into(), "probe.toml:1: `serve` is not supported yet"),
-        ("\n[[function]]\nname = 'x'".into(), "probe.toml:2: `function` is not supported yet"),
+        (
+            "[[function]]\nsymbl = 'x'".into(),
+            "probe.toml:2: unknown key `symbl` in [[function]]; did you mean `symbol`?",
+        ),
         ("[store]\npaht = 1\n".into(), "probe.toml:2: unknown key `paht` in [store]; did you mean `path`?"),
         (
             "[[target]]\nname = 'a'\nmatch = { cmd = 'x' }\n".into(),
@@ -109,8 +115,9 @@ fn rules_refer_to_what_is_there() {
         rule("above = 80", "above = \"much\""),
         "probe.toml:12: `above` is a number of percent of one core, not `much`"
     );
-    assert_eq!(rule("above = 80", ""), "probe.toml:8: [[rule]] needs `above`");
-    assert_eq!(rule("\"cpu\"", "\"gpu\""), "probe.toml:11: `metric` is cpu, not `gpu`");
+    assert_eq!(rule("above = 80", ""), "probe.toml:8: [[rule]] needs `above` or `below`");
+    assert_eq!(rule("above = 80", "above = 80\nbelow = 3"), "probe.toml:13: `above` and `below` exclude each other");
+    assert_eq!(rule("\"cpu\"", "\"gpu\""), "probe.toml:11: there is no metric `gpu`; did you mean `cpu`?");
     assert_eq!(
         rule("above = 80", "above = 80\nnotify = [\"ops\",\n\"pos\"]"),
         "probe.toml:14: there is no [[notify]] named `pos`; did you mean `ops`?"
@@ -121,6 +128,67 @@ fn rules_refer_to_what_is_there() {
     );
     let twice = format!("{BASE}[[target]]\nname = 'app'\nmatch = {{ pid = 1 }}\n");
     assert_eq!(refusal(&twice), "probe.toml:14: a second [[target]] is named `app`");
+}
+
+#[test]
+fn functions_are_checked_with_the_rules_that_look_at_them() {
+    let function = "[[target]]\nname = 'b'\nmatch = { comm = 'b' }\n[[function]]\nname = 'push'\ntarget = 'app'\n\
+                    symbol = 'libpush.so:send'\nthreshold = '20ms'\nerrors = '<0'\n";
+    let with = |from: &str, to: &str, rule: &str| {
+        let rule = BASE.replace("metric = \"cpu\"\nabove = 80", rule);
+        parse(&format!("{}{rule}", function.replace(from, to)))
+    };
+    let right = with("", "", "metric = 'function.attainment'\nfunction = 'push'\nbelow = '95%'").expect("right");
+    let (push, rule) = (&right.functions[0], &right.rules[0].rule);
+    assert_eq!(
+        (push.threshold, push.errors.map(|e| e.to_string())),
+        (Some(Duration::from_millis(20)), Some("<0".into()))
+    );
+    assert_eq!((rule.function.as_deref(), rule.side, rule.threshold), (Some("push"), monitor::Side::Below, 95.0));
+    let shown = right.to_string();
+    assert_eq!(parse(&shown).unwrap_or_else(|e| panic!("{e}\n{shown}")).functions, right.functions);
+    let p99 = "metric = 'function.p99'\nfunction = 'push'\nabove = '40ms'";
+    for (from, to, rule, expected) in [
+        ("", "", &p99.replace("push", "pus") as &str, "there is no [[function]] named `pus`; did you mean `push`?"),
+        (
+            "",
+            "",
+            &p99.replace("function.p99", "function.p9"),
+            "there is no metric `function.p9`; did you mean `function.p99`?",
+        ),
+        ("", "", &p99.replace("function.p99", "cpu"), "`cpu` is no metric of a function"),
+        (
+            "",
+            "",
+            &p99.replace("function = 'push'", ""),
+            "[[rule]] needs `function`: `function.p99` is the metric of one",
+        ),
+        (
+            "",
+            "",
+            &p99.replace("40ms", "40%"),
+            "`above` is a duration such as `40ms`, or a number of seconds, not `40%`",
+        ),
+        ("target = 'app'", "target = 'b'", p99, "`push` is a function of the target `b`, not of `app`"),
+        ("target = 'app'", "target = 'c'", p99, "there is no [[target]] named `c`"),
+        ("libpush.so:send", "libpush.so:", p99, "the symbol of push: "),
+        (
+            "threshold = '20ms'\n",
+            "",
+            &p99.replace("p99", "attainment").replace("40ms", "95%"),
+            "`function.attainment` needs a `threshold`",
+        ),
+        (
+            "errors = '<0'\n",
+            "",
+            &p99.replace("p99", "errors").replace("40ms", "1"),
+            "`function.errors` needs `errors` of",
+        ),
+        ("'<0'", "'bad'", p99, "`bad` is no test; write <0, >3, =0 or !=0"),
+    ] {
+        let message = with(from, to, rule).expect_err(expected).message;
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]
@@ -138,7 +206,11 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
 fn wrong_settings_name_the_variable_or_flag() {
     for (name, value, expected) in [
         ("PROBE__STORE__PTH", "/x", "PROBE__STORE__PTH: no such setting; did you mean `PROBE__STORE__PATH`?"),
-        ("PROBE__SAMPLNG__PATH", "1", "PROBE__SAMPLNG__PATH: no such setting; did you mean `PROBE__SAMPLING__WINDOW`?"),
+        (
+            "PROBE__SAMPLNG__PATH",
+            "1",
+            "PROBE__SAMPLNG__PATH: no such setting; did you mean `PROBE__SAMPLING__MAX_OVERHEAD`?",
+        ),
         ("PROBE__SAMPLING__FREQUENCY", "0", "PROBE__SAMPLING__FREQUENCY: `frequency` is between 1 and 10000, not 0"),
         ("PROBE__STORE__PATH", "x", "PROBE__STORE__PATH: `path` must be absolute: it begins with `/`"),
     ] {

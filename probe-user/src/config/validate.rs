@@ -12,11 +12,12 @@ use super::layers::{Layers, nearest};
 use super::raw::{self, Raw, Scalar};
 use super::units::{parse_duration, parse_size};
 use super::{Config, Evidence, Rule, Sampling, Store, Target};
+use crate::latency::Definition;
 use crate::problem::Problem;
 use crate::target::Matcher;
 use crate::{alert, monitor, snapshot};
 
-type Checked<T> = Result<T, Problem>;
+pub(super) type Checked<T> = Result<T, Problem>;
 
 /// Checks everything; the first thing that is wrong is the error.
 pub(super) fn validate(raw: &Raw, layers: &Layers) -> Checked<Config> {
@@ -33,15 +34,20 @@ pub(super) fn validate(raw: &Raw, layers: &Layers) -> Checked<Config> {
     for channel in &raw.channels {
         channels.push(check.channel(channel, &mut names)?);
     }
+    let mut functions = Vec::new();
+    let mut names = BTreeSet::new();
+    for function in &raw.functions {
+        functions.push(check.function(function, &mut names, &targets)?);
+    }
     let mut rules = Vec::new();
     let mut names = BTreeSet::new();
     for rule in &raw.rules {
-        rules.push(check.rule(rule, &mut names, &targets, &channels, &sampling)?);
+        rules.push(check.rule(rule, &mut names, (&targets, &functions, &channels), &sampling)?);
     }
-    Ok(Config { store, sampling, targets, rules, channels })
+    Ok(Config { store, sampling, targets, functions, rules, channels })
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     layers: &'a Layers,
 }
 
@@ -70,11 +76,12 @@ impl Check<'_> {
     }
 
     fn sampling(&self, raw: &raw::Sampling) -> Checked<Sampling> {
-        let raw::Sampling { frequency, memory, window } = raw;
+        let raw::Sampling { frequency, memory, window, max_overhead } = raw;
         let sampling = Sampling {
             frequency: self.integer(frequency.as_ref(), "frequency", 1..=10_000, 19)?,
             memory: self.size(memory.as_ref(), 64 << 20)?,
             window: self.duration(window.as_ref(), Duration::from_secs(60))?,
+            max_overhead: self.max_overhead(max_overhead.as_ref())?,
         };
         if let Some(memory) = memory.as_ref().filter(|_| sampling.memory < 1 << 20) {
             return Err(self.error(&memory.span(), "`memory` is below 1MiB, which records nothing"));
@@ -137,23 +144,17 @@ impl Check<'_> {
         &self,
         table: &Spanned<raw::Rule>,
         names: &mut BTreeSet<String>,
-        targets: &[Target],
-        channels: &[alert::Channel],
+        (targets, functions, channels): (&[Target], &[Definition], &[alert::Channel]),
         sampling: &Sampling,
     ) -> Checked<Rule> {
-        let raw::Rule { name, target, metric, above, lasting, cooldown, snapshot, notify } = table.get_ref();
+        let raw::Rule { name, target, metric, function, above, below, lasting, cooldown, snapshot, notify } =
+            table.get_ref();
         let name = self.name("[[rule]]", &table.span(), name.as_ref(), names)?;
         let target = self.required("[[rule]]", "target", &table.span(), target.as_ref())?;
         self.known("target", target, targets.iter().map(|target| target.name.as_str()))?;
-        self.one_of("[[rule]]", "metric", &table.span(), metric.as_ref(), &["cpu"])?;
-        let above = self.required("[[rule]]", "above", &table.span(), above.as_ref())?;
-        let threshold = above.get_ref().0.trim().trim_end_matches('%').trim_end().parse::<f64>().ok();
-        let threshold = threshold.filter(|value| value.is_finite() && *value >= 0.0).ok_or_else(|| {
-            self.error(
-                &above.span(),
-                format!("`above` is a number of percent of one core, not `{}`", above.get_ref().0),
-            )
-        })?;
+        let metric = self.metric(&table.span(), metric.as_ref())?;
+        let function = self.function_of_rule(&table.span(), function.as_ref(), metric, target.get_ref(), functions)?;
+        let (side, threshold) = self.threshold(&table.span(), metric, above.as_ref(), below.as_ref())?;
         let for_time = self.duration(lasting.as_ref(), Duration::from_secs(5))?;
         let cooldown = self.duration(cooldown.as_ref(), Duration::from_secs(300))?;
         let evidence = self.evidence(&table.span(), snapshot.as_ref(), for_time, sampling)?;
@@ -165,8 +166,10 @@ impl Check<'_> {
         let rule = monitor::Rule {
             name,
             target: target.get_ref().clone(),
-            metric: monitor::Metric::Cpu,
-            above: threshold,
+            metric,
+            function,
+            side,
+            threshold,
             for_ns: nanoseconds(for_time),
             cooldown_ns: nanoseconds(cooldown),
         };
@@ -203,7 +206,7 @@ impl Check<'_> {
         Ok(evidence)
     }
 
-    fn name(
+    pub(super) fn name(
         &self,
         section: &str,
         table: &Range<usize>,
@@ -221,7 +224,12 @@ impl Check<'_> {
         Ok(text.clone())
     }
 
-    fn known<'a>(&self, key: &str, name: &Spanned<String>, known: impl Iterator<Item = &'a str>) -> Checked<()> {
+    pub(super) fn known<'a>(
+        &self,
+        key: &str,
+        name: &Spanned<String>,
+        known: impl Iterator<Item = &'a str>,
+    ) -> Checked<()> {
         let known: Vec<&str> = known.collect();
         if known.contains(&name.get_ref().as_str()) {
             return Ok(());
@@ -230,7 +238,7 @@ impl Check<'_> {
         Err(self.error(&name.span(), format!("there is no [[{key}]] named `{}`{near}", name.get_ref())))
     }
 
-    fn one_of(
+    pub(super) fn one_of(
         &self,
         section: &str,
         key: &str,
@@ -245,11 +253,17 @@ impl Check<'_> {
         Err(self.error(&value.span(), format!("`{key}` is {}, not `{}`", allowed.join(" or "), value.get_ref())))
     }
 
-    fn required<'a, T>(&self, section: &str, key: &str, table: &Range<usize>, value: Option<&'a T>) -> Checked<&'a T> {
+    pub(super) fn required<'a, T>(
+        &self,
+        section: &str,
+        key: &str,
+        table: &Range<usize>,
+        value: Option<&'a T>,
+    ) -> Checked<&'a T> {
         value.ok_or_else(|| self.error(table, format!("{section} needs `{key}`")))
     }
 
-    fn duration(&self, value: Option<&Spanned<Scalar>>, default: Duration) -> Checked<Duration> {
+    pub(super) fn duration(&self, value: Option<&Spanned<Scalar>>, default: Duration) -> Checked<Duration> {
         let Some(value) = value else { return Ok(default) };
         parse_duration(&value.get_ref().0).map_err(|error| self.error(&value.span(), error))
     }
@@ -273,7 +287,7 @@ impl Check<'_> {
         })
     }
 
-    fn error(&self, span: &Range<usize>, message: impl Display) -> Problem {
+    pub(super) fn error(&self, span: &Range<usize>, message: impl Display) -> Problem {
         self.layers.error(span, message)
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Times {
 
 /// Makes the snapshot: the whole process for the culprits, the busiest threads for the profiles.
 pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Sidecar, Profiles)> {
-    let Job { breach, evidence, host, process, .. } = job;
+    let Job { breach, evidence, host, process, function, .. } = job;
     let Windows { before, breach: during, dump, failures } = windows;
     let wall = |monotonic: u64| Timestamp(monotonic.saturating_add(times.wall_ahead_ns));
     let mut counts = samples_by_thread(during);
@@ -78,8 +78,10 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
         target: breach.target.clone(),
         rule: breach.rule.clone(),
         metric: breach.metric,
+        function: function.clone(),
         value: tenth(breach.value),
         threshold: breach.threshold,
+        side: breach.side,
         unit: breach.metric.unit().to_owned(),
         started_at: wall(times.from_ns),
         exceeded_at: wall(breach.exceeded_since_ns),

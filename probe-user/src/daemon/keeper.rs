@@ -14,7 +14,7 @@ use crate::alert::{Message, Outbox};
 use crate::config::Evidence;
 use crate::monitor::Breach;
 use crate::record::Recording;
-use crate::snapshot::{Host, Process, Profiles, Sidecar, Store};
+use crate::snapshot::{Function, Host, Process, Profiles, Sidecar, Store};
 use crate::symbolize::Profile;
 
 /// Snapshots that are kept in memory while they cannot be stored. Each is about a megabyte.
@@ -28,6 +28,8 @@ pub(super) struct Job {
     pub(super) notify: Vec<String>,
     pub(super) host: Host,
     pub(super) process: Process,
+    /// The function that was measured, for metrics of functions.
+    pub(super) function: Option<Function>,
     /// Its threads in that moment.
     pub(super) dump: Option<Recording>,
     /// When the process ended, if it did.

@@ -9,21 +9,23 @@ mod evidence;
 mod holds;
 mod keeper;
 mod narrow;
+mod reload;
 mod roster;
 mod watcher;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::alert::{Outbox, Sender};
 use crate::config::Config;
+use crate::latency::Registry;
 use crate::record::{Lifecycle, Recording};
 use crate::snapshot::Store;
 use crate::symbolize::Profile;
@@ -54,6 +56,29 @@ pub trait Scene: Send + Sync {
     fn now_ns(&self) -> u64;
 }
 
+/// What others ask of a running daemon.
+#[derive(Debug, Default)]
+pub struct Control {
+    is_stopping: AtomicBool,
+    config: Mutex<Option<Config>>,
+}
+
+impl Control {
+    /// Ends it. True if that was asked for before.
+    pub fn stop(&self) -> bool {
+        self.is_stopping.swap(true, Ordering::Relaxed)
+    }
+
+    /// Has it go on by another configuration.
+    pub fn reload(&self, config: Config) {
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
+    }
+
+    fn take_config(&self) -> Option<Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// Breaches that may wait for the keeper. Each is a few hundred bytes; there is at most one for each rule and process in
 /// a cooldown, so that more than this at once is a host on which everything breaks.
 const WAITING_BREACHES: usize = 256;
@@ -63,8 +88,15 @@ const WAITING_BREACHES: usize = 256;
 const KEEPER_PATIENCE: Duration = Duration::from_millis(3000);
 const SENDER_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Runs until `stop` becomes true. `events` is what happens to all processes of the host; it may miss some.
-pub fn run(config: &Config, scene: Arc<dyn Scene>, events: &Receiver<Lifecycle>, stop: &AtomicBool) -> Result<()> {
+/// Runs until it is to stop. `events` is what happens to all processes of the host; it may miss some. `functions` takes
+/// those of the configuration in; others may be added to it and changed meanwhile.
+pub fn run(
+    config: &Config,
+    scene: Arc<dyn Scene>,
+    functions: Arc<Registry>,
+    events: &Receiver<Lifecycle>,
+    control: &Control,
+) -> Result<()> {
     let store = Store::open(&config.store.path, config.store.limits)?;
     let outbox = Arc::new(Outbox::open(&config.store.path.join("outbox")));
     let sender = Sender::start(Arc::clone(&outbox), &config.channels).context("cannot start the alert threads")?;
@@ -75,8 +107,9 @@ pub fn run(config: &Config, scene: Arc<dyn Scene>, events: &Receiver<Lifecycle>,
         .name("keeper".into())
         .spawn(move || keeper.run(&told))
         .context("cannot start the keeper thread")?;
-    let mut watcher = Watcher::new(config, scene, holds, tell);
-    watcher.run(events, || stop.load(Ordering::Relaxed) || keeper.is_finished());
+    let mut watcher = Watcher::new(config, scene, holds, Arc::clone(&functions), tell);
+    let is_over = || control.is_stopping.load(Ordering::Relaxed) || keeper.is_finished();
+    watcher.run(events, is_over, || control.take_config());
     // Its end of the channel goes with it, which tells the keeper to finish.
     drop(watcher);
     let end = Instant::now() + KEEPER_PATIENCE;
@@ -90,6 +123,8 @@ pub fn run(config: &Config, scene: Arc<dyn Scene>, events: &Receiver<Lifecycle>,
         false
     };
     sender.stop(SENDER_PATIENCE);
+    // It waits a second for its probes, unless others need it.
+    drop(functions);
     // Whoever supervises the daemon starts it again.
     ensure!(!has_panicked, "the thread that keeps snapshots has died");
     Ok(())

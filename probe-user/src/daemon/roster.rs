@@ -16,6 +16,8 @@ pub(super) struct Member {
     pub(super) stat: Stat,
     /// When they were read.
     pub(super) read_ns: u64,
+    /// CPU use in percent of one core, until then.
+    pub(super) cpu_percent: f64,
 }
 
 /// What looking at a process has shown.
@@ -48,6 +50,35 @@ impl Roster {
         self.targets.len()
     }
 
+    /// Takes other targets. Returns the processes that belong to none of them, and those that belong to others than before,
+    /// in either case with the name that they were recorded by.
+    pub(super) fn replace(&mut self, targets: Vec<Target>) -> (Vec<u32>, Vec<(u32, String)>) {
+        let names = |targets: &[Target], indexes: &[usize]| -> Vec<String> {
+            indexes.iter().map(|&index| targets[index].name.clone()).collect()
+        };
+        let before = std::mem::replace(&mut self.targets, targets);
+        let (mut left, mut moved) = (Vec::new(), Vec::new());
+        let mut members = std::mem::take(&mut self.members);
+        members.retain(|&pid, member| {
+            let old = names(&before, &member.targets);
+            member.targets = self.matching(&member.who);
+            match names(&self.targets, &member.targets) {
+                new if new.is_empty() => left.push(pid),
+                new if new != old => moved.push((pid, old[0].clone())),
+                _ => {}
+            }
+            !member.targets.is_empty()
+        });
+        self.members = members;
+        (left, moved)
+    }
+
+    /// The names of a process's targets.
+    pub(super) fn targets_of(&self, pid: u32) -> Vec<String> {
+        let targets = self.members.get(&pid).map_or(&[][..], |member| &member.targets);
+        targets.iter().map(|&index| self.targets[index].name.clone()).collect()
+    }
+
     /// Name of a target.
     pub(super) fn target_name(&self, index: usize) -> &str {
         &self.targets[index].name
@@ -75,7 +106,7 @@ impl Roster {
             member.who = who;
             return Look::Same;
         }
-        self.members.insert(pid, Member { who, targets, stat, read_ns: now_ns });
+        self.members.insert(pid, Member { who, targets, stat, read_ns: now_ns, cpu_percent: 0.0 });
         Look::Joined
     }
 
@@ -136,6 +167,24 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(roster.look(pid, 2, true), Look::Joined);
+        process.kill().expect("ends");
+        process.wait().expect("ends");
+    }
+
+    #[test]
+    fn other_targets_keep_the_processes_that_still_belong_to_one() {
+        let mut process = child("read line; exit");
+        let pid = process.id();
+        let by_pid = || Matcher::default().pid(pid).expect("valid");
+        let other = || Matcher::default().comm("nothing-like-it").expect("valid");
+        let mut roster = Roster::new(vec![target("a", by_pid()), target("b", other())]);
+        assert_eq!(roster.look(pid, 1, false), Look::Joined);
+        let same = roster.replace(vec![target("b", other()), target("a", by_pid())]);
+        assert_eq!((same, roster.targets_of(pid)), ((vec![], vec![]), vec!["a".to_owned()]), "though at another place");
+        let renamed = roster.replace(vec![target("c", by_pid())]);
+        assert_eq!((renamed, roster.targets_of(pid)), ((vec![], vec![(pid, "a".into())]), vec!["c".to_owned()]));
+        assert_eq!(roster.replace(vec![target("b", other())]), (vec![pid], vec![]));
+        assert!(roster.members.is_empty());
         process.kill().expect("ends");
         process.wait().expect("ends");
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::config::{Evidence, Rule, Sampling, Target};
-use crate::monitor::Metric;
+use crate::monitor::{Metric, Side};
 use crate::record::RecordedProcess;
 use crate::symbolize::{Line, Location, ProcessInfo, Sample, Stack, ThreadInfo};
 use crate::target::{Matcher, ThreadState};
@@ -108,15 +108,18 @@ fn config(path: &std::path::Path, matcher: Matcher, url: &str) -> Config {
         name: "hot".into(),
         target: "app".into(),
         metric: Metric::Cpu,
-        above: 15.0,
+        function: None,
+        side: Side::Above,
+        threshold: 15.0,
         for_ns: SECOND,
         cooldown_ns: 300 * SECOND,
     };
     let evidence = Evidence { threads: 2, before: Duration::from_secs(30), after: Duration::from_secs(1) };
     Config {
         store: crate::config::Store { path: path.to_owned(), limits: crate::snapshot::Limits::default() },
-        sampling: Sampling { frequency: 19, memory: 64 << 20, window: Duration::from_secs(60) },
+        sampling: Sampling { frequency: 19, memory: 64 << 20, window: Duration::from_secs(60), max_overhead: 0.01 },
         targets: vec![Target { name: "app".into(), matcher }],
+        functions: Vec::new(),
         rules: vec![Rule { rule, evidence, notify: vec!["ops".into()] }],
         channels: vec![crate::alert::Channel { name: "ops".into(), address: crate::alert::Address::Url(url.into()) }],
     }
@@ -131,11 +134,12 @@ fn calm_then_hot_gives_one_snapshot_although_the_webhook_fails() {
     // Nothing listens on port 1.
     let config = config(&path, matcher, "http://127.0.0.1:1/");
     let scene = Fake::new();
-    let stop = Arc::new(AtomicBool::new(false));
+    let control = Arc::new(Control::default());
     let (events, received) = std::sync::mpsc::channel();
     let daemon = std::thread::spawn({
-        let (scene, stop) = (Arc::clone(&scene), Arc::clone(&stop));
-        move || run(&config, scene, &received, &stop)
+        let (scene, control) = (Arc::clone(&scene), Arc::clone(&control));
+        let functions = Arc::new(Registry::start(0.01).expect("starts"));
+        move || run(&config, scene, functions, &received, &control)
     });
     // It starts later than the daemon, is calm at first, then hot.
     let script = format!("sleep 2.5; while :; do :; done # {marker}");
@@ -156,7 +160,7 @@ fn calm_then_hot_gives_one_snapshot_although_the_webhook_fails() {
     events.send(Lifecycle::Exit { pid }).expect("the daemon runs");
     std::thread::sleep(Duration::from_millis(100));
     assert!(scene.watched.lock().expect("no panic").is_empty(), "let go");
-    stop.store(true, Ordering::Relaxed);
+    control.stop();
     let stopping = Instant::now();
     daemon.join().expect("no panic").expect("no error");
     assert!(stopping.elapsed() < Duration::from_secs(5));

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use super::Scene;
 use super::holds::Holds;
 use super::keeper::{Job, Told};
+use super::reload::put;
 use super::roster::{Look, Member, Roster};
 use crate::config::{Config, Rule};
-use crate::monitor::{Breach, Engine, Observation, Transition};
+use crate::latency::{Definition, Registry};
+use crate::monitor::{self, Breach, Engine, Observation, Transition, of_function};
 use crate::record::Lifecycle;
 use crate::snapshot;
 use crate::target::{Host, HostCpu, Stat, pids};
@@ -26,11 +28,15 @@ const MIN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// See the head of this file.
 pub(super) struct Watcher {
-    rules: Vec<Rule>,
-    engine: Engine,
-    roster: Roster,
+    pub(super) config: Config,
+    pub(super) rules: Vec<Rule>,
+    pub(super) engine: Engine,
+    pub(super) roster: Roster,
     scene: Arc<dyn Scene>,
-    holds: Arc<Holds>,
+    pub(super) holds: Arc<Holds>,
+    pub(super) functions: Arc<Registry>,
+    /// When functions were last seen.
+    seen_ns: u64,
     tell: SyncSender<Told>,
     /// Processes (pid, start) that could not be watched, of which the log knows already.
     refused: BTreeSet<(u32, u64)>,
@@ -41,13 +47,25 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// A watcher of nothing yet.
-    pub(super) fn new(config: &Config, scene: Arc<dyn Scene>, holds: Arc<Holds>, tell: SyncSender<Told>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        scene: Arc<dyn Scene>,
+        holds: Arc<Holds>,
+        functions: Arc<Registry>,
+        tell: SyncSender<Told>,
+    ) -> Self {
+        for function in &config.functions {
+            put(&functions, function);
+        }
         Self {
+            config: config.clone(),
             rules: config.rules.clone(),
             engine: Engine::new(config.rules.iter().map(|rule| rule.rule.clone()).collect()),
             roster: Roster::new(config.targets.clone()),
             scene,
             holds,
+            functions,
+            seen_ns: 0,
             tell,
             refused: BTreeSet::new(),
             host: Host::read(),
@@ -56,15 +74,24 @@ impl Watcher {
         }
     }
 
-    /// Watches until it is to stop.
-    pub(super) fn run(&mut self, events: &Receiver<Lifecycle>, is_over: impl Fn() -> bool) {
+    /// Watches until it is to stop, from time to time by another configuration.
+    pub(super) fn run(
+        &mut self,
+        events: &Receiver<Lifecycle>,
+        is_over: impl Fn() -> bool,
+        new_config: impl Fn() -> Option<Config>,
+    ) {
         self.rescan();
         self.introduce();
         let (mut tick, mut rescan) = (Instant::now() + TICK, Instant::now() + RESCAN);
         while !is_over() {
+            if let Some(config) = new_config() {
+                self.reload(config);
+            }
             let now = Instant::now();
             if now >= tick {
                 self.measure();
+                self.measure_functions();
                 // After a stall the missed ticks are not made up for: the interval is measured, not assumed.
                 tick = Instant::now().max(tick + TICK);
             }
@@ -110,7 +137,7 @@ impl Watcher {
         }
     }
 
-    fn rescan(&mut self) {
+    pub(super) fn rescan(&mut self) {
         let mut all: BTreeSet<u32> = pids().into_iter().collect();
         self.refused.retain(|(pid, _)| all.contains(pid));
         all.extend(self.roster.members.keys());
@@ -137,7 +164,10 @@ impl Watcher {
         let Some(member) = self.roster.members.get(&pid) else { return };
         let name = self.roster.target_name(member.targets[0]);
         match self.holds.watch(pid, name) {
-            Ok(()) => tracing::debug!("target {name}: pid {pid} ({}) joined", member.who.exe),
+            Ok(()) => {
+                tracing::debug!("target {name}: pid {pid} ({}) joined", member.who.exe);
+                self.functions.join(pid, self.roster.targets_of(pid));
+            }
             Err(error) => {
                 if self.refused.insert((pid, member.stat.start_ticks)) {
                     tracing::warn!("target {name}: cannot watch pid {pid}: {error:#}");
@@ -148,8 +178,9 @@ impl Watcher {
         }
     }
 
-    fn let_go(&mut self, pid: u32) {
+    pub(super) fn let_go(&mut self, pid: u32) {
         tracing::debug!("pid {pid} left");
+        self.functions.leave(pid);
         self.engine.forget(pid);
         // First, so that a snapshot that waits for more of the process waits no longer.
         self.send(Told::Gone { pid, at_ns: self.scene.now_ns() });
@@ -193,22 +224,61 @@ impl Watcher {
         }
         let value = stat.cpu_percent_since(&member.stat, elapsed);
         let from_ns = std::mem::replace(&mut member.read_ns, at_ns);
-        member.stat = stat;
-        let member = member.clone();
-        for (index, rule) in self.rules.iter().enumerate() {
-            if !member.targets.iter().any(|&target| self.roster.target_name(target) == rule.rule.target) {
-                continue;
-            }
-            match self.engine.observe(Observation { rule: index, pid, from_ns, at_ns, value }) {
-                None => {}
-                Some(Transition::Breach(breach)) => self.hand_over(rule, &member, breach, value.unwrap_or_default()),
-                Some(Transition::Pending) => tracing::debug!("{}: pid {pid} is above, {value:?}", rule.rule.name),
-                Some(Transition::Normal) => tracing::debug!("{}: pid {pid} is normal again", rule.rule.name),
+        (member.stat, member.cpu_percent) = (stat, value.unwrap_or_default());
+        for index in 0..self.rules.len() {
+            let rule = &self.rules[index].rule;
+            if !rule.metric.is_of_function() && self.roster.targets_of(pid).contains(&rule.target) {
+                self.observe(Observation { rule: index, pid, from_ns, at_ns, value });
             }
         }
     }
 
-    fn hand_over(&self, rule: &Rule, member: &Member, breach: Breach, cpu_percent: f64) {
+    /// Functions are looked at by others, every second as well.
+    fn measure_functions(&mut self) {
+        let seen = self.functions.seen();
+        if seen.at_ns == self.seen_ns {
+            return;
+        }
+        let from_ns = if self.seen_ns == 0 { seen.from_ns.max(seen.at_ns - 1_000_000_000) } else { self.seen_ns };
+        self.seen_ns = seen.at_ns;
+        for index in 0..self.rules.len() {
+            let monitor::Rule { metric, target, function: Some(function), .. } = &self.rules[index].rule else {
+                continue;
+            };
+            let (metric, function) = (*metric, function.clone());
+            let is_member = |pid: &u32| self.roster.targets_of(*pid).contains(target);
+            let pids: Vec<u32> = self.roster.members.keys().copied().filter(is_member).collect();
+            for pid in pids {
+                let value = seen.rows.get(&(pid, function.clone())).and_then(|row| of_function(metric, row));
+                self.observe(Observation { rule: index, pid, from_ns, at_ns: seen.at_ns, value });
+            }
+        }
+    }
+
+    fn observe(&mut self, seen: Observation) {
+        let Observation { rule, pid, value, .. } = seen;
+        let (Some(change), Some(rule)) = (self.engine.observe(seen), self.rules.get(rule)) else { return };
+        let Some(member) = self.roster.members.get(&pid) else { return };
+        match change {
+            Transition::Breach(breach) => self.hand_over(rule, member, breach),
+            Transition::Pending => {
+                tracing::debug!("{}: pid {pid} is {}, {value:?}", rule.rule.name, rule.rule.side.name());
+            }
+            Transition::Normal => tracing::debug!("{}: pid {pid} is normal again", rule.rule.name),
+        }
+    }
+
+    /// The function of a breach, with its figures.
+    fn function(&self, breach: &Breach) -> Option<snapshot::Function> {
+        let name = breach.function.clone()?;
+        let Definition { group, symbol, .. } = self.functions.get(&name)?;
+        let seen = self.functions.seen();
+        let row = seen.rows.get(&(breach.pid, name.clone())).map(|seen| seen.row.clone()).unwrap_or_default();
+        Some(snapshot::Function { name, group, symbol, row })
+    }
+
+    fn hand_over(&self, rule: &Rule, member: &Member, breach: Breach) {
+        let cpu_percent = member.cpu_percent;
         let Host { name, ip, cpus, kernel } = &self.host;
         let host = snapshot::Host {
             name: name.clone(),
@@ -227,13 +297,14 @@ impl Watcher {
             threads: member.stat.threads,
             container: None,
         };
+        let function = self.function(&breach);
         self.holds.begin(breach.pid);
         // Now: a moment later it is another scene.
         let dump = self.scene.dump(breach.pid).inspect_err(|error| {
             tracing::error!("{}: no dump of the threads of pid {}: {error:#}", breach.rule, breach.pid);
         });
         let (evidence, notify, dump) = (rule.evidence, rule.notify.clone(), dump.ok());
-        let job = Job { breach, evidence, notify, host, process, dump, gone_at_ns: None };
+        let job = Job { breach, evidence, notify, host, process, function, dump, gone_at_ns: None };
         self.send(Told::Breach(Box::new(job)));
     }
 }

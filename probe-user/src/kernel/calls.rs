@@ -1,7 +1,7 @@
 //! Timed functions: the probes at their entries and returns, and what the kernel programs make of them.
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, Queue};
 use aya::{Ebpf, Pod};
 pub use probe_ebpf::abi::{Judgement, Site, error_test, feature};
 pub use probe_ebpf::calls::Caller;
@@ -183,6 +183,27 @@ impl Calls {
             let _ = self.spans.remove(&span);
         }
     }
+}
+
+impl Calls {
+    /// Makes a number ready for another function: nothing is known of its calls. Its probes are gone.
+    pub fn clear(&mut self, function: u32) -> Result<()> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
+        let none = vec![PodFigures(RawFigures::NONE); cpus];
+        self.figures.set(function, PerCpuValues::try_from(none)?, 0).context("cannot clear a function")?;
+        self.forget_open(&[function]);
+        let sites = self.sites.keys().flatten().filter(|PodSite(site)| site.function == function);
+        for site in sites.collect::<Vec<PodSite>>() {
+            let _ = self.sites.remove(&site);
+        }
+        Ok(())
+    }
+}
+
+/// How many functions can be timed at once by programs whose figures take so many bytes of the kernel's memory.
+pub fn functions_within(bytes: usize) -> Result<usize> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
+    Ok(bytes / (size_of::<RawFigures>() * cpus.max(1)))
 }
 
 impl Figures {

@@ -16,7 +16,7 @@ mod waits;
 
 pub use calls::{
     Caller, Calls, Figures, Judgement, MAX_READS, OpenCall, OpenSpan, Operand, Site, SpanKeys, error_test, feature,
-    source,
+    functions_within, source,
 };
 pub use dump::{RawThread, Whom};
 pub use event::{Event, RawCall, RawSample, RawStack, RawWait, RawWaker, thread_name};

@@ -1,10 +1,24 @@
 //! How long functions take, at a cost that is bounded: probes at their entries and returns, taken away and set again by a
 //! governor where they would cost more than their budget.
 
+mod choose;
+mod definition;
+mod function;
+mod judge;
 mod open;
+mod registry;
 mod row;
+mod search;
 mod sites;
 mod timer;
+mod window;
+mod worker;
 
+pub use choose::choose;
+pub use definition::Definition;
+pub use function::{Function, Spot};
+pub use judge::{ErrorTest, judgement};
+pub use registry::{InProcess, Registry, Seen, SeenRow, Status};
 pub use row::Row;
-pub use timer::{At, Function, Options, Timer};
+pub use timer::{Reading, Slot, Timer};
+pub use window::WINDOW;

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::Figures;
 
 /// The figures of a function; times in nanoseconds, `None` without a call.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Row {
     /// Its name.
     pub name: String,
+    /// The process.
+    pub pid: u32,
     /// Calls that ended; scaled up where the probes were not set all the time.
     pub calls: u64,
     /// Calls a second.
@@ -56,18 +59,19 @@ pub struct Frame {
     pub in_flight: (u64, Option<u64>),
     /// Whether there is a threshold.
     pub has_threshold: bool,
-    /// Whether it takes time; else it is counted.
-    pub is_timed: bool,
 }
 
 impl Row {
     /// From the figures of a function.
-    pub fn new(name: &str, figures: &Figures, frame: &Frame) -> Self {
+    pub fn new(pid: u32, name: &str, figures: &Figures, frame: &Frame) -> Self {
         let scaled = |count: u64| (count as f64 / frame.attached_share.max(1e-6)).round() as u64;
-        let seen = (figures.calls > 0 && frame.is_timed).then_some(figures.calls);
+        // What is only counted has none.
+        let has_times = figures.histogram.iter().any(|count| *count > 0);
+        let seen = has_times.then_some(figures.calls);
         let (calls, seconds) = (scaled(figures.calls), frame.elapsed.as_secs_f64().max(1e-9));
         Self {
             name: name.to_owned(),
+            pid,
             calls,
             rate: (10.0 * calls as f64 / seconds).round() / 10.0,
             errors: scaled(figures.errors),
@@ -94,19 +98,26 @@ mod tests {
 
     #[test]
     fn counts_are_scaled_and_times_are_not() {
-        let figures =
-            Figures { calls: 100, errors: 10, within: 90, total_ns: 5000, min_ns: 1, max_ns: 99, ..Figures::default() };
+        let figures = Figures {
+            calls: 100,
+            errors: 10,
+            within: 90,
+            total_ns: 5000,
+            min_ns: 1,
+            max_ns: 99,
+            histogram: vec![100],
+            ..Figures::default()
+        };
         let frame = Frame {
             elapsed: Duration::from_secs(2),
             attached_share: 0.25,
             in_flight: (1, Some(7)),
             has_threshold: true,
-            is_timed: true,
         };
-        let row = Row::new("f", &figures, &frame);
+        let row = Row::new(1, "f", &figures, &frame);
         assert_eq!((row.calls, row.rate, row.errors, row.avg_ns), (400, 200.0, 40, Some(50)));
         assert_eq!((row.attainment, row.in_flight, row.oldest_ns), (Some(0.9), 1, Some(7)));
-        let empty = Row::new("f", &Figures::default(), &Frame { has_threshold: false, ..frame });
+        let empty = Row::new(1, "f", &Figures::default(), &Frame { has_threshold: false, ..frame });
         assert_eq!((empty.calls, empty.avg_ns, empty.attainment), (0, None, None));
     }
 }

@@ -2,7 +2,9 @@
 //! no I/O; time is handed in, in nanoseconds of the monotonic clock.
 
 mod culprits;
+mod functions;
 mod rules;
 
 pub use culprits::{Culprit, culprits};
-pub use rules::{Breach, Engine, Metric, Observation, Rule, Transition};
+pub use functions::of_function;
+pub use rules::{Breach, Engine, Metric, Observation, Rule, Side, Transition};

@@ -1,23 +1,65 @@
 //! The rule engine: observations in, transitions out. Each process that a rule applies to has a state of its own:
-//! normal, then pending while the value stays above the threshold, then firing once it did so for long enough.
+//! normal, then pending while the value stays beyond the threshold, then firing once it did so for long enough.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::short_time;
+
 /// What a rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub enum Metric {
     /// CPU use of the process, all threads, in percent of one core.
+    #[serde(rename = "cpu")]
     Cpu,
+    /// The time within which 99 % of the calls of a function ended, in nanoseconds.
+    #[serde(rename = "function.p99")]
+    FunctionP99,
+    /// Average time of its calls, in nanoseconds.
+    #[serde(rename = "function.avg")]
+    FunctionAvg,
+    /// The share of its calls within its threshold, in percent.
+    #[serde(rename = "function.attainment")]
+    FunctionAttainment,
+    /// Calls of it that have not returned.
+    #[serde(rename = "function.in_flight")]
+    FunctionInFlight,
+    /// How long the oldest of these has been going on, in nanoseconds.
+    #[serde(rename = "function.oldest")]
+    FunctionOldest,
+    /// Calls of it a second.
+    #[serde(rename = "function.rate")]
+    FunctionRate,
+    /// Calls of it a second that ended as an error.
+    #[serde(rename = "function.errors")]
+    FunctionErrors,
 }
 
 impl Metric {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Cpu,
+        Self::FunctionP99,
+        Self::FunctionAvg,
+        Self::FunctionAttainment,
+        Self::FunctionInFlight,
+        Self::FunctionOldest,
+        Self::FunctionRate,
+        Self::FunctionErrors,
+    ];
+
     /// Its name in the configuration, in snapshots and in alerts.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
+            Self::FunctionP99 => "function.p99",
+            Self::FunctionAvg => "function.avg",
+            Self::FunctionAttainment => "function.attainment",
+            Self::FunctionInFlight => "function.in_flight",
+            Self::FunctionOldest => "function.oldest",
+            Self::FunctionRate => "function.rate",
+            Self::FunctionErrors => "function.errors",
         }
     }
 
@@ -25,6 +67,80 @@ impl Metric {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Cpu => "percent of one core",
+            Self::FunctionP99 | Self::FunctionAvg | Self::FunctionOldest => "nanoseconds",
+            Self::FunctionAttainment => "percent of the calls",
+            Self::FunctionInFlight => "calls",
+            Self::FunctionRate | Self::FunctionErrors => "calls a second",
+        }
+    }
+
+    /// A value and the threshold it has broken, for people: `97.5 above 80 percent of one core`, `20.3ms above 10.0ms`.
+    pub fn compare(self, value: f64, side: Side, threshold: f64) -> String {
+        let side = side.name();
+        match self.unit() {
+            "nanoseconds" => format!("{} {side} {}", short_time(value as u64), short_time(threshold as u64)),
+            unit => format!("{value:.1} {side} {threshold} {unit}"),
+        }
+    }
+
+    /// A value, for people.
+    pub fn show(self, value: f64) -> String {
+        if self.unit() == "nanoseconds" { short_time(value as u64) } else { format!("{value:.1}") }
+    }
+
+    /// What it is, for the documentation.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU use of the process, all threads",
+            Self::FunctionP99 => {
+                "the time within which 99 % of the calls of the last 10 seconds ended; no value without calls"
+            }
+            Self::FunctionAvg => "the average time of these calls",
+            Self::FunctionAttainment => "the share of these calls that ended within the function's `threshold`",
+            Self::FunctionInFlight => "calls that have not returned",
+            Self::FunctionOldest => "how long the oldest of them has been going on",
+            Self::FunctionRate => "calls a second that ended, in the last 10 seconds; 0 without calls",
+            Self::FunctionErrors => "of these, the calls that returned an error, as the function's `errors` says",
+        }
+    }
+
+    /// True for those of a function, which a rule has to name.
+    pub fn is_of_function(self) -> bool {
+        self.name().starts_with("function.")
+    }
+}
+
+/// On which side of its threshold a value breaks a rule; a value that is equal never does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// Above it.
+    #[default]
+    Above,
+    /// Below it.
+    Below,
+}
+
+impl Side {
+    /// Its name in the configuration and in alerts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Above => "above",
+            Self::Below => "below",
+        }
+    }
+
+    fn is_broken(self, value: f64, threshold: f64) -> bool {
+        match self {
+            Self::Above => value > threshold,
+            Self::Below => value < threshold,
+        }
+    }
+
+    fn worse(self, one: f64, other: f64) -> f64 {
+        match self {
+            Self::Above => one.max(other),
+            Self::Below => one.min(other),
         }
     }
 }
@@ -38,9 +154,13 @@ pub struct Rule {
     pub target: String,
     /// What is measured.
     pub metric: Metric,
-    /// The threshold, in the metric's unit: a value breaks it when it is above, not when it is equal.
-    pub above: f64,
-    /// How long the value must stay above, in nanoseconds; 0 breaks at the first value above.
+    /// The function, for metrics of functions.
+    pub function: Option<String>,
+    /// On which side of the threshold a value breaks it.
+    pub side: Side,
+    /// The threshold, in the metric's unit.
+    pub threshold: f64,
+    /// How long the value must stay there, in nanoseconds; 0 breaks at the first value.
     pub for_ns: u64,
     /// After a breach, how long the same process gives no further one, in nanoseconds.
     pub cooldown_ns: u64,
@@ -72,11 +192,15 @@ pub struct Breach {
     pub pid: u32,
     /// What was measured.
     pub metric: Metric,
-    /// The highest value between `exceeded_since_ns` and `breached_at_ns`, in the metric's unit.
+    /// Of which function, for metrics of functions.
+    pub function: Option<String>,
+    /// The worst value between `exceeded_since_ns` and `breached_at_ns`, in the metric's unit.
     pub value: f64,
     /// The threshold, in the same unit.
     pub threshold: f64,
-    /// Since when the value was above the threshold without a break: the start of the first interval above it.
+    /// On which side of it the value was.
+    pub side: Side,
+    /// Since when the value was there without a break: the start of the first interval.
     pub exceeded_since_ns: u64,
     /// When it had been so for long enough.
     pub breached_at_ns: u64,
@@ -85,7 +209,7 @@ pub struct Breach {
 /// What an observation changed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transition {
-    /// The value went above the threshold.
+    /// The value crossed the threshold.
     Pending,
     /// It stayed there for long enough.
     Breach(Breach),
@@ -128,18 +252,26 @@ impl Engine {
         &self.rules
     }
 
+    /// Takes other rules. Where a rule is the same as before, whatever its place, its processes keep their states.
+    pub fn replace(&mut self, rules: Vec<Rule>) {
+        let old = std::mem::replace(&mut self.rules, rules);
+        let place = |index: usize| self.rules.iter().position(|rule| *rule == old[index]);
+        let tracks = std::mem::take(&mut self.tracks).into_iter();
+        self.tracks = tracks.filter_map(|((pid, rule), track)| Some(((pid, place(rule)?), track))).collect();
+    }
+
     /// Takes a value in. `None`: nothing changed, or there is no such rule.
     pub fn observe(&mut self, seen: Observation) -> Option<Transition> {
         let rule = self.rules.get(seen.rule)?;
         let track = self.tracks.entry((seen.pid, seen.rule)).or_default();
-        // A value that is not a number is above nothing.
-        let Some(value) = seen.value.filter(|&value| value > rule.above) else {
+        // A value that is not a number is on no side.
+        let Some(value) = seen.value.filter(|&value| rule.side.is_broken(value, rule.threshold)) else {
             let before = std::mem::take(&mut track.state);
             return (before != State::Normal).then_some(Transition::Normal);
         };
         let (since_ns, peak, is_new) = match track.state {
             State::Firing => return None,
-            State::Pending { since_ns, peak } => (since_ns, peak.max(value), false),
+            State::Pending { since_ns, peak } => (since_ns, rule.side.worse(peak, value), false),
             State::Normal => (seen.from_ns, value, true),
         };
         let long_enough = seen.at_ns.saturating_sub(since_ns) >= rule.for_ns;
@@ -154,8 +286,10 @@ impl Engine {
             target: rule.target.clone(),
             pid: seen.pid,
             metric: rule.metric,
+            function: rule.function.clone(),
             value: peak,
-            threshold: rule.above,
+            threshold: rule.threshold,
+            side: rule.side,
             exceeded_since_ns: since_ns,
             breached_at_ns: seen.at_ns,
         }))
@@ -173,15 +307,21 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn engine(for_s: u64, cooldown_s: u64) -> Engine {
-        Engine::new(vec![Rule {
+    fn rule(for_s: u64, cooldown_s: u64) -> Rule {
+        Rule {
             name: "hot".into(),
             target: "app".into(),
             metric: Metric::Cpu,
-            above: 80.0,
+            function: None,
+            side: Side::Above,
+            threshold: 80.0,
             for_ns: for_s * SECOND,
             cooldown_ns: cooldown_s * SECOND,
-        }])
+        }
+    }
+
+    fn engine(for_s: u64, cooldown_s: u64) -> Engine {
+        Engine::new(vec![rule(for_s, cooldown_s)])
     }
 
     fn step(engine: &mut Engine, pid: u32, at_s: u64, value: Option<f64>) -> Option<Transition> {
@@ -233,12 +373,50 @@ mod tests {
             target: "app".into(),
             pid: 7,
             metric: Metric::Cpu,
+            function: None,
             value: 120.0,
             threshold: 80.0,
+            side: Side::Above,
             exceeded_since_ns: 9 * SECOND,
             breached_at_ns: 12 * SECOND,
         };
         assert_eq!(last, Some(Transition::Breach(expected)));
+    }
+
+    #[test]
+    fn a_rule_may_be_broken_from_below() {
+        let mut engine = Engine::new(vec![Rule { side: Side::Below, ..rule(2, 60) }]);
+        assert_eq!(trace(&mut engine, &[80.0, 79.0, 81.0, 60.0]), ".pnp");
+        let Some(Transition::Breach(breach)) = step(&mut engine, 1, 5, Some(70.0)) else { panic!("no breach") };
+        assert_eq!((breach.value, breach.side), (60.0, Side::Below), "the lowest value is the worst");
+    }
+
+    #[test]
+    fn other_rules_leave_the_states_of_those_that_stay() {
+        let other = |name: &str| Rule { name: name.into(), ..rule(1, 60) };
+        let mut engine = Engine::new(vec![rule(1, 60), other("changed")]);
+        let both = |engine: &mut Engine, at_s: u64| {
+            let seen = |rule| Observation {
+                rule,
+                pid: 1,
+                from_ns: (at_s - 1) * SECOND,
+                at_ns: at_s * SECOND,
+                value: Some(90.0),
+            };
+            [0, 1].map(|rule| matches!(engine.observe(seen(rule)), Some(Transition::Breach(_))))
+        };
+        assert_eq!(both(&mut engine, 1), [true, true]);
+        engine.replace(vec![Rule { threshold: 70.0, ..other("changed") }, rule(1, 60)]);
+        assert_eq!(both(&mut engine, 2), [true, false], "the second is the one that fires already");
+        engine.replace(Vec::new());
+        assert!(engine.tracks.is_empty());
+    }
+
+    #[test]
+    fn metrics_are_called_the_same_everywhere() {
+        for metric in Metric::ALL {
+            assert_eq!(serde_json::to_value(metric).expect("serializes"), metric.name());
+        }
     }
 
     #[test]

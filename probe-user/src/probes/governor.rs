@@ -82,6 +82,27 @@ impl Governor {
         Self { budget, left, functions: vec![function; functions], random: seed | 1 }
     }
 
+    /// One function more, with its probes set.
+    pub fn add(&mut self) {
+        let mut function = Function { is_set: true, left: 0.0, wanted: 0.0, spent: (0.0, 0.0) };
+        self.functions.push(function.clone());
+        function.left = self.share() * CAPACITY;
+        if let Some(last) = self.functions.last_mut() {
+            *last = function;
+        }
+    }
+
+    /// A function less, by its place among them; those behind it move up.
+    pub fn remove(&mut self, at: usize) {
+        self.functions.remove(at);
+    }
+
+    /// Another share of one core that all may cost.
+    pub fn set_budget(&mut self, budget: f64) {
+        self.budget = budget;
+        self.left = self.left.min(budget * CAPACITY);
+    }
+
     /// Time has passed, in which the probes of each function cost so much. Says what is to be done about each; this is taken
     /// to be done at once.
     pub fn observe(&mut self, costs: &[Duration], elapsed: Duration) -> Vec<Verdict> {

@@ -143,6 +143,15 @@ impl Group {
         self.state = State::Leaving(Leaving { kernel, has_begun: false, traps: Traps::of(pid, &self.wanted) });
     }
 
+    /// Takes the probes away, for good. The channel is closed when the kernel is done with it.
+    pub fn end(mut self, pid: u32) -> Receiver<Instant> {
+        self.take_away(pid);
+        match self.state {
+            State::Leaving(leaving) => leaving.kernel,
+            State::Set(_) | State::Away => channel().1,
+        }
+    }
+
     /// Waits until they are gone.
     pub fn wait(&mut self) {
         if let State::Leaving(leaving) = &self.state {

@@ -1,5 +1,6 @@
 //! `ProbeSet`: the probes in a process, in groups that are set and taken away as a governor says.
 
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -12,7 +13,8 @@ use crate::target::monotonic_ns;
 /// Probes in a process. Dropping it waits until they are gone.
 pub struct ProbeSet {
     pid: u32,
-    groups: Vec<Group>,
+    /// By the names that they were given, in the order of the governor.
+    groups: Vec<(u32, Group)>,
     governor: Governor,
     hit_cost: Duration,
     started: Instant,
@@ -20,8 +22,14 @@ pub struct ProbeSet {
 }
 
 impl ProbeSet {
-    /// Sets the probes of each group, in their order. `budget` is a share of one core, for all of them together; `hit_cost`
-    /// is what a hit costs here.
+    /// No probes yet. `budget` is a share of one core, for all of them together; `hit_cost` is what a hit costs here.
+    pub fn new(pid: u32, budget: f64, hit_cost: Duration) -> Self {
+        let now = Instant::now();
+        let governor = Governor::new(budget, 0, monotonic_ns());
+        Self { pid, groups: Vec::new(), governor, hit_cost, started: now, looked: now }
+    }
+
+    /// Sets the probes of each group, in their order; the groups are named by their numbers from 0 on.
     pub fn set(
         sampler: &mut Sampler,
         pid: u32,
@@ -29,16 +37,53 @@ impl ProbeSet {
         budget: f64,
         hit_cost: Duration,
     ) -> Result<Self> {
-        let mut groups: Vec<Group> = groups.into_iter().map(Group::new).collect();
-        let hits = sampler.hits()?;
-        for group in &mut groups {
-            group.pass(&hits, Instant::now());
-            group.set(sampler, pid)?;
+        let mut set = Self::new(pid, budget, hit_cost);
+        for (name, wanted) in (0..).zip(groups) {
+            set.add_group(sampler, name, wanted)?;
         }
-        let governor = Governor::new(budget, groups.len(), monotonic_ns());
         // What was seen before the last one was set is seen by few.
-        let now = Instant::now();
-        Ok(Self { pid, groups, governor, hit_cost, started: now, looked: now })
+        (set.started, set.looked) = (Instant::now(), Instant::now());
+        Ok(set)
+    }
+
+    /// Sets the probes of one more group, in their order.
+    pub fn add_group(&mut self, sampler: &mut Sampler, name: u32, wanted: Vec<Wanted>) -> Result<()> {
+        let mut group = Group::new(wanted);
+        group.pass(&sampler.hits()?, Instant::now());
+        group.set(sampler, self.pid)?;
+        self.groups.push((name, group));
+        self.governor.add();
+        Ok(())
+    }
+
+    /// More probes of a group, from now on; they are set before the others.
+    pub fn add(&mut self, sampler: &mut Sampler, name: u32, wanted: Vec<Wanted>) -> Result<()> {
+        match self.groups.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, group)) => group.add(sampler, self.pid, wanted),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the probes of a group away, for good. The channel is closed when the kernel is done with it.
+    pub fn remove(&mut self, name: u32) -> Option<Receiver<Instant>> {
+        let at = self.groups.iter().position(|(known, _)| *known == name)?;
+        self.governor.remove(at);
+        Some(self.groups.remove(at).1.end(self.pid))
+    }
+
+    /// Takes all away, for good, without waiting; the channels are closed when the kernel is done.
+    pub fn end(mut self) -> Vec<Receiver<Instant>> {
+        std::mem::take(&mut self.groups).into_iter().map(|(_, group)| group.end(self.pid)).collect()
+    }
+
+    /// True without any group.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Another share of one core that all may cost.
+    pub fn set_budget(&mut self, budget: f64) {
+        self.governor.set_budget(budget);
     }
 
     /// Since when they are watched over.
@@ -46,46 +91,54 @@ impl ProbeSet {
         self.started.elapsed()
     }
 
-    /// More probes of a group, from now on; they are set before the others.
-    pub fn add(&mut self, sampler: &mut Sampler, group: usize, wanted: Vec<Wanted>) -> Result<()> {
-        self.groups[group].add(sampler, self.pid, wanted)
+    fn group(&self, name: u32) -> Option<&Group> {
+        self.groups.iter().find(|(known, _)| *known == name).map(|(_, group)| group)
     }
 
     /// Since when a group's probes are set, `CLOCK_MONOTONIC` in nanoseconds; `None` if they are not.
-    pub fn set_since(&self, group: usize) -> Option<u64> {
-        let group = &self.groups[group];
-        group.is_set().then_some(group.set_ns)
+    pub fn set_since(&self, name: u32) -> Option<u64> {
+        self.group(name).filter(|group| group.is_set()).map(|group| group.set_ns)
+    }
+
+    /// For how long a group's probes were set.
+    pub fn attached(&self, name: u32) -> Duration {
+        self.group(name).map(Group::attached).unwrap_or_default()
     }
 
     /// The share of the time in which a group's probes were set, from 0 to 1.
-    pub fn attached_share(&self, group: usize) -> f64 {
+    pub fn attached_share(&self, name: u32) -> f64 {
         let elapsed = self.looked.saturating_duration_since(self.started).as_secs_f64();
-        if elapsed > 0.0 { (self.groups[group].attached().as_secs_f64() / elapsed).min(1.0) } else { 1.0 }
+        if elapsed > 0.0 { (self.attached(name).as_secs_f64() / elapsed).min(1.0) } else { 1.0 }
     }
 
     /// Keeps the budget: to be called every few milliseconds, because until then more than the budget may be spent. Returns
     /// the groups whose probes are gone now: whatever was going on when they went, nobody has seen its end.
-    pub fn look(&mut self, sampler: &mut Sampler) -> Result<Vec<usize>> {
+    pub fn look(&mut self, sampler: &mut Sampler) -> Result<Vec<u32>> {
         let hits = sampler.hits()?;
+        self.observe(sampler, &hits)
+    }
+
+    /// The same for one of several sets, with the hits that [`Sampler::hits`] has told.
+    pub fn observe(&mut self, sampler: &mut Sampler, hits: &[u64]) -> Result<Vec<u32>> {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.looked);
         self.looked = now;
         let (mut gone, mut costs) = (Vec::new(), Vec::with_capacity(self.groups.len()));
-        for (at, group) in self.groups.iter_mut().enumerate() {
-            let passed = group.pass(&hits, now);
+        for (name, group) in &mut self.groups {
+            let passed = group.pass(hits, now);
             costs.push(self.hit_cost.mul_f64(passed.hits as f64));
-            gone.extend(passed.is_gone.then_some(at));
+            gone.extend(passed.is_gone.then_some(*name));
         }
-        for (group, verdict) in self.groups.iter_mut().zip(self.governor.observe(&costs, elapsed)) {
+        for ((_, group), verdict) in self.groups.iter_mut().zip(self.governor.observe(&costs, elapsed)) {
             match verdict {
                 Verdict::TakeAway => group.take_away(self.pid),
                 Verdict::SetAgain => group.is_due = true,
                 Verdict::AsTheyAre => {}
             }
         }
-        for (at, group) in self.groups.iter_mut().enumerate() {
+        for (name, group) in &mut self.groups {
             // Whoever is told that they are gone has until the next look to forget what they saw last.
-            if group.is_due && group.is_away() && !gone.contains(&at) {
+            if group.is_due && group.is_away() && !gone.contains(name) {
                 group.set(sampler, self.pid)?;
             }
         }
@@ -95,10 +148,10 @@ impl ProbeSet {
 
 impl Drop for ProbeSet {
     fn drop(&mut self) {
-        for group in &mut self.groups {
+        for (_, group) in &mut self.groups {
             group.take_away(self.pid);
         }
-        for group in &mut self.groups {
+        for (_, group) in &mut self.groups {
             group.wait();
         }
     }

@@ -6,7 +6,7 @@ mod sidecar;
 mod store;
 
 pub use limits::Limits;
-pub use sidecar::{Host, OtherThreads, Process, ProfileEntry, Sidecar, Thread, Timestamp, VERSION, Window};
+pub use sidecar::{Function, Host, OtherThreads, Process, ProfileEntry, Sidecar, Thread, Timestamp, VERSION, Window};
 pub use store::{Listing, Profiles, Store, is_full};
 
 #[cfg(test)]

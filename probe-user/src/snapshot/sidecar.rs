@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::monitor::{Culprit, Metric};
+use crate::latency::Row;
+use crate::monitor::{Culprit, Metric, Side};
 use crate::target::ThreadState;
 
 /// The version of the format that is written here.
@@ -27,10 +28,16 @@ pub struct Sidecar {
     pub rule: String,
     /// What was measured.
     pub metric: Metric,
-    /// The value that broke the rule: the highest until then.
+    /// The function whose calls were measured, for metrics of functions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<Function>,
+    /// The value that broke the rule: the worst until then.
     pub value: f64,
     /// What it was compared with.
     pub threshold: f64,
+    /// On which side of it the value was.
+    #[serde(default)]
+    pub side: Side,
     /// The unit of both.
     pub unit: String,
     /// Start of the evidence: of the window `before`.
@@ -56,6 +63,19 @@ pub struct Sidecar {
     pub losses: BTreeMap<String, u64>,
     /// The stored profiles.
     pub profiles: Vec<ProfileEntry>,
+}
+
+/// A function that is timed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Function {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it belongs to; may be empty.
+    pub group: String,
+    /// Where it is, as configured.
+    pub symbol: String,
+    /// Its figures at the breach, of the last 10 seconds.
+    pub row: Row,
 }
 
 /// A host.
@@ -212,8 +232,10 @@ pub(crate) mod tests {
             target: "checkout".into(),
             rule: "checkout-cpu".into(),
             metric: Metric::Cpu,
+            function: None,
             value: 97.5,
             threshold: 80.0,
+            side: Side::Above,
             unit: Metric::Cpu.unit().into(),
             started_at: Timestamp(1_700_000_000_000_000_000),
             exceeded_at: Timestamp(1_700_000_030_000_000_000),

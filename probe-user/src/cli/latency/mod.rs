@@ -1,7 +1,5 @@
 //! `probe latency`: times functions: how often they are called, how long that takes, how many calls are still going on.
 
-mod choose;
-mod judge;
 mod operand;
 mod span;
 mod table;
@@ -10,16 +8,17 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use choose::Judging;
+use anyhow::{Result, bail};
 
 use super::record::Signals;
 use super::{Descriptors, print, targets, tell};
-use crate::kernel::Judgement;
-use crate::latency::{Function, Options, Timer};
+use crate::functions::{Finder, Missing, Spec};
+use crate::latency::{ErrorTest, Function, Timer, choose, judgement};
 use crate::problem::{Exit, Problem};
-use crate::target;
+use crate::target::{self, Modules, Process};
 
+/// More functions than this at once are a mistake: each has several probes, which take milliseconds to set.
+const MAX_FUNCTIONS: usize = 100;
 /// How often it is looked whether it is over.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -32,11 +31,11 @@ const LOOK: Duration = Duration::from_millis(50);
   probe latency -p 1234 --span begin=submit end=complete key=arg0
                                                         from one function to another, by their first argument
 
-Names: exact, glob, /regex/, demangled C++ and Rust, library:function, file@0xaddress")]
+Names: exact, glob, /regex/, demangled C++ and Rust, library:function, file@0xaddress, usdt:provider:name")]
 pub struct Args {
-    /// The process
-    #[arg(short, long, value_name = "PID")]
-    pid: u32,
+    /// The processes, with commas between them; each has rows and a budget of its own
+    #[arg(short, long, value_name = "PIDS", value_delimiter = ',', required = true)]
+    pid: Vec<u32>,
     /// Functions to time
     #[arg(required_unless_present = "span", value_name = "NAME")]
     names: Vec<String>,
@@ -51,9 +50,9 @@ pub struct Args {
     #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
     threshold: Option<Duration>,
     /// Which returned values are errors: <0, =0, !=0 or >N; of an int unless the number of bits follows: <0:64
-    #[arg(short, long, value_name = "TEST", value_parser = judge::parse, allow_hyphen_values = true)]
-    errors: Option<judge::ErrorTest>,
-    /// What the probes may cost, in percent of one core; what would cost more is looked at for a part of the time
+    #[arg(short, long, value_name = "TEST", allow_hyphen_values = true)]
+    errors: Option<ErrorTest>,
+    /// What the probes of a process may cost, in percent of one core; what would cost more is looked at for a part of the time
     #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = parse_percent)]
     max_overhead: f64,
     /// How often the table is shown
@@ -68,44 +67,116 @@ pub struct Args {
 pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
     let signals = Signals::listen()?;
     let _descriptors = Descriptors::raise();
-    targets::check(&[args.pid])?;
-    let judgement = Judgement {
-        threshold_ns: args.threshold.map_or(u64::MAX, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
-        ..args.errors.map(Judgement::from).unwrap_or_default()
-    };
-    let judging = Judging { judgement, has_threshold: args.threshold.is_some() };
-    let (spans, more) = span::parse(&args.span).map_err(|error| {
-        Problem::new(Exit::Usage, format!("{error:#}"), "`probe latency --help` shows how spans are named")
-    })?;
-    let names = [args.names.as_slice(), &more].concat();
-    let (functions, notes): (Vec<Function>, Vec<String>) = choose::functions(args.pid, &names, &spans, judging)?;
+    targets::check(&args.pid)?;
+    let (functions, notes) = functions(args)?;
     for note in notes.iter().filter(|_| !quiet) {
         tell(note);
     }
     let count = functions.len();
-    let mut timer = Timer::start(Options { pid: args.pid, budget: args.max_overhead / 100.0 }, functions)?;
+    let mut timer = Timer::load(count as u32)?;
+    for (pid, function) in functions {
+        timer.add(pid, function, args.max_overhead / 100.0)?;
+    }
+    let started = Instant::now();
     if !quiet {
         let cost = timer.hit_cost().as_nanos() as f64 / 1000.0;
         let plural = if count == 1 { "" } else { "s" };
-        tell(&format!("timing {count} function{plural} of pid {}; a hit of a probe costs {cost:.1} us here", args.pid));
+        let pids: Vec<String> = args.pid.iter().map(u32::to_string).collect();
+        let pids = pids.join(", ");
+        tell(&format!("timing {count} function{plural} of pid {pids}; a hit of a probe costs {cost:.1} us here"));
     }
     let is_live = !args.json && !quiet && std::io::stdout().is_terminal();
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut shown = Instant::now();
-    while !signals.came() && target::is_running(args.pid) && end.is_none_or(|end| Instant::now() < end) {
+    let is_any_running = || args.pid.iter().any(|&pid| target::is_running(pid));
+    while !signals.came() && is_any_running() && end.is_none_or(|end| Instant::now() < end) {
         let next = Instant::now() + LOOK;
         timer.run_until(end.map_or(next, |end| end.min(next)))?;
+        if let Some((_, error)) = timer.take_failed().pop() {
+            return Err(error);
+        }
         if is_live && shown.elapsed() >= args.interval {
             shown = Instant::now();
-            print(&format!("\x1b[2J\x1b[H{}", table::render(&timer.rows()?, timer.elapsed())))?;
+            print(&format!("\x1b[2J\x1b[H{}", table::render(&timer.rows()?, started.elapsed())))?;
         }
     }
     let rows = timer.rows()?;
     match args.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?,
-        false => print(&table::render(&rows, timer.elapsed()))?,
+        false => print(&table::render(&rows, started.elapsed()))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A function, and whose it is.
+type OfProcess = (u32, Function);
+
+/// The functions that are meant, by process, and what is to be said about them.
+fn functions(args: &Args) -> Result<(Vec<OfProcess>, Vec<String>)> {
+    let (spans, more) = span::parse(&args.span).map_err(|error| usage(&error))?;
+    let specs: Result<Vec<Spec>> = args.names.iter().chain(&more).map(|name| spec(name)).collect();
+    let (specs, judgement) = (specs?, judgement(args.threshold, args.errors));
+    let (mut functions, mut notes) = (Vec::<OfProcess>::new(), Vec::new());
+    let mut missing: Option<Box<Missing>> = None;
+    let mut modules = Modules::default();
+    for &pid in &args.pid {
+        let finder = Finder::of_process(&Process::read(pid, &mut modules));
+        for spec in &specs {
+            let (found, more) = match choose(&finder, spec, judgement, args.threshold.is_some()) {
+                Ok(chosen) => chosen,
+                // Only one of the processes may have it.
+                Err(why) if args.pid.len() > 1 => {
+                    notes.push(format!("not timed in pid {pid}: {why}"));
+                    missing = Some(why);
+                    continue;
+                }
+                Err(why) => bail!(why.problem()),
+            };
+            notes.extend(more);
+            // Two names may mean the same function.
+            let is_known = |new: &Function, known: &[OfProcess]| {
+                known.iter().any(|(other, function)| *other == pid && function.same_place(new))
+            };
+            for function in found {
+                if !is_known(&function, &functions) {
+                    functions.push((pid, function));
+                }
+            }
+        }
+        for span in &spans {
+            let function = span.function(&finder, judgement, args.threshold.is_some());
+            functions.push((pid, function.map_err(|error| usage(&error))?));
+        }
+    }
+    if functions.is_empty() {
+        if let Some(why) = missing {
+            bail!(why.problem());
+        }
+        bail!(Problem::new(Exit::Usage, "nothing of what was named can be timed", notes.join("\n")));
+    }
+    if functions.len() > MAX_FUNCTIONS {
+        bail!(Problem::new(
+            Exit::Usage,
+            format!("{} functions are meant, {MAX_FUNCTIONS} at most can be timed at once", functions.len()),
+            "name fewer, or name the library as well: libpush.so:push_*"
+        ));
+    }
+    Ok((functions, notes))
+}
+
+fn spec(name: &str) -> Result<Spec> {
+    name.parse().map_err(|error: anyhow::Error| usage(&error))
+}
+
+/// What is wrong with what was named; that it is missing says more by itself.
+fn usage(error: &anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Problem>() {
+        Some(problem) => problem.clone().into(),
+        None => {
+            let hint = "`probe latency --help` shows how functions and spans are named";
+            Problem::new(Exit::Usage, format!("{error:#}"), hint).into()
+        }
+    }
 }
 
 fn parse_percent(text: &str) -> Result<f64, String> {

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use super::operand::OperandSpec;
 use crate::functions::{Finder, Kind, Place, Spec};
 use crate::kernel::{Judgement, Role, SpanKeys};
-use crate::latency::{At, Function};
+use crate::latency::{Function, Spot};
 
 /// A span; see the head of this file.
 #[derive(Clone, Debug)]
@@ -46,9 +46,9 @@ impl SpanSpec {
         let begin = one(finder, &self.begin)?;
         let end = one(finder, &self.end)?;
         let keys = SpanKeys { begin: self.keys[0].at(&begin)?, end: self.keys[1].at(&end)? };
-        let mut places = hits(finder, &begin, &self.keys[0], Role::Begin)?;
-        places.extend(hits(finder, &end, &self.keys[1], Role::End)?);
-        Ok(Function { name: self.name.clone(), places, judgement, has_threshold, span: Some(keys) })
+        let mut spots = hits(finder, &begin, &self.keys[0], Role::Begin)?;
+        spots.extend(hits(finder, &end, &self.keys[1], Role::End)?);
+        Ok(Function { name: self.name.clone(), spots, features: 0, judgement, has_threshold, span: Some(keys) })
     }
 }
 
@@ -62,18 +62,17 @@ fn one(finder: &Finder, spec: &Spec) -> Result<Place> {
 }
 
 /// Where a value is known: where the function begins, or returns.
-fn hits(finder: &Finder, place: &Place, key: &OperandSpec, role: Role) -> Result<Vec<At>> {
-    let file = place.module.open_path().with_context(|| format!("{place}: its file is not open"))?;
-    let at = |offset| At { file: file.clone(), offset, role, semaphore: None };
+fn hits(finder: &Finder, place: &Place, key: &OperandSpec, role: Role) -> Result<Vec<Spot>> {
+    let spot = |offset, semaphore| Spot { module: place.module.clone(), offset, role, semaphore };
     if !key.is_returned() {
         let semaphore = if let Kind::Usdt { semaphore, .. } = place.kind { semaphore } else { None };
-        return Ok(vec![At { semaphore, ..at(place.file_offset) }]);
+        return Ok(vec![spot(place.file_offset, semaphore)]);
     }
     let returns = finder.returns(place)?;
     if returns.jumps_out > 0 || returns.offsets.is_empty() {
         bail!("{place}: what it returns cannot be seen, because it ends in another function; pair by an argument");
     }
-    Ok(returns.offsets.into_iter().map(at).collect())
+    Ok(returns.offsets.into_iter().map(|offset| spot(offset, None)).collect())
 }
 
 #[cfg(test)]

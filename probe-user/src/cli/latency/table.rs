@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::latency::Row;
+use crate::text::short_time;
 
 /// A line for each function, times in the unit that fits.
 pub fn render(rows: &[Row], elapsed: Duration) -> String {
@@ -11,10 +12,11 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
         "FUNCTION", "CALLS", "RATE/s", "ERRORS", "AVG", "P50", "P90", "P99", "P99.9", "MAX", "WITHIN", "OPEN", "OLDEST",
     ];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
+    let has_several = rows.iter().any(|row| row.pid != rows[0].pid);
     for row in rows {
-        let time = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), short);
+        let time = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), short_time);
         lines.push(vec![
-            row.name.clone(),
+            if has_several { format!("{}:{}", row.pid, row.name) } else { row.name.clone() },
             row.calls.to_string(),
             format!("{:.1}", row.rate),
             row.errors.to_string(),
@@ -39,7 +41,8 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
         text.push('\n');
     }
     let _ = write!(text, "{:.1} s", elapsed.as_secs_f64());
-    if let Some(share) = rows.first().map(|row| row.attached_share).filter(|share| *share < 0.995) {
+    let least = rows.iter().map(|row| row.attached_share).min_by(f64::total_cmp);
+    if let Some(share) = least.filter(|share| *share < 0.995) {
         let percent = 100.0 * share;
         let _ =
             write!(text, "; probes were set {percent:.1} % of the time to stay within the budget, counts are scaled");
@@ -56,28 +59,9 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
     text
 }
 
-/// Three figures of a time: 812ns, 12.3us, 4.56ms, 1.23s.
-fn short(nanoseconds: u64) -> String {
-    let value = nanoseconds as f64;
-    let (value, unit) = match value {
-        v if v < 1e3 => return format!("{nanoseconds}ns"),
-        v if v < 1e6 => (v / 1e3, "us"),
-        v if v < 1e9 => (v / 1e6, "ms"),
-        v => (v / 1e9, "s"),
-    };
-    let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
-    format!("{value:.decimals$}{unit}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_have_three_figures() {
-        let texts = [812, 12_345, 123_456, 4_560_000, 1_234_000_000].map(short);
-        assert_eq!(texts, ["812ns", "12.3us", "123us", "4.56ms", "1.23s"]);
-    }
 
     #[test]
     fn what_is_missing_is_said() {

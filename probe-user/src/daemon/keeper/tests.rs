@@ -6,7 +6,7 @@ use std::sync::mpsc::sync_channel;
 use super::*;
 use crate::daemon::tests::Fake;
 use crate::export;
-use crate::monitor::Metric;
+use crate::monitor::{Metric, Side};
 use crate::snapshot::{Limits, OtherThreads, Window};
 use crate::target::ThreadState;
 
@@ -40,15 +40,17 @@ impl Bench {
             target: "app".into(),
             pid,
             metric: Metric::Cpu,
+            function: None,
             value: 97.0,
             threshold: 80.0,
+            side: Side::Above,
             exceeded_since_ns: 100 * SECOND,
             breached_at_ns: 105 * SECOND,
         };
         let evidence = Evidence { threads: 2, before: Duration::from_secs(30), after: Duration::from_secs(5) };
         let (host, process) = (Host::default(), Process { pid, ..Process::default() });
         let (notify, dump) = (vec!["ops".into()], self.scene.dump(pid).ok());
-        let job = Job { breach, evidence, notify, host, process, dump, gone_at_ns: None };
+        let job = Job { breach, evidence, notify, host, process, function: None, dump, gone_at_ns: None };
         self.keeper.hear(Told::Breach(Box::new(job)));
         self.keeper.work();
     }

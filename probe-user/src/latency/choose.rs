@@ -1,0 +1,53 @@
+//! From what names a function to the places where probes are set.
+
+use super::function::{Function, Spot};
+use crate::functions::{Finder, Kind, Missing, Place, Spec};
+use crate::kernel::{Judgement, Role, feature};
+
+/// The end of a function with more return instructions than this is looked for where it was called.
+const MAX_RETURNS: usize = 32;
+
+/// The functions that are meant, one for each place, and what is to be said about others. There may be none that can be
+/// timed.
+pub fn choose(
+    finder: &Finder,
+    spec: &Spec,
+    judgement: Judgement,
+    has_threshold: bool,
+) -> Result<(Vec<Function>, Vec<String>), Box<Missing>> {
+    let found = finder.find(spec)?;
+    let notes = found.refused.iter().map(|refusal| format!("not timed: {refusal}")).collect();
+    let function = |place: &Place| {
+        let (spots, features) = spots(finder, place);
+        Function { name: place.to_string(), spots, features, judgement, has_threshold, span: None }
+    };
+    Ok((found.places.iter().map(function).collect(), notes))
+}
+
+/// Where probes are set for a place, and [`feature`]s that go with it.
+fn spots(finder: &Finder, place: &Place) -> (Vec<Spot>, u32) {
+    let spot = |offset, role| Spot { module: place.module.clone(), offset, role, semaphore: None };
+    let mut spots = vec![spot(place.file_offset, Role::Enter)];
+    match &place.kind {
+        Kind::Entry => {
+            let mut features = if place.is_go { feature::GO } else { 0 };
+            match leaving(finder, place) {
+                Some(returns) => spots.extend(returns.into_iter().map(|offset| spot(offset, Role::Leave))),
+                None => features |= feature::SITES,
+            }
+            (spots, features)
+        }
+        Kind::Instruction(_) => (spots, feature::COUNT),
+        Kind::Usdt { semaphore, .. } => {
+            spots[0].semaphore = *semaphore;
+            (spots, feature::COUNT)
+        }
+    }
+}
+
+/// The return instructions, if a function ends there and nowhere else. Where it also jumps to other functions, the end of a
+/// call is seen only where it was called; so it is with what cannot be taken apart.
+fn leaving(finder: &Finder, place: &Place) -> Option<Vec<u64>> {
+    let returns = finder.returns(place).inspect_err(|error| tracing::debug!("{error:#}")).ok()?;
+    (returns.offsets.len() <= MAX_RETURNS && returns.jumps_out == 0).then_some(returns.offsets)
+}

@@ -1,0 +1,449 @@
+//! `Worker`: the thread behind the registry. It compares what is wanted with what there is, and brings the one to the other
+//! step by step, looking after the budgets between the steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::definition::Definition;
+use super::function::Function;
+use super::registry::{InProcess, Joined, Seen, SeenRow, Shared, Wanted};
+use super::search::{Answer, Request, Search};
+use super::timer::{Slot, TICK, Timer};
+use super::window::Window;
+use crate::kernel::{self, Event};
+use crate::target::{self, monotonic_ns};
+
+/// How often it is published what was seen.
+const PUBLISH: Duration = Duration::from_secs(1);
+/// How often it is asked which processes have mapped something.
+const EVENTS: Duration = Duration::from_millis(250);
+/// A function that a process does not have is looked for again when the process has mapped something, after this time,
+const AGAIN: Duration = Duration::from_secs(1);
+/// or anyway after this, should the mapping have been missed.
+const ANYWAY: Duration = Duration::from_secs(15);
+/// or after so many times what the search took, if that is longer: two percent of one core.
+const SEARCHES: u32 = 50;
+/// A process may be about to load what is missing: so long nobody is told.
+const NEWS: Duration = Duration::from_secs(3);
+/// Functions of processes that can be timed at once, and what their figures may take of the kernel's memory: it is for
+/// each CPU, so that large hosts have room for fewer, but some.
+const MAX_SLOTS: usize = 512;
+const MIN_SLOTS: usize = 32;
+const MAX_BYTES: usize = 32 << 20;
+
+/// See the head of this file.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    search: Search,
+    timer: Option<Timer>,
+    /// The programs could not be loaded: of that the log knows.
+    is_broken: Option<String>,
+    revision: u64,
+    definitions: BTreeMap<String, Definition>,
+    processes: BTreeMap<u32, Process>,
+    /// Functions of which the log knows that they are missing, or that they are timed.
+    told: BTreeSet<(String, bool)>,
+    lives: u64,
+    published_ns: u64,
+}
+
+/// A process, as it is.
+struct Process {
+    joined: Joined,
+    /// Changes with each program that it runs.
+    life: u64,
+    budget: f64,
+    pairs: BTreeMap<String, Pair>,
+    /// It has mapped something since it was searched.
+    has_mapped: bool,
+    searched: Instant,
+    /// When it may be searched again.
+    again: Instant,
+}
+
+/// A function of a process.
+struct Pair {
+    definition: Definition,
+    state: PairState,
+}
+
+enum PairState {
+    /// To be looked for.
+    Wanted,
+    /// To be timed.
+    Found(Function),
+    Timed(Slot, Window),
+    Missing(String, Instant),
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>) -> Result<Self> {
+        let waker = Arc::clone(&shared);
+        Ok(Self {
+            shared,
+            search: Search::start(move || waker.wake())?,
+            timer: None,
+            is_broken: None,
+            revision: 0,
+            definitions: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            told: BTreeSet::new(),
+            lives: 0,
+            published_ns: 0,
+        })
+    }
+
+    /// Until the registry is gone.
+    pub(super) fn run(mut self) {
+        let (mut publish, mut events) = (Instant::now() + PUBLISH, Instant::now());
+        while self.wait() {
+            self.hear();
+            self.ask();
+            self.time_next();
+            let now = Instant::now();
+            if let Some(timer) = &mut self.timer {
+                if let Err(error) = timer.look() {
+                    tracing::error!("functions: the hits of probes cannot be read: {error:#}");
+                }
+                for (pid, error) in timer.take_failed() {
+                    self.start_over(pid, &format!("{error:#}"));
+                }
+            }
+            if now >= events {
+                events = now + EVENTS;
+                self.follow();
+            }
+            if now >= publish {
+                publish = now.max(publish + PUBLISH);
+                self.publish();
+            }
+        }
+    }
+
+    /// Waits until something may be due; false at the end.
+    fn wait(&mut self) -> bool {
+        let has_pairs = self.processes.values().any(|process| !process.pairs.is_empty());
+        let is_timing = self.pairs().any(|pair| matches!(pair.state, PairState::Timed(..)));
+        let pause = match (is_timing, has_pairs) {
+            (true, _) => TICK,
+            (false, true) => EVENTS,
+            (false, false) => PUBLISH,
+        };
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        let has_found = self.pairs().any(|pair| matches!(pair.state, PairState::Found(_)));
+        if !state.is_over && state.revision == self.revision && !has_found {
+            state = shared.wait(state, pause);
+        }
+        if state.is_over {
+            return false;
+        }
+        if state.revision != self.revision {
+            self.revision = state.revision;
+            let wanted = state.wanted.clone();
+            drop(state);
+            self.reconcile(&wanted);
+        }
+        true
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = &Pair> {
+        self.processes.values().flat_map(|process| process.pairs.values())
+    }
+
+    /// Ends what is not wanted any more, changes what is wanted otherwise, and notes what is new.
+    fn reconcile(&mut self, wanted: &Wanted) {
+        let Self { processes, timer, .. } = self;
+        processes.retain(|pid, process| {
+            let stays = wanted.processes.get(pid).is_some_and(|joined| joined.life == process.joined.life);
+            if let (false, Some(timer)) = (stays, timer.as_mut()) {
+                timer.forget(*pid);
+            }
+            stays
+        });
+        for (pid, joined) in &wanted.processes {
+            self.lives += 1;
+            let now = Instant::now();
+            let process = processes.entry(*pid).or_insert_with(|| Process {
+                joined: joined.clone(),
+                life: self.lives,
+                budget: 0.0,
+                pairs: BTreeMap::new(),
+                has_mapped: false,
+                searched: now,
+                again: now,
+            });
+            process.joined = joined.clone();
+            process.reconcile(wanted, timer.as_mut());
+            process.budget = budget(wanted, joined);
+            if let Some(timer) = timer.as_mut() {
+                timer.set_budget(*pid, process.budget);
+            }
+        }
+        let (before, after) = (&self.definitions, &wanted.definitions);
+        self.told.retain(|(name, _)| match (before.get(name), after.get(name)) {
+            (Some(before), Some(after)) => before.has_same_places(after),
+            _ => false,
+        });
+        self.definitions = after.clone();
+        if wanted.definitions.is_empty()
+            && let Some(timer) = self.timer.take()
+        {
+            // It waits for its probes.
+            std::thread::spawn(move || drop(timer));
+        }
+    }
+
+    /// Takes in what the search has found.
+    fn hear(&mut self) {
+        let Answer { pid, life, found, took } = match self.search.answer() {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return,
+            Err(error) => {
+                // Whatever killed it may have been one file: a new one looks at the others.
+                tracing::error!("functions: {error:#}");
+                let waker = Arc::clone(&self.shared);
+                match Search::start(move || waker.wake()) {
+                    Ok(search) => self.search = search,
+                    Err(error) => tracing::error!("functions: {error:#}"),
+                }
+                return;
+            }
+        };
+        let Some(process) = self.processes.get_mut(&pid).filter(|process| process.life == life) else { return };
+        process.again = Instant::now() + AGAIN.max(took * SEARCHES);
+        for (definition, found) in found {
+            let Some(pair) = process.pairs.get_mut(&definition.name) else { continue };
+            if pair.definition.symbol == definition.symbol {
+                pair.found(found);
+            }
+        }
+    }
+
+    /// Has a process searched that may have what is wanted.
+    fn ask(&mut self) {
+        if self.search.is_busy() || !self.has_timer() {
+            return;
+        }
+        let now = Instant::now();
+        let due = self.processes.iter_mut().find(|(_, process)| process.is_due(now));
+        let Some((&pid, process)) = due else { return };
+        (process.has_mapped, process.searched) = (false, now);
+        // Should there be no answer, it is not asked for at once again.
+        process.again = now + AGAIN;
+        let definitions = process.pairs.values_mut().filter_map(|pair| match pair.state {
+            PairState::Wanted | PairState::Missing(..) => Some(pair.definition.clone()),
+            PairState::Found(_) | PairState::Timed(..) => None,
+        });
+        let definitions = definitions.collect();
+        for pair in process.pairs.values_mut().filter(|pair| matches!(pair.state, PairState::Wanted)) {
+            pair.state = PairState::Missing(String::new(), now);
+        }
+        self.search.ask(Request { pid, life: process.life, definitions });
+    }
+
+    /// Loads the programs when they are first needed.
+    fn has_timer(&mut self) -> bool {
+        if self.timer.is_some() || self.is_broken.is_some() || self.pairs().next().is_none() {
+            return self.timer.is_some();
+        }
+        let slots = kernel::functions_within(MAX_BYTES).map(|slots| slots.clamp(MIN_SLOTS, MAX_SLOTS));
+        match slots.and_then(|slots| Timer::load(slots as u32)) {
+            Ok(timer) => self.timer = Some(timer),
+            Err(error) => {
+                let reason = format!("functions cannot be timed: {error:#}");
+                tracing::error!("{reason}");
+                self.is_broken = Some(reason);
+            }
+        }
+        self.timer.is_some()
+    }
+
+    /// Sets the probes of one function: it takes milliseconds, between which budgets are to be looked after.
+    fn time_next(&mut self) {
+        let Some(timer) = &mut self.timer else { return };
+        let next = self.processes.iter_mut().find_map(|(&pid, process)| {
+            let budget = process.budget;
+            let is_found = |pair: &&mut Pair| matches!(pair.state, PairState::Found(_));
+            Some((pid, budget, process.pairs.values_mut().find(is_found)?))
+        });
+        let Some((pid, budget, pair)) = next else { return };
+        let PairState::Found(function) = std::mem::replace(&mut pair.state, PairState::Wanted) else { return };
+        let Definition { name, symbol, .. } = &pair.definition;
+        let count = function.spots.len();
+        let missing = |reason: String| PairState::Missing(reason, Instant::now());
+        pair.state = match timer.add(pid, function, budget) {
+            Ok(Some(slot)) => {
+                let is_first = self.told.insert((name.clone(), true));
+                self.told.remove(&(name.clone(), false));
+                if is_first {
+                    tracing::info!("function {name}: timing {symbol} in pid {pid}, {count} probes");
+                } else {
+                    tracing::debug!("function {name}: timing {symbol} in pid {pid}, {count} probes");
+                }
+                PairState::Timed(slot, Window::default())
+            }
+            Ok(None) => missing("too many functions of too many processes are timed already".into()),
+            Err(error) => missing(format!("{error:#}")),
+        };
+    }
+
+    /// What has happened to processes meanwhile.
+    fn follow(&mut self) {
+        let Some(timer) = &mut self.timer else { return };
+        let (mut replaced, processes) = (Vec::new(), &mut self.processes);
+        let read = timer.events(|event| match event {
+            Event::Map { pid, .. } => {
+                if let Some(process) = processes.get_mut(&pid) {
+                    process.has_mapped = true;
+                }
+            }
+            Event::NewImage { pid } => replaced.push(pid),
+            _ => {}
+        });
+        if let Err(error) = read {
+            tracing::error!("functions: {error:#}");
+        }
+        for pid in replaced {
+            self.start_over(pid, "it runs another program");
+        }
+    }
+
+    /// Looks for everything in a process again.
+    fn start_over(&mut self, pid: u32, reason: &str) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        if let Some(timer) = &mut self.timer {
+            timer.forget(pid);
+        }
+        tracing::debug!("functions of pid {pid} are looked for again: {reason}");
+        self.lives += 1;
+        (process.life, process.again) = (self.lives, Instant::now());
+        for pair in process.pairs.values_mut() {
+            pair.state = PairState::Wanted;
+        }
+    }
+
+    /// Tells what was seen.
+    fn publish(&mut self) {
+        let at_ns = monotonic_ns();
+        let readings = self.timer.as_mut().map_or_else(|| Ok(Vec::new()), Timer::readings);
+        let readings: BTreeMap<Slot, _> = match readings {
+            Ok(readings) => readings.into_iter().collect(),
+            Err(error) => return tracing::error!("functions: their figures cannot be read: {error:#}"),
+        };
+        let from_ns = std::mem::replace(&mut self.published_ns, at_ns);
+        let mut seen = Seen { from_ns, at_ns, rows: BTreeMap::new() };
+        let mut states = BTreeMap::new();
+        for (&pid, process) in &mut self.processes {
+            for (name, pair) in &mut process.pairs {
+                let state = match &mut pair.state {
+                    PairState::Timed(slot, window) => {
+                        let Some(reading) = readings.get(slot) else { continue };
+                        window.push(reading);
+                        let has_threshold = pair.definition.threshold.is_some();
+                        let row = window.row(pid, name, has_threshold, reading.in_flight);
+                        let attached_share = row.attached_share;
+                        seen.rows.insert((pid, name.clone()), SeenRow { row, is_set: reading.is_set });
+                        InProcess::Timed { attached_share }
+                    }
+                    PairState::Missing(reason, since) if !reason.is_empty() => {
+                        if since.elapsed() >= NEWS
+                            && !self.told.contains(&(name.clone(), true))
+                            && target::is_running(pid)
+                            && self.told.insert((name.clone(), false))
+                        {
+                            tracing::warn!("function {name}: not timed in pid {pid}: {reason}");
+                        }
+                        InProcess::Missing(reason.clone())
+                    }
+                    _ => self.is_broken.clone().map_or(InProcess::Looking, InProcess::Missing),
+                };
+                states.insert((name.clone(), pid), state);
+            }
+        }
+        let mut state = self.shared.lock();
+        (state.seen, state.processes) = (Arc::new(seen), states);
+    }
+}
+
+/// What the probes of a process may cost: its share of what each of its targets may.
+pub(super) fn budget(wanted: &Wanted, joined: &Joined) -> f64 {
+    let with_functions: BTreeSet<&String> = wanted.definitions.values().map(|definition| &definition.target).collect();
+    let targets = joined.targets.iter().filter(|target| with_functions.contains(target));
+    let members =
+        |target: &String| wanted.processes.values().filter(|joined| joined.targets.contains(target)).count().max(1);
+    targets.map(|target| wanted.budget / members(target) as f64).sum()
+}
+
+impl Process {
+    fn reconcile(&mut self, wanted: &Wanted, mut timer: Option<&mut Timer>) {
+        let is_ours = |definition: &&Definition| self.joined.targets.contains(&definition.target);
+        let definitions: BTreeMap<&String, &Definition> =
+            wanted.definitions.values().filter(is_ours).map(|definition| (&definition.name, definition)).collect();
+        self.pairs.retain(|name, pair| {
+            let stays = definitions.get(name).is_some_and(|definition| definition.has_same_places(&pair.definition));
+            if let (false, PairState::Timed(slot, _), Some(timer)) = (stays, &pair.state, timer.as_deref_mut()) {
+                timer.remove(*slot);
+            }
+            stays
+        });
+        for (name, definition) in definitions {
+            match self.pairs.get_mut(name) {
+                Some(pair) if pair.definition == *definition => {}
+                Some(pair) => pair.change(definition, timer.as_deref_mut()),
+                None => {
+                    let pair = Pair { definition: definition.clone(), state: PairState::Wanted };
+                    self.pairs.insert(name.clone(), pair);
+                }
+            }
+        }
+    }
+
+    /// Whether something is to be looked for in it now.
+    fn is_due(&self, now: Instant) -> bool {
+        let is_new = self.pairs.values().any(|pair| matches!(pair.state, PairState::Wanted));
+        let is_missing = self.pairs.values().any(|pair| matches!(pair.state, PairState::Missing(..)));
+        let may_have_it = self.has_mapped || now >= self.searched + ANYWAY;
+        is_new || is_missing && may_have_it && now >= self.again
+    }
+}
+
+impl Pair {
+    fn found(&mut self, found: Result<Function, String>) {
+        let since = match &self.state {
+            PairState::Wanted => Instant::now(),
+            PairState::Missing(_, since) => *since,
+            PairState::Found(_) | PairState::Timed(..) => return,
+        };
+        self.state = match found {
+            // Its threshold may have changed since it was looked for.
+            Ok(function) => PairState::Found(self.judged(function)),
+            Err(reason) => PairState::Missing(reason, since),
+        };
+    }
+
+    fn judged(&self, function: Function) -> Function {
+        let has_threshold = self.definition.threshold.is_some();
+        Function { judgement: self.definition.judgement(), has_threshold, ..function }
+    }
+
+    /// Another threshold, another test for errors, another group.
+    fn change(&mut self, definition: &Definition, timer: Option<&mut Timer>) {
+        self.definition = definition.clone();
+        let (judgement, has_threshold) = (definition.judgement(), definition.threshold.is_some());
+        match &mut self.state {
+            PairState::Timed(slot, window) => {
+                window.forget();
+                let judged = timer.map(|timer| timer.judge(*slot, judgement, has_threshold)).transpose();
+                if let Err(error) = judged {
+                    tracing::error!("function {}: {error:#}", definition.name);
+                }
+            }
+            PairState::Found(function) => (function.judgement, function.has_threshold) = (judgement, has_threshold),
+            PairState::Wanted | PairState::Missing(..) => {}
+        }
+    }
+}
