@@ -28,17 +28,17 @@ pub const NO_TABLE: u32 = u32::MAX;
 /// Threads whose waits are added up at once.
 pub const MAX_WAITING_THREADS: u32 = 16 * 1024;
 /// Places where one thread waits that are kept with it, a power of two: most threads have few.
-pub const PLACES_PER_THREAD: usize = 8;
+pub const PLACES_PER_THREAD: usize = 4;
 /// Further places of a thread are in sets of this many, a power of two.
-pub const PLACES_PER_SET: usize = 4;
+pub const PLACES_PER_SET: usize = 8;
 /// Sets that a thread may have, a power of two, at most 32.
 pub const SETS_PER_THREAD: usize = 16;
 /// Sets of all threads.
-pub const MAX_SETS: u32 = 16 * 1024;
+pub const MAX_SETS: u32 = 8 * 1024;
 /// Stacks of one thread, with those of its wakers, whose waits are added up at once, a power of two.
 pub const WAKERS_PER_THREAD: usize = 8;
 /// Longest user stack that is remembered, in frames, a power of two.
-pub const MEMO_FRAMES: usize = 64;
+pub const MEMO_FRAMES: usize = 128;
 /// Longest kernel stack that is remembered, in frames, a power of two.
 pub const MEMO_KERNEL_FRAMES: usize = 32;
 /// What a thread has waited is handed over at least this often, in nanoseconds, whenever it returns from a wait.

@@ -20,7 +20,7 @@ use crate::walk::{self, Scratch, Start};
 /// Multiplying by it spreads neighbours: the fractional part of the golden ratio.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Longest piece of a stack that is compared, in words, a power of two.
-const WORDS: usize = 512;
+const WORDS: usize = 1024;
 /// Longest part of a kernel stack in which return addresses are looked for, in words.
 const KERNEL_WORDS: u32 = 256;
 /// Whether return addresses are left is looked at before this many of them.

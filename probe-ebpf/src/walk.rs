@@ -123,9 +123,9 @@ fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owne
     }
 }
 
-/// Where return addresses are, in bytes from the stack pointer: the first, and the end of the last. The places of all, from the first on, are
-/// in the slots; unused ones repeat it, because any other word may change while the stack remains. `None` for a stack that
-/// is not whole, too deep or unusual.
+/// Where the return addresses of the stack that was just walked are, in bytes from the stack pointer: the first one, and the
+/// end of the last. The slots are where all of them are, from the first on; unused ones repeat it, because any other word may
+/// change while the stack remains. `None` for a stack that is not whole, too deep or unusual.
 #[inline(always)]
 pub fn return_addresses(scratch: *mut Scratch, slots: &mut [u16; MEMO_FRAMES]) -> Option<(u64, u64)> {
     // SAFETY: the caller's scratch.
