@@ -631,8 +631,8 @@ assert_packed! {
         since_ns, handed_over_ns, targets_generation, tgid, epoch, place, sets, is_woken, has_wakers, waker, comm, places,
     }
     Memo {
-        generation, pc, sp, fp, kernel_root, user_hash, kernel_hash, user_start, user_span, kernel_start, kernel_span, user_slots,
-        kernel_slots,
+        generation, pc, sp, fp, kernel_root, user_hash, kernel_hash, user_start, user_span, kernel_start, kernel_span,
+        user_slots, kernel_slots,
     }
     Place { user_stack, kernel_stack, sum, memo }
     SetKey { tid, set }
