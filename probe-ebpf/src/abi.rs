@@ -35,13 +35,21 @@ pub const MAX_NEW_SITES: u32 = 256;
 pub const MAX_SPANS: u32 = 64 * 1024;
 /// Threads whose waits are added up at once.
 pub const MAX_WAITING_THREADS: u32 = 16 * 1024;
-/// Stacks of one thread whose waits are added up at once, a power of two: loops that wait have few places to wait at.
-pub const WAITS_PER_THREAD: usize = 8;
-/// Pairs of stacks that are remembered of a thread, a power of two.
-pub const MEMOS_PER_THREAD: usize = 8;
-/// Longest stack that is remembered, in frames.
-pub const MEMO_FRAMES: usize = 32;
-/// Waits with one stack are handed over at least this often, in nanoseconds, while the thread waits there.
+/// Places where one thread waits that are kept with it, a power of two: most threads have few.
+pub const PLACES_PER_THREAD: usize = 4;
+/// Further places of a thread are in sets of this many, a power of two.
+pub const PLACES_PER_SET: usize = 8;
+/// Sets that a thread may have, a power of two, at most 32.
+pub const SETS_PER_THREAD: usize = 16;
+/// Sets of all threads.
+pub const MAX_SETS: u32 = 8 * 1024;
+/// Stacks of one thread, with those of its wakers, whose waits are added up at once, a power of two.
+pub const WAKERS_PER_THREAD: usize = 8;
+/// Longest user stack that is remembered, in frames, a power of two.
+pub const MEMO_FRAMES: usize = 128;
+/// Longest kernel stack that is remembered, in frames, a power of two.
+pub const MEMO_KERNEL_FRAMES: usize = 32;
+/// What a thread has waited is handed over at least this often, in nanoseconds, whenever it returns from a wait.
 pub const WAITS_EVERY_NS: u64 = 1_000_000_000;
 /// Size of the ring buffer in bytes: at 8 KiB for the deepest stack it holds 512 of them between two reads.
 pub const RING_BYTES: u32 = 4 * 1024 * 1024;
@@ -175,7 +183,7 @@ pub struct Waker {
     pub comm: [u8; COMM_LEN],
 }
 
-/// Waits of one thread with the same stacks, added up.
+/// Waits of one thread with the same stacks and the same waker, added up.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wait {
@@ -185,24 +193,29 @@ pub struct Wait {
     pub kernel_stack: StackId,
     /// Who woke it.
     pub waker: Waker,
-    /// When the first of them ended, `CLOCK_MONOTONIC` in nanoseconds.
-    pub first_ns: u64,
-    /// When the last of them ended.
+    /// Their sum.
+    pub sum: Sum,
+}
+
+/// Waits, added up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum {
+    /// When the last of them ended, `CLOCK_MONOTONIC` in nanoseconds.
     pub last_ns: u64,
     /// Their time together, in nanoseconds.
     pub total_ns: u64,
-    /// How many; 0 in an unused entry.
+    /// How many have not been handed over.
     pub count: u32,
     /// As in [`WaitEvent::state`].
     pub state: u32,
 }
 
-/// A pair of stacks that a thread has waited with: what has to be the same for the next pair to be the same, without
-/// unwinding it.
+/// What has to be the same for a thread's stacks to be the same, without unwinding them.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Memo {
-    /// Of all stacks; 0 in an unused entry.
+    /// Of all stacks; 0 if nothing is remembered.
     pub generation: u64,
     /// Registers with which the thread entered the kernel.
     pub pc: u64,
@@ -216,18 +229,61 @@ pub struct Memo {
     pub user_hash: u64,
     /// Of those of the kernel stack but the first frame's.
     pub kernel_hash: u64,
-    /// The stacks.
-    pub user_stack: StackId,
-    /// As above.
-    pub kernel_stack: StackId,
-    /// Bytes of user stack with all return addresses.
+    /// Where the first return address is on the user stack, in bytes from the stack pointer.
+    pub user_start: u32,
+    /// Bytes from there with all return addresses; 0 if there are none.
     pub user_span: u32,
-    /// Bytes of kernel stack with all return addresses but the first frame's.
+    /// As `user_start`, from the lower end of the kernel's stack.
+    pub kernel_start: u32,
+    /// Bytes from there with all return addresses but the first frame's; 0 if kernel stacks are not asked for.
     pub kernel_span: u32,
-    /// Where they are on the user stack, in words from the stack pointer.
-    pub user_slots: [u8; MEMO_FRAMES],
-    /// Where they are on the kernel stack, in words from its lower end.
-    pub kernel_slots: [u8; MEMO_FRAMES],
+    /// Where they are, in bytes from `user_start`.
+    pub user_slots: [u16; MEMO_FRAMES],
+    /// Where they are, in bytes from `kernel_start`.
+    pub kernel_slots: [u16; MEMO_KERNEL_FRAMES],
+}
+
+impl Memo {
+    /// Nothing is remembered.
+    pub const NONE: Self = Self {
+        generation: 0,
+        pc: 0,
+        sp: 0,
+        fp: 0,
+        kernel_root: 0,
+        user_hash: 0,
+        kernel_hash: 0,
+        user_start: 0,
+        user_span: 0,
+        kernel_start: 0,
+        kernel_span: 0,
+        user_slots: [0; MEMO_FRAMES],
+        kernel_slots: [0; MEMO_KERNEL_FRAMES],
+    };
+}
+
+/// Where a thread waits: its stacks, how they are recognised, and its waits there that nobody is known to have ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// User stack.
+    pub user_stack: StackId,
+    /// Kernel stack.
+    pub kernel_stack: StackId,
+    /// Waits there.
+    pub sum: Sum,
+    /// Of both stacks.
+    pub memo: Memo,
+}
+
+impl Place {
+    /// An unused one.
+    pub const NONE: Self = Self {
+        user_stack: StackId::NONE,
+        kernel_stack: StackId::NONE,
+        sum: Sum { last_ns: 0, total_ns: 0, count: 0, state: 0 },
+        memo: Memo::NONE,
+    };
 }
 
 /// Key: tid. A thread that has waited.
@@ -236,22 +292,64 @@ pub struct Memo {
 pub struct WaitingThread {
     /// When it left the CPU, `CLOCK_MONOTONIC` in nanoseconds; 0 while it is on one.
     pub since_ns: u64,
+    /// When its sums were last handed over.
+    pub handed_over_ns: u64,
+    /// [`generation::TARGETS`] when the process was found to be a target.
+    pub targets_generation: u64,
     /// Its process.
     pub tgid: u32,
-    /// As in [`WaitEvent::state`], of the present wait.
-    pub state: u32,
-    /// Stacks of the present wait.
-    pub user_stack: StackId,
-    /// As above.
-    pub kernel_stack: StackId,
+    /// The process's [`Target::epoch`].
+    pub epoch: u32,
+    /// Where it waits, or has waited last: below [`PLACES_PER_THREAD`] in `places`, from there on in its sets.
+    pub place: u32,
+    /// A bit for each of its sets.
+    pub sets: u32,
+    /// 1 if somebody is known to end the present wait.
+    pub is_woken: u32,
+    /// 1 if it has sums by wakers.
+    pub has_wakers: u32,
     /// Who ends the present wait.
     pub waker: Waker,
     /// The thread's name, zero-terminated.
     pub comm: [u8; COMM_LEN],
+    /// Where it waits.
+    pub places: [Place; PLACES_PER_THREAD],
+}
+
+/// Where a thread's further places are found.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SetKey {
+    /// Thread.
+    pub tid: u32,
+    /// Below [`SETS_PER_THREAD`].
+    pub set: u32,
+}
+
+/// Places of a thread beyond those that are kept with it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PlaceSet {
+    /// The places.
+    pub places: [Place; PLACES_PER_SET],
+}
+
+/// Key: tid. What a thread has waited, by who woke it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct WokenThread {
     /// Waits that have not been handed over.
-    pub waits: [Wait; WAITS_PER_THREAD],
-    /// Stacks that it has waited with.
-    pub memos: [Memo; MEMOS_PER_THREAD],
+    pub waits: [Wait; WAKERS_PER_THREAD],
+}
+
+/// Numbers that go up when something that was looked up may have changed: index into the generations.
+pub mod generation {
+    /// Stacks that were taken may mean something else, or have been forgotten by user space.
+    pub const STACKS: u32 = 0;
+    /// A process may have become a target, or none, by user space.
+    pub const TARGETS: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
 }
 
 /// A thread in a dump: `kernel_frames`, then `user_frames` addresses (`u64`, leaf first) follow.
@@ -640,12 +738,19 @@ assert_packed! {
     SampleEvent { kind, cpu, time_ns, tgid, tid, value, user_stack, kernel_stack, comm }
     StackEvent { kind, frame_count, time_ns, id, tgid, epoch, end, flags }
     WaitEvent { kind, state, time_ns, tgid, tid, count, total_ns, user_stack, kernel_stack, waker, comm }
-    Wait { user_stack, kernel_stack, waker, first_ns, last_ns, total_ns, count, state }
-    WaitingThread { since_ns, tgid, state, user_stack, kernel_stack, waker, comm, waits, memos }
-    Memo {
-        generation, pc, sp, fp, kernel_root, user_hash, kernel_hash, user_stack, kernel_stack, user_span, kernel_span, user_slots,
-        kernel_slots,
+    Wait { user_stack, kernel_stack, waker, sum }
+    Sum { last_ns, total_ns, count, state }
+    WaitingThread {
+        since_ns, handed_over_ns, targets_generation, tgid, epoch, place, sets, is_woken, has_wakers, waker, comm, places,
     }
+    Memo {
+        generation, pc, sp, fp, kernel_root, user_hash, kernel_hash, user_start, user_span, kernel_start, kernel_span,
+        user_slots, kernel_slots,
+    }
+    Place { user_stack, kernel_stack, sum, memo }
+    SetKey { tid, set }
+    PlaceSet { places }
+    WokenThread { waits }
     Waker { tgid, tid, user_stack, kernel_stack, comm }
     ThreadRecord {
         tgid, tid, state, flags, runtime_ns, runtime_at_arrival_ns, arrival_ns, queued_ns, reader_arrival_ns, user_stack,

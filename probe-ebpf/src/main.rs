@@ -20,9 +20,11 @@ mod figures;
 mod maps;
 mod memo;
 mod pair;
+mod place;
 mod process;
 mod sample;
 mod stack;
+mod sums;
 mod task;
 mod wait;
 mod walk;
@@ -66,7 +68,7 @@ pub fn on_exit(context: BtfTracePointContext) -> i32 {
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
 #[btf_tracepoint(function = "sched_switch")]
 pub fn on_switch(context: BtfTracePointContext) -> i32 {
-    wait::switch(&context, context.arg::<u32>(0) & 1 != 0, context.arg(2), context.arg(3));
+    wait::switch(&context, context.arg::<u32>(0) & 1 != 0, [context.arg(1), context.arg(2)], context.arg(3));
     0
 }
 

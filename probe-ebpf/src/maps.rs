@@ -7,8 +7,9 @@ use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use probe_ebpf::abi::{
-    Counter, DumpRequest, MAX_BLOCKS, MAX_SEEN_STACKS, MAX_TABLES, MAX_TARGETS, MAX_WAITING_THREADS, MappingBlock,
-    MappingKey, Offsets, RING_BYTES, Settings, StackId, Target, WaitingThread, target_flags,
+    Counter, DumpRequest, MAX_BLOCKS, MAX_SEEN_STACKS, MAX_SETS, MAX_TABLES, MAX_TARGETS, MAX_WAITING_THREADS,
+    MappingBlock, MappingKey, Offsets, PlaceSet, RING_BYTES, SetKey, Settings, StackId, Target, WaitingThread,
+    WokenThread, generation, target_flags,
 };
 use probe_ebpf::table::Block;
 
@@ -55,6 +56,14 @@ pub static SEEN: LruHashMap<StackId, u8> = LruHashMap::with_max_entries(MAX_SEEN
 #[map]
 pub static WAITING: HashMap<u32, WaitingThread> = HashMap::with_max_entries(MAX_WAITING_THREADS, BPF_F_NO_PREALLOC);
 
+/// Further places of threads that wait in many.
+#[map]
+pub static PLACES: HashMap<SetKey, PlaceSet> = HashMap::with_max_entries(MAX_SETS, BPF_F_NO_PREALLOC);
+
+/// Threads whose wakers are asked for, by tid.
+#[map]
+pub static WOKEN: HashMap<u32, WokenThread> = HashMap::with_max_entries(MAX_WAITING_THREADS, BPF_F_NO_PREALLOC);
+
 /// What the present dump shall have.
 #[map]
 pub static DUMP: Array<DumpRequest> = Array::with_max_entries(1, 0);
@@ -87,9 +96,15 @@ pub fn block(table: u32, number: u32) -> Option<&'static Block> {
     unsafe { bpf_map_lookup_elem(table.cast_mut().cast(), (&raw const number).cast()).cast::<Block>().as_ref() }
 }
 
-/// Goes up whenever stacks that were taken may mean something else, or have been forgotten by user space.
+/// By [`generation`].
 #[map]
-pub static GENERATION: Array<u64> = Array::with_max_entries(1, 0);
+static GENERATIONS: Array<u64> = Array::with_max_entries(generation::COUNT, 0);
+
+/// One of the [`generation`] numbers; never 0.
+#[inline(always)]
+pub fn generation(index: u32) -> u64 {
+    GENERATIONS.get(index).map_or(0, |number| *number).wrapping_add(1)
+}
 
 /// By [`Counter`].
 #[map]

@@ -22,10 +22,11 @@ fn store(tgid: u32, target: Target) {
 #[inline(always)]
 pub fn exec(old_tid: u32, binprm: Struct) {
     let tgid = current_tgid();
-    // Whichever thread executes takes the process's id as its own.
+    // Whichever thread executes takes the process's id as its own, and its stacks are those of another program.
     if old_tid != tgid {
         wait::forget(old_tid);
     }
+    wait::forget(tgid);
     let target = target(tgid);
     if let Some(target) = target {
         let flags = target.flags & !target_flags::AWAITS_EXEC;

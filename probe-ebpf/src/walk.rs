@@ -62,7 +62,7 @@ struct Walk {
     start_sp: u64,
     last_sp: u64,
     /// Where the last return addresses were found, in words from the first stack pointer.
-    slots: [u8; MEMO_FRAMES],
+    slots: [u32; MEMO_FRAMES],
 }
 
 /// What `bpf_loop` hands to its callback: it has to be on the stack.
@@ -123,19 +123,25 @@ fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owne
     }
 }
 
-/// Where the return addresses of the stack that was just walked are, in words from the first stack pointer; unused places
-/// repeat the first of them, because any other word may change while the stack remains. Returns up to where they reach, in bytes; `None` for a stack that is not whole, too deep or unusual.
+/// Where the return addresses of the stack that was just walked are, in bytes from the stack pointer: the first one, and the
+/// end of the last. The slots are where all of them are, from the first on; unused ones repeat it, because any other word may
+/// change while the stack remains. `None` for a stack that is not whole, too deep or unusual.
 #[inline(always)]
-pub fn return_addresses(scratch: *mut Scratch, slots: &mut [u8; MEMO_FRAMES]) -> Option<u64> {
+pub fn return_addresses(scratch: *mut Scratch, slots: &mut [u16; MEMO_FRAMES]) -> Option<(u64, u64)> {
     // SAFETY: the caller's scratch.
     let walk = unsafe { &(*scratch).walk };
     if walk.end != End::Root as u32 || walk.is_unusual != 0 || walk.frame_count > MEMO_FRAMES as u32 {
         return None;
     }
-    for (index, (slot, found)) in slots.iter_mut().zip(&walk.slots).enumerate() {
-        *slot = if (index as u32) + 1 < walk.frame_count { *found } else { walk.slots[0] };
+    if walk.frame_count < 2 {
+        return Some((0, 0));
     }
-    Some(walk.registers.sp.wrapping_sub(walk.start_sp))
+    let first = walk.slots[0];
+    for (index, (slot, found)) in slots.iter_mut().zip(&walk.slots).enumerate() {
+        let is_used = (index as u32) + 1 < walk.frame_count;
+        *slot = if is_used { found.wrapping_sub(first).wrapping_mul(8) as u16 } else { 0 };
+    }
+    Some((u64::from(first) * 8, walk.registers.sp.wrapping_sub(walk.start_sp)))
 }
 
 /// One frame: `bpf_loop`'s callback. Returns 1 to stop.
@@ -169,7 +175,7 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
             walk.is_unusual |= u32::from(by == By::Signal || sp < walk.last_sp);
             walk.last_sp = sp;
             let slot = sp.wrapping_sub(walk.start_sp) / 8;
-            walk.slots[index & (MEMO_FRAMES - 1)] = slot.wrapping_sub(1) as u8;
+            walk.slots[index & (MEMO_FRAMES - 1)] = slot.wrapping_sub(1) as u32;
             if by == By::FramePointer {
                 walk.flags = stack_flags::GUESSED;
             }

@@ -1,5 +1,7 @@
 //! Where threads wait, for how long, in which state, and who wakes them.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -23,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         trial("waits::whoever_wakes_stands_on_top", wakers),
         trial("waits::together_with_cpu_samples_they_are_all_the_time", wall_clock),
         trial("waits::none_of_many_is_lost", many),
+        trial("waits::places_that_look_alike_are_told_apart", places),
         trial("waits::every_process_but_no_kernel_thread", everything),
         trial("waits::flags_that_make_no_sense_are_refused", flags),
     ]
@@ -126,20 +129,60 @@ fn wall_clock() -> Result<()> {
     expect_time(&folded, "napper-", 0.95, 1.05)
 }
 
-fn many() -> Result<()> {
-    const ROUNDS: u64 = 300_000;
+/// The profile of a program from its start to its end, without losses.
+fn profile_of(program: &Path, arguments: [&str; 2]) -> Result<Value> {
     let folder = workload::scratch()?;
     let file = folder.path().join("out.json");
-    let program = workload::c("pingpong.c", &[])?;
     let (program, out) = (program.to_string_lossy().into_owned(), file.to_string_lossy().into_owned());
-    let rounds = ROUNDS.to_string();
-    probe::run(["record", "-e", "off-cpu", "-o", &out, "--", &program, &rounds])?.expect(0)?;
-    let profile: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
-    let losses = profile["profile"]["losses"]
-        .as_object()
-        .map_or(0, |losses| losses.keys().filter(|k| k.contains("lost")).count());
-    ensure!(losses == 0, "{}", profile["profile"]["losses"]);
-    let profile = &profile["profile"];
+    let [first, second] = arguments;
+    probe::run(["record", "-e", "off-cpu", "-o", &out, "--", &program, first, second])?.expect(0)?;
+    let mut envelope: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    let profile = envelope["profile"].take();
+    let losses = profile["losses"].as_object().map_or(0, |losses| losses.keys().filter(|k| k.contains("lost")).count());
+    ensure!(losses == 0, "{}", profile["losses"]);
+    Ok(profile)
+}
+
+fn places() -> Result<()> {
+    const PLACES: usize = 16;
+    const DEPTHS: u64 = 12;
+    const ROUNDS: u64 = 250 * DEPTHS;
+    let program = workload::c("places.c", &["-O2", "-fomit-frame-pointer"])?;
+    let profile = profile_of(&program, [&ROUNDS.to_string(), &DEPTHS.to_string()])?;
+    let at = |list: &Value, index: &Value| list[index.as_u64().unwrap_or(u64::MAX) as usize].clone();
+    // By place and calls of `deeper` on the way to it.
+    let mut counts: BTreeMap<(usize, u64), u64> = BTreeMap::new();
+    for sample in profile["samples"].as_array().into_iter().flatten() {
+        let stack = at(&profile["stacks"], &sample["stack"]);
+        let locations = stack["locations"].as_array().into_iter().flatten();
+        let lines: Vec<Value> = locations.map(|index| at(&profile["locations"], index)["lines"].clone()).collect();
+        let names: Vec<&str> = lines
+            .iter()
+            .flat_map(|lines| lines.as_array())
+            .flatten()
+            .filter_map(|line| line["function"].as_str())
+            .collect();
+        let place = (0..PLACES).find(|place| names.contains(&format!("place_{place}_").as_str()));
+        let Some(place) = place else { continue };
+        let depth = names.iter().filter(|name| **name == "deeper").count() as u64;
+        *counts.entry((place, depth)).or_default() += sample["count"].as_u64().unwrap_or(0);
+    }
+    let expected = ROUNDS / DEPTHS;
+    for place in 0..PLACES {
+        for depth in 1..=DEPTHS {
+            let count = counts.remove(&(place, depth)).unwrap_or(0);
+            // The CPU may be taken from it as well.
+            ensure!((expected..expected * 2).contains(&count), "{count} waits at place {place}, {depth} calls deep");
+        }
+    }
+    ensure!(counts.is_empty(), "waits where none were: {counts:?}");
+    Ok(())
+}
+
+fn many() -> Result<()> {
+    const ROUNDS: u64 = 300_000;
+    let program = workload::c("pingpong.c", &[])?;
+    let profile = profile_of(&program, [&ROUNDS.to_string(), ""])?;
     let counts = profile["samples"].as_array().into_iter().flatten();
     let count: u64 = counts.filter_map(|sample| sample["count"].as_u64()).sum();
     // One CPU, so that each byte that is handed over is a switch; there may be some more, for others.

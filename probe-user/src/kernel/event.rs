@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, Wait, Waker, kind, stack_flags};
+use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, Sum, Wait, Waker, kind, stack_flags};
 use probe_ebpf::unwind::End;
 
 use crate::target::{Mapping, ThreadState};
@@ -150,7 +150,7 @@ pub struct RawStack {
 impl RawWait {
     /// From what crosses the kernel boundary.
     pub(super) fn new(tid: u32, pid: u32, wait: &Wait, comm: [u8; COMM_LEN]) -> Self {
-        let Wait { user_stack, kernel_stack, waker, first_ns: _, last_ns, total_ns, count, state } = *wait;
+        let Wait { user_stack, kernel_stack, waker, sum: Sum { last_ns, total_ns, count, state } } = *wait;
         let Waker { tgid, tid: waker_tid, user_stack: waker_user, kernel_stack: waker_kernel, comm: waker_comm } =
             waker;
         // An idle CPU has a stack, though no thread.
@@ -207,7 +207,7 @@ impl Event {
                 let (count, total_ns) = (reader.u64()?, reader.u64()?);
                 let (user_stack, kernel_stack, waker) = (reader.stack_id()?, reader.stack_id()?, reader.waker()?);
                 let count = u32::try_from(count).unwrap_or(u32::MAX);
-                let wait = Wait { user_stack, kernel_stack, waker, first_ns: 0, last_ns, total_ns, count, state };
+                let wait = Wait { user_stack, kernel_stack, waker, sum: Sum { last_ns, total_ns, count, state } };
                 (last_ns, Self::Wait(RawWait::new(tid, pid, &wait, reader.array()?)))
             }
             kind::CALL => {

@@ -9,7 +9,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{BtfTracePoint, PerfEvent};
 use aya::{Ebpf, EbpfLoader, Pod};
-use probe_ebpf::abi::{Counter, Settings, StackId, Target};
+use probe_ebpf::abi::{Counter, Settings, StackId, Target, generation};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::btf::Btf;
@@ -82,7 +82,7 @@ pub struct Sampler {
     unwind_tables: UnwindTables,
     waits: Waits,
     dumper: Dumper,
-    generation: Array<MapData, u64>,
+    generations: Array<MapData, u64>,
     calls: Calls,
     uprobes: Uprobes,
     hits: Hits,
@@ -138,8 +138,8 @@ impl Sampler {
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
             mapping_table: MappingTable::new(take("MAPPINGS")?)?,
             unwind_tables: UnwindTables::new(take("TABLES")?)?,
-            waits: Waits::new(take("WAITING")?)?,
-            generation: Array::try_from(take("GENERATION")?)?,
+            waits: Waits::new(take("WAITING")?, take("PLACES")?, take("WOKEN")?)?,
+            generations: Array::try_from(take("GENERATIONS")?)?,
             calls,
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
             hits: Hits::new(take("HITS")?)?,
@@ -223,12 +223,17 @@ impl Sampler {
         let target = Target { epoch: (monotonic_ns() >> 10) as u32, flags };
         self.targets
             .insert(pid, [target.epoch, target.flags], 0)
-            .with_context(|| format!("cannot watch pid {pid}: the table of targets is full"))
+            .with_context(|| format!("cannot watch pid {pid}: the table of targets is full"))?;
+        self.next_generation(generation::TARGETS)
     }
 
     /// Lets a process go; one that is no target is no error.
     pub fn unwatch(&mut self, pid: u32) {
         let _ = self.targets.remove(&pid);
+        // Without it, threads that wait would be followed on.
+        if let Err(error) = self.next_generation(generation::TARGETS) {
+            tracing::error!(%error, pid, "cannot tell the kernel that a process is let go");
+        }
     }
 
     /// The mappings by which processes are unwound.
@@ -243,8 +248,12 @@ impl Sampler {
 
     /// Has every stack unwound again: what was remembered of them may mean something else by now, or is forgotten here.
     pub fn unwind_again(&mut self) -> Result<()> {
-        let generation = self.generation.get(&0, 0)?;
-        Ok(self.generation.set(0, generation + 1, 0)?)
+        self.next_generation(generation::STACKS)
+    }
+
+    fn next_generation(&mut self, index: u32) -> Result<()> {
+        let number = self.generations.get(&index, 0)?;
+        Ok(self.generations.set(index, number + 1, 0)?)
     }
 
     /// Makes the kernel send these stacks again when it sees them next, after [`Self::unwind_again`].

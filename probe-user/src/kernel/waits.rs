@@ -5,7 +5,10 @@ use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::{Ebpf, Pod};
-use probe_ebpf::abi::{COMM_LEN, MEMOS_PER_THREAD, Memo, StackId, WAITS_PER_THREAD, Wait, WaitingThread, Waker};
+use probe_ebpf::abi::{
+    COMM_LEN, PLACES_PER_SET, PLACES_PER_THREAD, Place, PlaceSet, SETS_PER_THREAD, SetKey, StackId, Wait,
+    WaitingThread, Waker, WokenThread,
+};
 
 use super::event::RawWait;
 use super::sampler::permission;
@@ -54,24 +57,32 @@ pub struct OpenWait {
 
 /// The table of threads that wait or have waited.
 pub struct Waits {
-    threads: HashMap<MapData, u32, Thread>,
+    threads: HashMap<MapData, u32, OfKernel<WaitingThread>>,
+    sets: HashMap<MapData, OfKernel<SetKey>, OfKernel<PlaceSet>>,
+    woken: HashMap<MapData, u32, OfKernel<WokenThread>>,
     link: Option<BtfTracePointLinkId>,
 }
 
+/// One of the structs in the table.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Thread(WaitingThread);
+struct OfKernel<T>(T);
 
 // SAFETY: integers only and no implicit padding, which `probe_ebpf::abi` asserts.
 #[expect(unsafe_code, reason = "the kernel boundary")]
-unsafe impl Pod for Thread {}
+unsafe impl<T: Copy + 'static> Pod for OfKernel<T> {}
 
 /// Fails if the entry is there.
 const BPF_NOEXIST: u64 = 1;
 
 impl Waits {
-    pub(super) fn new(map: Map) -> Result<Self> {
-        Ok(Self { threads: HashMap::try_from(map)?, link: None })
+    pub(super) fn new(threads: Map, sets: Map, woken: Map) -> Result<Self> {
+        Ok(Self {
+            threads: HashMap::try_from(threads)?,
+            sets: HashMap::try_from(sets)?,
+            woken: HashMap::try_from(woken)?,
+            link: None,
+        })
     }
 
     /// Follows every target's threads from now on; `wakers` also asks who wakes them.
@@ -93,10 +104,25 @@ impl Waits {
     /// Tells of a wait that began before they were followed, unless the thread has been seen to wait since.
     pub(super) fn insert(&mut self, wait: &OpenWait) -> Result<()> {
         let OpenWait { pid, tid, since_ns, state, user_stack, kernel_stack, comm } = *wait;
-        let waits = [Wait::default(); WAITS_PER_THREAD];
-        let (waker, memos) = (Waker::default(), [Memo::default(); MEMOS_PER_THREAD]);
-        let thread = WaitingThread { since_ns, tgid: pid, state, user_stack, kernel_stack, waker, comm, waits, memos };
-        match self.threads.insert(tid, Thread(thread), BPF_NOEXIST) {
+        let mut places = [Place::NONE; PLACES_PER_THREAD];
+        places[0].user_stack = user_stack;
+        places[0].kernel_stack = kernel_stack;
+        places[0].sum.state = state;
+        let thread = WaitingThread {
+            since_ns,
+            handed_over_ns: since_ns,
+            targets_generation: 0,
+            tgid: pid,
+            epoch: 0,
+            place: 0,
+            sets: 0,
+            is_woken: 0,
+            has_wakers: 0,
+            waker: Waker::default(),
+            comm,
+            places,
+        };
+        match self.threads.insert(tid, OfKernel(thread), BPF_NOEXIST) {
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
             inserted => inserted.context("cannot tell the kernel who waits"),
         }
@@ -109,11 +135,26 @@ impl Waits {
         let tids: Vec<u32> = self.threads.keys().collect::<Result<_, _>>().context("cannot list who waits")?;
         for tid in tids {
             // It may have exited.
-            let Ok(Thread(thread)) = self.threads.get(&tid, 0) else { continue };
-            let WaitingThread { since_ns, tgid: pid, state, user_stack, kernel_stack, comm, waits, .. } = thread;
-            ended.extend(waits.iter().filter(|wait| wait.count > 0).map(|wait| RawWait::new(tid, pid, wait, comm)));
-            if since_ns > 0 {
-                open.push(OpenWait { pid, tid, since_ns, state, user_stack, kernel_stack, comm });
+            let Ok(OfKernel(thread)) = self.threads.get(&tid, 0) else { continue };
+            let WaitingThread { since_ns, tgid: pid, place, sets, has_wakers, comm, places, .. } = thread;
+            let mut all = places.to_vec();
+            for set in (0..SETS_PER_THREAD as u32).filter(|set| sets >> set & 1 != 0) {
+                let key = OfKernel(SetKey { tid, set });
+                let none = PlaceSet { places: [Place::NONE; PLACES_PER_SET] };
+                all.resize(PLACES_PER_THREAD + set as usize * PLACES_PER_SET, Place::NONE);
+                all.extend(self.sets.get(&key, 0).unwrap_or(OfKernel(none)).0.places);
+                let _ = self.sets.remove(&key);
+            }
+            let mut waits: Vec<Wait> = all.iter().map(wait_at).collect();
+            if has_wakers != 0 {
+                waits.extend(self.woken.get(&tid, 0).map_or(Vec::new(), |OfKernel(woken)| woken.waits.to_vec()));
+                let _ = self.woken.remove(&tid);
+            }
+            let is_new = |wait: &&Wait| wait.sum.count > 0;
+            ended.extend(waits.iter().filter(is_new).map(|wait| RawWait::new(tid, pid, wait, comm)));
+            if let Some(place) = all.get(place as usize).filter(|_| since_ns > 0) {
+                let Place { user_stack, kernel_stack, sum, .. } = *place;
+                open.push(OpenWait { pid, tid, since_ns, state: sum.state, user_stack, kernel_stack, comm });
             }
             let _ = self.threads.remove(&tid);
         }
@@ -138,6 +179,12 @@ impl OpenWait {
             comm,
         }
     }
+}
+
+/// Waits that nobody is known to have ended.
+fn wait_at(place: &Place) -> Wait {
+    let Place { user_stack, kernel_stack, sum, memo: _ } = *place;
+    Wait { user_stack, kernel_stack, waker: Waker::default(), sum }
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint> {

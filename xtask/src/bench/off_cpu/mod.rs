@@ -28,7 +28,7 @@ pub struct Args {
 
 /// Switches a second at which the cost is measured.
 const RATE: u32 = 100_000;
-/// More places to wait at than `probe` remembers of a thread.
+/// More places to wait at than `probe` keeps with each thread.
 const PLACES: u32 = 32;
 
 /// What `probe` wants of itself, in percent of one core at that rate.
