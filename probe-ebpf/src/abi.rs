@@ -630,6 +630,8 @@ pub struct Settings {
     pub min_wait_ns: u64,
     /// Waits above this are left out, in nanoseconds.
     pub max_wait_ns: u64,
+    /// 1: each wait is handed over by itself.
+    pub each_wait: u64,
     /// Offsets of the kernel's fields.
     pub offsets: Offsets,
 }
@@ -767,7 +769,7 @@ assert_packed! {
     MappingKey { tgid, block }
     MappedRange { start, end, bias, table, pages }
     MappingBlock { next_start, ranges }
-    Settings { all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, offsets }
+    Settings { all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, offsets }
     Offsets {
         task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
         task_runtime_at_arrival, task_arrival, task_queued, signal_live, binprm_filename,

@@ -132,6 +132,7 @@ fn end(tid: u32, task: Struct) -> Option<u64> {
     if waited_ns < setting!(min_wait_ns) || waited_ns > setting!(max_wait_ns) {
         return Some(time_ns);
     }
+    let whose: *const WaitingThread = thread;
     if let Some(place) = place::get(thread, tid) {
         let sum = if thread.is_woken != 0 { sums::by_waker(thread, tid, place) } else { Some(&mut place.sum) };
         match sum {
@@ -141,6 +142,9 @@ fn end(tid: u32, task: Struct) -> Option<u64> {
                 sum.count += 1;
             }
             None => count(Counter::WaitersFull),
+        }
+        if setting!(each_wait) != 0 {
+            sums::hand_over_place(tid, whose, place);
         }
     }
     if time_ns.wrapping_sub(thread.handed_over_ns) >= WAITS_EVERY_NS {

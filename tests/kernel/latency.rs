@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         trial("latency::tracepoints_with_a_semaphore_are_switched_on", semaphores),
         trial("latency::goroutines_that_change_threads_grow_and_panic", goroutines),
         trial("latency::rust_tasks", rust_tasks),
+        trial("latency::slow_calls_and_what_their_threads_did_meanwhile", slow_calls),
         trial("latency::names_that_mean_nothing", unknown),
     ]
 }
@@ -193,6 +194,38 @@ fn rust_tasks() -> Result<()> {
     let polls = polls.with_context(|| format!("no function that polls: {rows:#?}"))?;
     ensure!(number(polls, "calls")? > 3.0 * number(task, "calls")?, "{polls:#}");
     ensure!(number(polls, "p50_ns")? < 1e6, "{polls:#}");
+    Ok(())
+}
+
+fn slow_calls() -> Result<()> {
+    let target = Running::workload(&workload::c("slow.c", &["-O2", "-fomit-frame-pointer"])?)?;
+    let (folder, pid) = (workload::scratch()?, target.pid().to_string());
+    let file = folder.path().join("slow.folded");
+    let path = file.to_str().context("a path of text")?;
+    let command = ["latency", "--json", "-d", "5", "-p", &pid, "answers", "-t", "15ms", "--slow", path];
+    let rows = probe::run(command)?.expect(0)?.json()?;
+    let row = &rows[0];
+    let callers = row["slow"].as_array().context("callers")?;
+    ensure!(callers.len() == 1, "one caller has all slow calls: {row:#}");
+    let frames: Vec<&str> = callers[0]["frames"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    ensure!(frames.ends_with(&["main", "asks_for_much", "answers"]), "{frames:?}");
+    let (slow, all) = (number(&callers[0], "calls")?, number(row, "calls")?);
+    let missed = (1.0 - number(row, "attainment")?) * all;
+    ensure!(slow > 30.0 && (slow - missed).abs() <= 1.0, "{slow} slow calls of {all}: {row:#}");
+    let folded = std::fs::read_to_string(&file)?;
+    let (mut computing, mut waiting) = (0.0, 0.0);
+    for line in folded.lines() {
+        let (stack, value) = line.rsplit_once(' ').context("a value")?;
+        let has = |name: &str| stack.split(';').any(|frame| frame == name);
+        ensure!(has("answers") && !has("asks"), "not inside a slow call: {line}");
+        let value: f64 = value.parse()?;
+        // Where others are at work, it is also preempted.
+        computing += if has("computes_long") && !has("schedule_[k]") { value } else { 0.0 };
+        waiting += if has("waits_long") { value } else { 0.0 };
+    }
+    let (computing, waiting) = (computing / slow / 1000.0, waiting / slow / 1000.0);
+    ensure!((7.0..13.0).contains(&computing), "{computing} ms a call on a CPU\n{folded}");
+    ensure!((9.5..13.0).contains(&waiting), "{waiting} ms a call waiting\n{folded}");
     Ok(())
 }
 

@@ -110,6 +110,7 @@ impl Sampler {
             kernel_stacks: options.kernel_stacks.into(),
             min_wait_ns: options.waits.min_ns,
             max_wait_ns: options.waits.max_ns,
+            each_wait: options.waits.each.into(),
             offsets: offsets::look_up(&btf)?,
         });
         drop(btf);

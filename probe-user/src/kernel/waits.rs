@@ -21,11 +21,13 @@ pub struct WaitFilter {
     pub min_ns: u64,
     /// Longer ones are left out, in nanoseconds.
     pub max_ns: u64,
+    /// Each is reported by itself, with its time; otherwise those of one second are added up.
+    pub each: bool,
 }
 
 impl Default for WaitFilter {
     fn default() -> Self {
-        Self { min_ns: 0, max_ns: u64::MAX }
+        Self { min_ns: 0, max_ns: u64::MAX, each: false }
     }
 }
 

@@ -11,6 +11,7 @@ mod row;
 mod search;
 mod sites;
 mod timer;
+mod timing;
 mod window;
 mod worker;
 
@@ -20,5 +21,6 @@ pub use function::{Function, Spot};
 pub use judge::{ErrorTest, judgement};
 pub use registry::{InProcess, Registry, Seen, SeenRow, Status};
 pub use row::Row;
-pub use timer::{Reading, Slot, Timer};
+pub use timer::Timer;
+pub use timing::{Reading, Slot, TICK, Timing};
 pub use window::WINDOW;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::row::{Frame, Row};
-use super::timer::Reading;
+use super::timing::Reading;
 use crate::kernel::Figures;
 
 /// How far back it reaches.

@@ -241,6 +241,11 @@ impl Collector {
         }
     }
 
+    /// Lends the kernel programs out: nothing is recorded until they are back.
+    pub fn with_kernel<T: Send + 'static>(&self, borrow: impl FnOnce(&mut Sampler) -> T + Send + 'static) -> Result<T> {
+        self.ask(move |state| borrow(&mut state.sampler))
+    }
+
     /// Figures about the collector itself.
     pub fn stats(&self) -> Result<Stats> {
         self.ask(|state| {

@@ -1,19 +1,26 @@
 //! `probe latency`: times functions: how often they are called, how long that takes, how many calls are still going on.
 
 mod operand;
+mod programs;
+mod slow;
 mod span;
 mod table;
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use programs::Programs;
+use serde::Serialize;
+use slow::Destination;
 
 use super::record::Signals;
 use super::{Descriptors, print, targets, tell};
 use crate::functions::{Finder, Missing, Spec};
-use crate::latency::{ErrorTest, Function, Timer, choose, judgement};
+use crate::kernel::feature;
+use crate::latency::{ErrorTest, Function, choose, judgement};
 use crate::problem::{Exit, Problem};
 use crate::target::{self, Modules, Process};
 
@@ -55,6 +62,14 @@ pub struct Args {
     /// What the probes of a process may cost, in percent of one core; what would cost more is looked at for a part of the time
     #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = parse_percent)]
     max_overhead: f64,
+    /// Write what threads do inside of calls over the threshold, on a CPU and waiting, as a profile: slow.html, or any format
+    /// of `probe record`; and tell where these calls come from
+    #[arg(long, value_name = "FILE", requires = "threshold")]
+    slow: Option<PathBuf>,
+    /// --slow: samples per second and CPU
+    #[arg(short = 'F', long, visible_alias = "rate", default_value_t = 499, value_name = "HZ",
+          value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    frequency: u64,
     /// How often the table is shown
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
@@ -73,13 +88,20 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
         tell(note);
     }
     let count = functions.len();
-    let mut timer = Timer::load(count as u32)?;
-    for (pid, function) in functions {
-        timer.add(pid, function, args.max_overhead / 100.0)?;
+    let slow = args.slow.as_deref().map(|path| Destination::open(path, None)).transpose()?;
+    let mut programs = match args.threshold.filter(|_| slow.is_some()) {
+        Some(threshold) => Programs::with_slow_calls(count as u32, &args.pid, threshold, args.frequency)?,
+        None => Programs::load(count as u32)?,
+    };
+    for (pid, mut function) in functions {
+        if slow.is_some() {
+            function.features |= feature::SLOW;
+        }
+        programs.add(pid, function, args.max_overhead / 100.0)?;
     }
     let started = Instant::now();
     if !quiet {
-        let cost = timer.hit_cost().as_nanos() as f64 / 1000.0;
+        let cost = programs.hit_cost()?.as_nanos() as f64 / 1000.0;
         let plural = if count == 1 { "" } else { "s" };
         let pids: Vec<String> = args.pid.iter().map(u32::to_string).collect();
         let pids = pids.join(", ");
@@ -91,21 +113,30 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
     let is_any_running = || args.pid.iter().any(|&pid| target::is_running(pid));
     while !signals.came() && is_any_running() && end.is_none_or(|end| Instant::now() < end) {
         let next = Instant::now() + LOOK;
-        timer.run_until(end.map_or(next, |end| end.min(next)))?;
-        if let Some((_, error)) = timer.take_failed().pop() {
-            return Err(error);
-        }
+        programs.run_until(end.map_or(next, |end| end.min(next)))?;
         if is_live && shown.elapsed() >= args.interval {
             shown = Instant::now();
-            print(&format!("\x1b[2J\x1b[H{}", table::render(&timer.rows()?, started.elapsed())))?;
+            print(&format!("\x1b[2J\x1b[H{}", table::render(&programs.rows()?, started.elapsed())))?;
         }
     }
-    let rows = timer.rows()?;
-    match args.json {
-        true => print(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?,
-        false => print(&table::render(&rows, started.elapsed()))?,
+    let (rows, elapsed) = (programs.rows()?, started.elapsed());
+    let text = if args.json { String::new() } else { table::render(&rows, elapsed) };
+    let (Some(destination), Some(recording)) = (slow, programs.recording()?) else {
+        print(&if args.json { json(&rows)? } else { text })?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let rows = slow::rows(rows, &recording);
+    print(&if args.json { json(&rows)? } else { text + &slow::render(&rows) })?;
+    match destination.write(recording, &signals)? {
+        Some(written) if !quiet => tell(&written),
+        Some(_) => {}
+        None => tell("no call was slow: nothing is written"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn json(rows: &impl Serialize) -> Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(rows)?))
 }
 
 /// A function, and whose it is.

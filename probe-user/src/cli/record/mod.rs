@@ -6,6 +6,7 @@ mod run;
 mod signals;
 mod summary;
 
+pub(super) use output::Output;
 pub(super) use signals::Signals;
 
 use std::ffi::OsString;
@@ -193,10 +194,11 @@ fn waits(args: &Args) -> Result<WaitFilter> {
         ));
     }
     let nanoseconds = |time: &Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let WaitFilter { min_ns, max_ns } = WaitFilter::default();
+    let WaitFilter { min_ns, max_ns, each } = WaitFilter::default();
     let filter = WaitFilter {
         min_ns: min_wait.as_ref().map_or(min_ns, nanoseconds),
         max_ns: max_wait.as_ref().map_or(max_ns, nanoseconds),
+        each,
     };
     if filter.min_ns > filter.max_ns {
         bail!(Problem::new(Exit::Usage, "no wait is both longer than --min-wait and shorter than --max-wait", ""));
@@ -285,7 +287,7 @@ mod tests {
     #[test]
     fn waits_are_filtered_where_there_are_some() {
         let plan = parse("record -p 1 -e off-cpu --min-wait 100us --max-wait 5ms").unwrap();
-        assert_eq!(plan.waits, WaitFilter { min_ns: 100_000, max_ns: 5_000_000 });
+        assert_eq!(plan.waits, WaitFilter { min_ns: 100_000, max_ns: 5_000_000, each: false });
         for bad in ["--min-wait 1ms", "--wakers", "-e off-cpu --min-wait 5", "-e off-cpu --min-wait 2s --max-wait 1s"] {
             assert!(parse(&format!("record -p 1 {bad}")).is_err(), "{bad}");
         }

@@ -1,0 +1,120 @@
+//! `Programs`: the kernel programs that time functions: programs of their own, or those of a recorder, which also sees what
+//! threads do inside slow calls.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::kernel::{self, Sampler, WaitFilter, target_flags};
+use crate::latency::{Function, Row, TICK, Timer, Timing};
+use crate::record::{Collector, Events, Options, Recording, Retention};
+
+/// Bound on what is kept of slow calls.
+const MEMORY: usize = 256 << 20;
+/// Bound on unwind tables in the kernel.
+const UNWIND_MEMORY: usize = 256 << 20;
+/// How long timing may wait for the tables by which stacks are unwound.
+const TABLES: Duration = Duration::from_secs(2);
+/// Waits that are shorter than this part of the threshold tell nothing of why a call was slow.
+const SHORT_WAITS: u32 = 1000;
+
+/// See the head of this file.
+pub enum Programs {
+    /// Of their own.
+    Own(Timer),
+    /// A recorder's. `None` while it is lent.
+    Recorder(Collector, Option<Timing>, u64),
+}
+
+impl Programs {
+    /// For so many functions.
+    pub fn load(functions: u32) -> Result<Self> {
+        Timer::load(functions).map(Self::Own)
+    }
+
+    /// For so many functions of these processes, with what their threads do in calls that take longer than the threshold.
+    pub fn with_slow_calls(functions: u32, pids: &[u32], threshold: Duration, frequency: u64) -> Result<Self> {
+        let min_ns = u64::try_from((threshold / SHORT_WAITS).as_nanos()).unwrap_or(u64::MAX);
+        let collector = Collector::start(&Options {
+            kernel: kernel::Options {
+                frequency,
+                all: false,
+                all_lifecycle: false,
+                user_stacks: true,
+                kernel_stacks: true,
+                waits: WaitFilter { min_ns, each: true, ..WaitFilter::default() },
+                functions: functions + 1,
+            },
+            events: Events { cpu: true, off_cpu: true },
+            retention: Retention { window_ns: u64::MAX, memory: MEMORY },
+            unwind_memory: UNWIND_MEMORY,
+        })?;
+        for &pid in pids {
+            collector.watch(pid, None, target_flags::INHERIT)?;
+        }
+        collector.wait_for_tables(TABLES)?;
+        let from_ns = collector.start_waits(false)?;
+        let timing = collector.with_kernel(move |sampler| Timing::new(sampler, functions))??;
+        Ok(Self::Recorder(collector, Some(timing), from_ns))
+    }
+
+    /// Asks, wherever the programs are.
+    fn ask<T: Send + 'static>(
+        &mut self,
+        ask: impl FnOnce(&mut Timing, &mut Sampler) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match self {
+            Self::Own(timer) => timer.ask(ask),
+            Self::Recorder(collector, lent, _) => {
+                let mut timing = lent.take().context("what is timed was lost")?;
+                let (timing, answer) = collector.with_kernel(move |sampler| {
+                    let answer = ask(&mut timing, sampler);
+                    (timing, answer)
+                })?;
+                *lent = Some(timing);
+                answer
+            }
+        }
+    }
+
+    /// Times a function of a process.
+    pub fn add(&mut self, pid: u32, function: Function, budget: f64) -> Result<()> {
+        self.ask(move |timing, sampler| timing.add(sampler, pid, function, budget).map(drop))
+    }
+
+    /// What one hit of a probe costs on this host.
+    pub fn hit_cost(&mut self) -> Result<Duration> {
+        self.ask(|timing, _| Ok(timing.hit_cost()))
+    }
+
+    /// Lets time pass, and keeps the budgets meanwhile.
+    pub fn run_until(&mut self, end: Instant) -> Result<()> {
+        loop {
+            let now = Instant::now();
+            if now >= end {
+                return Ok(());
+            }
+            std::thread::sleep(TICK.min(end - now));
+            let failed = self.ask(|timing, sampler| {
+                timing.look(sampler)?;
+                Ok(timing.take_failed().pop())
+            })?;
+            if let Some((_, error)) = failed {
+                return Err(error);
+            }
+        }
+    }
+
+    /// What was seen so far.
+    pub fn rows(&mut self) -> Result<Vec<Row>> {
+        self.ask(|timing, sampler| timing.rows(sampler))
+    }
+
+    /// What threads did, and which calls were slow; `None` if that was not asked for. Takes the probes away.
+    pub fn recording(self) -> Result<Option<Recording>> {
+        let Self::Recorder(collector, timing, from_ns) = self else { return Ok(None) };
+        drop(timing);
+        let to_ns = collector.stop_waits()?;
+        collector.extract(&[], from_ns, to_ns).map(Some)
+    }
+}
