@@ -7,6 +7,7 @@ mod dump;
 mod errors;
 mod formats;
 mod functions;
+mod governor;
 mod latency;
 mod lifetime;
 mod stacks;
@@ -24,6 +25,7 @@ fn main() {
         dump::tests(),
         latency::tests(),
         functions::tests(),
+        governor::tests(),
         symbols::tests(),
         containers::tests(),
         lifetime::tests(),

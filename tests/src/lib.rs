@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: building and running known programs, running `probe` on them, and reading what it
 //! wrote. Nothing here knows how `probe` works inside.
 
+pub mod code;
 pub mod folded;
 pub mod perf;
 pub mod poll;

@@ -21,6 +21,12 @@ fn instructions(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> 
     std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
 }
 
+/// How far from its start code returns first; `None` if it does not.
+pub fn first_return(code: &[u8]) -> Option<u64> {
+    let mut instructions = instructions(code, 0).take_while(|instruction| !instruction.is_invalid());
+    instructions.find(|instruction| instruction.flow_control() == FlowControl::Return).map(|found| found.ip())
+}
+
 /// Finds where code at `address` is left. It must be nothing but instructions one after the other; what is not is an error.
 pub(super) fn exits(code: &[u8], address: u64) -> Result<Exits, &'static str> {
     let inside = address..address.saturating_add(code.len() as u64);

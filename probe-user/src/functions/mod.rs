@@ -22,6 +22,7 @@ mod symbols;
 mod tests;
 mod usdt;
 
+pub use code::first_return;
 pub use finder::{Finder, Found};
 pub use inlined::Inlined;
 pub use missing::{Missing, Why};

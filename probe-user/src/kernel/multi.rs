@@ -9,7 +9,7 @@
 //! system call itself.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
@@ -18,9 +18,12 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::Map;
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_prog_type};
-use aya_obj::{Object, Program};
+use aya_obj::{Object, copy_instructions};
 
 use super::uprobes::Wanted;
+
+/// `r0 = 0; exit`
+const NOTHING: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
 
 /// The programs of an object, loaded when they are first needed.
 pub(super) struct Multi {
@@ -74,7 +77,8 @@ impl Multi {
         Ok(Self { bytes, maps, object: None, loaded: HashMap::new() })
     }
 
-    /// Sets probes into a file as one process has it mapped, 0 for all processes: all of one file and role.
+    /// Sets probes into a file as one process has it mapped, 0 for all processes: all of one file and role. The program
+    /// without a name does nothing.
     pub fn attach(&mut self, program: &'static str, pid: u32, file: &Path, wanted: &[Wanted]) -> Result<OwnedFd> {
         let path = CString::new(file.as_os_str().as_encoded_bytes())?;
         let (offsets, cookies): (Vec<u64>, Vec<u64>) =
@@ -100,6 +104,9 @@ impl Multi {
     }
 
     fn program(&mut self, name: &'static str) -> Result<&OwnedFd> {
+        if name.is_empty() && !self.loaded.contains_key(name) {
+            self.loaded.insert(name, load("nothing", c"GPL", &copy_instructions(&NOTHING)?)?);
+        }
         if !self.loaded.contains_key(name) {
             let object = match self.object.take() {
                 Some(object) => object,
@@ -108,7 +115,8 @@ impl Multi {
             let object = self.object.insert(object);
             let program = object.programs.get(name).with_context(|| format!("no program {name}"))?;
             let function = object.functions.get(&program.function_key()).context("a program without code")?;
-            let fd = load(name, program, &function.instructions).with_context(|| format!("cannot load {name}"))?;
+            let fd =
+                load(name, &program.license, &function.instructions).with_context(|| format!("cannot load {name}"))?;
             self.loaded.insert(name, fd);
         }
         Ok(&self.loaded[name])
@@ -127,7 +135,7 @@ fn parse(bytes: &[u8], maps: &[(String, OwnedFd)]) -> Result<Object> {
     Ok(object)
 }
 
-fn load(name: &str, program: &Program, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
+fn load(name: &str, license: &CStr, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
     let mut prog_name = [0; 16];
     for (to, from) in prog_name[..15].iter_mut().zip(name.bytes()) {
         *to = from;
@@ -138,7 +146,7 @@ fn load(name: &str, program: &Program, instructions: &[bpf_insn]) -> io::Result<
             prog_type: bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32,
             insn_cnt: instructions.len() as u32,
             insns: instructions.as_ptr() as u64,
-            license: program.license.as_ptr() as u64,
+            license: license.as_ptr() as u64,
             log_level: 0,
             log_size: 0,
             log_buf: 0,

@@ -212,6 +212,11 @@ impl Sampler {
         self.uprobes.set(&mut self.ebpf, pid, wanted)
     }
 
+    /// Takes probes away that children of a process have inherited. To be dropped where nobody waits.
+    pub fn sweep(&mut self, pid: u32, wanted: &[Wanted]) -> Vec<Probes> {
+        self.uprobes.sweep(pid, wanted)
+    }
+
     /// From now on sets probes one by one, as old kernels do; false if it does already.
     pub fn probe_one_by_one(&mut self) -> bool {
         self.uprobes.one_by_one()

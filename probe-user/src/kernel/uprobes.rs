@@ -103,6 +103,22 @@ impl Uprobes {
         Ok(probes)
     }
 
+    /// Takes traps away that children have inherited with their parent's memory: the kernel looks through all processes that
+    /// have the file mapped whenever a link goes, so it does when one goes that does nothing. To be dropped like probes.
+    /// Perf events do that by themselves.
+    pub fn sweep(&mut self, pid: u32, wanted: &[Wanted]) -> Vec<Probes> {
+        let Some(multi) = &mut self.multi else { return Vec::new() };
+        let mut links = Vec::new();
+        for alike in wanted.chunk_by(|one, other| one.file == other.file) {
+            match alike.first().map(|first| multi.attach("", pid, &first.file, alike)) {
+                Some(Ok(link)) => links.push(Probes(Link::Multi(link))),
+                Some(Err(error)) => tracing::debug!("inherited probes are not taken away: {error:#}"),
+                None => {}
+            }
+        }
+        links
+    }
+
     /// `None` where it does not work: how that is, the other way will say.
     fn set_at_once(&mut self, pid: u32, alike: &[Wanted]) -> Option<OwnedFd> {
         let Wanted { file, role, .. } = alike.first()?;

@@ -42,6 +42,8 @@ pub struct Row {
     pub oldest_ns: Option<u64>,
     /// The share of the time in which the probes were set, from 0 to 1.
     pub attached_share: f64,
+    /// What the probes cost while they were set, a share of one core: from [`Self::MUCH`] on they slow down what they count.
+    pub load: f64,
     /// Calls that were left by an exception or a jump.
     pub left: u64,
     /// Calls that could not be followed.
@@ -55,6 +57,8 @@ pub struct Frame {
     pub elapsed: Duration,
     /// The share of that time in which the probes were set.
     pub attached_share: f64,
+    /// What the probes cost meanwhile, a share of one core.
+    pub load: f64,
     /// Calls that have not returned, and the age of the oldest in nanoseconds.
     pub in_flight: (u64, Option<u64>),
     /// Whether there is a threshold.
@@ -62,6 +66,9 @@ pub struct Frame {
 }
 
 impl Row {
+    /// A [`Self::load`] from which on [`Self::calls`] may be too few by much.
+    pub const MUCH: f64 = 0.3;
+
     /// From the figures of a function.
     pub fn new(pid: u32, name: &str, figures: &Figures, frame: &Frame) -> Self {
         let scaled = |count: u64| (count as f64 / frame.attached_share.max(1e-6)).round() as u64;
@@ -86,6 +93,7 @@ impl Row {
             in_flight: frame.in_flight.0,
             oldest_ns: frame.in_flight.1,
             attached_share: frame.attached_share,
+            load: frame.load,
             left: figures.left,
             missed: figures.missed,
         }
@@ -111,6 +119,7 @@ mod tests {
         let frame = Frame {
             elapsed: Duration::from_secs(2),
             attached_share: 0.25,
+            load: 0.5,
             in_flight: (1, Some(7)),
             has_threshold: true,
         };

@@ -57,6 +57,8 @@ pub struct Reading {
     pub elapsed: Duration,
     /// For how much of that time its probes were set.
     pub attached: Duration,
+    /// What they cost meanwhile, a share of one core.
+    pub load: f64,
     /// Whether they are set now.
     pub is_set: bool,
     /// Calls that have not returned, and the age of the oldest in nanoseconds; known while the probes are set.
@@ -229,6 +231,7 @@ impl Timing {
                     figures: sampler.calls().figures(slot)?,
                     elapsed: timed.since.elapsed(),
                     attached: process.probes.attached(slot),
+                    load: process.probes.load(slot),
                     is_set: set_since.is_some(),
                     in_flight: (open().count() as u64, oldest_ns),
                 },
@@ -245,6 +248,7 @@ impl Timing {
             let frame = Frame {
                 elapsed: reading.elapsed,
                 attached_share: (reading.attached.as_secs_f64() / reading.elapsed.as_secs_f64()).min(1.0),
+                load: reading.load,
                 in_flight: reading.in_flight,
                 has_threshold: timed.function.has_threshold,
             };

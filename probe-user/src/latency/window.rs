@@ -17,6 +17,8 @@ pub struct Window {
     figures: Figures,
     elapsed: Duration,
     attached: Duration,
+    /// What the probes cost while they were set, as of the latest reading.
+    load: f64,
     /// The next reading is where it begins.
     is_cut: bool,
 }
@@ -34,7 +36,8 @@ struct Part {
 impl Window {
     /// Takes in the next reading, and lets go of what is too old.
     pub fn push(&mut self, reading: &Reading) {
-        let Reading { figures, elapsed, attached, .. } = reading;
+        let Reading { figures, elapsed, attached, load, .. } = reading;
+        self.load = *load;
         if std::mem::take(&mut self.is_cut) {
             (self.figures, self.elapsed, self.attached) = (figures.clone(), *elapsed, *attached);
             return;
@@ -93,7 +96,7 @@ impl Window {
         }
         (sum.min_ns, sum.max_ns) = (sum.quantile(0.0).unwrap_or(0), sum.quantile(1.0).unwrap_or(0));
         let attached_share = (attached.as_secs_f64() / elapsed.as_secs_f64().max(1e-9)).min(1.0);
-        Row::new(pid, name, &sum, &Frame { elapsed, attached_share, in_flight, has_threshold })
+        Row::new(pid, name, &sum, &Frame { elapsed, attached_share, load: self.load, in_flight, has_threshold })
     }
 }
 
@@ -108,7 +111,7 @@ mod tests {
         let figures =
             Figures { calls, total_ns: calls * bucket as u64, min_ns: 1, max_ns: 60, histogram, ..Figures::default() };
         let elapsed = Duration::from_secs(second);
-        Reading { figures, elapsed, attached: elapsed / 2, is_set: true, in_flight: (0, None) }
+        Reading { figures, elapsed, attached: elapsed / 2, load: 0.5, is_set: true, in_flight: (0, None) }
     }
 
     fn row(window: &Window) -> Row {

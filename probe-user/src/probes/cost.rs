@@ -1,17 +1,23 @@
 //! What a hit of a probe costs on this host: measured once, on a function of our own.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::time::{ClockId, clock_gettime};
 
+use crate::functions::first_return;
 use crate::kernel::{Role, Sampler, Wanted};
 use crate::target::{Modules, Process};
 
-/// Calls that are timed: some 5 ms.
-const CALLS: u32 = 1000;
-/// Calls before that: the first find cold caches.
-const FIRST_CALLS: u32 = 100;
+/// The function is called so often at a time: a millisecond or less, so that few interrupts are measured.
+const CALLS: u32 = 100;
+/// So many times, of which the median counts.
+const ROUNDS: usize = 11;
+/// Where the function surely ends.
+const MAX_CODE: usize = 256;
 
 /// Does nothing, in a way that the compiler cannot leave out.
 #[inline(never)]
@@ -19,7 +25,8 @@ extern "C" fn measured(number: u32) -> u32 {
     std::hint::black_box(number).wrapping_add(1)
 }
 
-/// The cost of one hit: by how much a call takes longer whose entry is probed. `number` is used for nothing else meanwhile.
+/// The cost of one hit, of CPU time: half of that of a call which is probed where it begins and where it returns. Return
+/// instructions cost more, since the kernel cannot play them. `number` is used for nothing else meanwhile.
 ///
 /// The calls are made by another thread than the first: kernels before 6.10 set many probes at once for one thread only, and
 /// then they are set one by one from here on.
@@ -29,7 +36,13 @@ pub fn measure(sampler: &mut Sampler, number: u32) -> Result<Duration> {
     let address = measured as extern "C" fn(u32) -> u32 as usize as u64;
     let (_, offset) = process.locate(address).context("our own code is in no file")?;
     let file = PathBuf::from("/proc/self/exe");
-    let wanted = [Wanted { file, offset, role: Role::Enter, number, semaphore: None }];
+    let mut code = [0; MAX_CODE];
+    File::open(&file).and_then(|file| file.read_exact_at(&mut code, offset)).context("cannot read our own code")?;
+    let mut wanted = vec![Wanted { file: file.clone(), offset, role: Role::Enter, number, semaphore: None }];
+    if let Some(length) = first_return(&code) {
+        wanted.insert(0, Wanted { file, offset: offset + length, role: Role::Leave, number, semaphore: None });
+    }
+    let hits_of_call = wanted.len() as u32;
     loop {
         let hits = |sampler: &mut Sampler| Ok::<u64, anyhow::Error>(sampler.hits()?[number as usize]);
         let before = hits(sampler)?;
@@ -37,19 +50,28 @@ pub fn measure(sampler: &mut Sampler, number: u32) -> Result<Duration> {
         let took = std::thread::spawn(time).join().ok().context("a thread that measures has panicked")?;
         let new = hits(sampler)? - before;
         drop(std::thread::spawn(move || drop(probes)));
-        let expected = u64::from(CALLS + FIRST_CALLS);
+        let expected = u64::from(hits_of_call * CALLS) * ROUNDS as u64;
         if new == expected {
-            return Ok(took / CALLS);
+            return Ok(took / hits_of_call);
         }
         tracing::debug!(new, expected, "hits of our own function were not seen");
         ensure!(sampler.probe_one_by_one(), "{new} of {expected} hits of our own function were seen");
     }
 }
 
+/// What a call takes, of CPU time.
 fn time() -> Duration {
-    let call = |number| _ = std::hint::black_box(measured(number));
-    (0..FIRST_CALLS).for_each(call);
-    let begin = Instant::now();
-    (0..CALLS).for_each(call);
-    begin.elapsed()
+    let mut rounds = [(); ROUNDS].map(|()| {
+        let begin = cpu_time();
+        (0..CALLS).for_each(|number| _ = std::hint::black_box(measured(number)));
+        (cpu_time() - begin) / CALLS
+    });
+    rounds.sort_unstable();
+    rounds[ROUNDS / 2]
+}
+
+/// Of this thread, since it began.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::governor::{Governor, Verdict};
-use super::group::Group;
+use super::group::{Group, hurry};
 use crate::kernel::{Sampler, Wanted};
-use crate::target::monotonic_ns;
+use crate::target::{descendants, monotonic_ns};
+
+/// How often it is looked for children that have inherited probes.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Probes in a process. Dropping it waits until they are gone.
 pub struct ProbeSet {
@@ -19,14 +22,19 @@ pub struct ProbeSet {
     hit_cost: Duration,
     started: Instant,
     looked: Instant,
+    /// Descendants of the process, and when they were looked for.
+    children: Vec<u32>,
+    swept: Instant,
 }
 
 impl ProbeSet {
-    /// No probes yet. `budget` is a share of one core, for all of them together; `hit_cost` is what a hit costs here.
+    /// No probes yet. `budget` is a share of one core, for all of them together; `hit_cost` is what a hit costs here. From
+    /// now on this thread comes before others: windows have to end in time.
     pub fn new(pid: u32, budget: f64, hit_cost: Duration) -> Self {
-        let now = Instant::now();
+        hurry();
+        let (now, children) = (Instant::now(), descendants(pid));
         let governor = Governor::new(budget, 0, monotonic_ns());
-        Self { pid, groups: Vec::new(), governor, hit_cost, started: now, looked: now }
+        Self { pid, groups: Vec::new(), governor, hit_cost, started: now, looked: now, children, swept: now }
     }
 
     /// Sets the probes of each group, in their order; the groups are named by their numbers from 0 on.
@@ -49,7 +57,7 @@ impl ProbeSet {
     /// Sets the probes of one more group, in their order.
     pub fn add_group(&mut self, sampler: &mut Sampler, name: u32, wanted: Vec<Wanted>) -> Result<()> {
         let mut group = Group::new(wanted);
-        group.pass(&sampler.hits()?, Instant::now());
+        group.begin(&sampler.hits()?);
         group.set(sampler, self.pid)?;
         self.groups.push((name, group));
         self.governor.add();
@@ -111,6 +119,12 @@ impl ProbeSet {
         if elapsed > 0.0 { (self.attached(name).as_secs_f64() / elapsed).min(1.0) } else { 1.0 }
     }
 
+    /// What a group's probes cost while they were set: a share of one core. If that is much they slow down what they count.
+    pub fn load(&self, name: u32) -> f64 {
+        let hits = self.group(name).map_or(0, Group::hits) as f64;
+        hits * self.hit_cost.as_secs_f64() / self.attached(name).as_secs_f64().max(1e-6)
+    }
+
     /// Keeps the budget: to be called every few milliseconds, because until then more than the budget may be spent. Returns
     /// the groups whose probes are gone now: whatever was going on when they went, nobody has seen its end.
     pub fn look(&mut self, sampler: &mut Sampler) -> Result<Vec<u32>> {
@@ -142,7 +156,25 @@ impl ProbeSet {
                 group.set(sampler, self.pid)?;
             }
         }
+        if now.saturating_duration_since(self.swept) >= SWEEP {
+            self.swept = now;
+            self.sweep(sampler);
+        }
         Ok(gone)
+    }
+
+    /// Frees new children of probes that came with their parent's memory: they would cost, and nobody would count that.
+    fn sweep(&mut self, sampler: &mut Sampler) {
+        let children = descendants(self.pid);
+        let is_new = children.iter().any(|child| !self.children.contains(child));
+        self.children = children;
+        if !is_new {
+            return;
+        }
+        for (_, group) in self.groups.iter().filter(|(_, group)| group.is_set()) {
+            let links = sampler.sweep(self.pid, group.wanted());
+            drop(std::thread::spawn(move || drop(links)));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod dump;
 mod footprint;
+mod governor;
 mod off_cpu;
 mod procfs;
 mod recording;
@@ -36,6 +37,9 @@ enum What {
     /// Thread dumps of a process with 1,000 threads: how long they take, and how long they hold the process up, next to gdb
     /// and eu-stack
     Dump(dump::Args),
+    /// Timed functions that are called millions of times a second: by how much the program slows down, next to funclatency
+    /// and bpftrace; and whether every call is counted where it is not
+    Governor(governor::Args),
 }
 
 /// Runs `cargo xtask bench`.
@@ -45,5 +49,6 @@ pub fn run(args: &Args) -> Result<()> {
         What::Unwind(args) => unwind::run(args),
         What::OffCpu(args) => off_cpu::run(args),
         What::Dump(args) => dump::run(args),
+        What::Governor(args) => governor::run(args),
     }
 }

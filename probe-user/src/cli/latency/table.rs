@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::latency::Row;
 use crate::text::short_time;
 
+/// Probes that were set for less of the time were not set all the time.
+const PART: f64 = 0.995;
+
 /// A line for each function, times in the unit that fits.
 pub fn render(rows: &[Row], elapsed: Duration) -> String {
     let head = [
@@ -41,11 +44,18 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
         text.push('\n');
     }
     let _ = write!(text, "{:.1} s", elapsed.as_secs_f64());
-    let least = rows.iter().map(|row| row.attached_share).min_by(f64::total_cmp);
-    if let Some(share) = least.filter(|share| *share < 0.995) {
-        let percent = 100.0 * share;
-        let _ =
-            write!(text, "; probes were set {percent:.1} % of the time to stay within the budget, counts are scaled");
+    let part = |row: &&Row| row.attached_share < PART;
+    if let Some(least) = rows.iter().filter(part).map(|row| row.attached_share).min_by(f64::total_cmp) {
+        let (count, percent) = (rows.iter().filter(part).count(), 100.0 * least);
+        let plural = if count == 1 { "" } else { "s" };
+        let _ = write!(
+            text,
+            "; probes of {count} function{plural} were set for a part of the time ({percent:.1} % at least) to stay within the \
+             budget, counts are scaled"
+        );
+    }
+    for row in rows.iter().filter(|row| row.attached_share < PART && row.load >= Row::MUCH) {
+        let _ = write!(text, "; {} is called so often that its probes slow it down: more calls than these", row.name);
     }
     let sum = |figure: fn(&Row) -> u64| rows.iter().map(figure).sum::<u64>();
     for (count, what) in
@@ -67,7 +77,10 @@ mod tests {
     fn what_is_missing_is_said() {
         let row = Row { name: "f".into(), calls: 3, attached_share: 0.25, left: 2, ..Row::default() };
         let text = render(&[row], Duration::from_secs(2));
-        assert!(text.contains("2.0 s; probes were set 25.0 % of the time"), "{text}");
+        assert!(
+            text.contains("2.0 s; probes of 1 function were set for a part of the time (25.0 % at least)"),
+            "{text}"
+        );
         assert!(text.contains("2 calls left by an exception") && !text.contains("not followed"), "{text}");
     }
 }

@@ -1,0 +1,218 @@
+//! Probes within their budget: functions do not take each other's windows, and nothing is left in a target, however
+//! either side ends.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use probe_tests::code::Code;
+use probe_tests::running::Running;
+use probe_tests::trial::trial;
+use probe_tests::{poll, probe, workload};
+use serde_json::Value;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("governor::what_is_dear_does_not_take_the_windows_of_what_is_cheap", fair),
+        trial("governor::a_probe_that_is_killed_leaves_nothing", killed),
+        trial("governor::a_probe_that_is_killed_while_its_probes_leave_leaves_nothing", killed_while_leaving),
+        trial("governor::a_probe_that_is_told_to_end_gives_rows_and_leaves_nothing", told_to_end),
+        trial("governor::a_target_that_is_killed_gives_rows", target_killed),
+        trial("governor::a_target_that_exits_in_a_call_gives_rows", target_exits),
+        trial("governor::a_target_that_becomes_another_program_lives", target_execs),
+        trial("governor::children_of_a_target_live_and_are_not_counted", target_forks),
+    ]
+}
+
+/// How long a probe may take to be set on a busy machine.
+const SET: Duration = Duration::from_secs(20);
+/// How long the kernel may take to clean up after a killed one.
+const CLEAN: Duration = Duration::from_secs(2);
+
+struct Target {
+    running: Running,
+    code: Code,
+}
+
+impl Target {
+    fn start(source: &str, role: &str, function: &str) -> Result<Self> {
+        let program = workload::c(source, &["-O2"])?;
+        let running = Running::ready(Command::new(&program).arg(role))?;
+        let code = Code::of(running.pid(), &program, function)?;
+        Ok(Self { running, code })
+    }
+
+    fn wait_for_probe(&self) -> Result<()> {
+        poll::until("a probe in the target", SET, || self.code.is_probed().then_some(()))
+    }
+
+    /// The code is as it was, for good, and the target goes on.
+    fn is_clean(&mut self, before: [u8; 24], limit: Duration) -> Result<()> {
+        poll::until("the target's code as it was", limit, || (self.code.bytes().ok()? == before).then_some(()))?;
+        let used = || fs::read_to_string(format!("/proc/{}/schedstat", self.running.pid()));
+        let then = used()?;
+        std::thread::sleep(Duration::from_millis(200));
+        ensure!(self.code.bytes()? == before, "a probe has come back");
+        ensure!(used()? != then, "the target stands still");
+        ensure!(self.running.is_alive(), "the target is gone");
+        Ok(())
+    }
+}
+
+/// `probe latency` at work, and the file of what it prints.
+fn timing(target: &Target, names: &[&str], more: &[&str]) -> Result<(Running, PathBuf, tempfile::TempDir)> {
+    let folder = workload::scratch()?;
+    let file = folder.path().join("rows");
+    let pid = target.running.pid().to_string();
+    let mut command = Command::new(probe::binary());
+    command.args(["latency", "--json", "-p", &pid]).args(names).args(more);
+    command.stdout(fs::File::create(&file)?).stderr(Stdio::null());
+    Ok((Running::start(&mut command)?, file, folder))
+}
+
+fn rows(file: &PathBuf) -> Result<Vec<Value>> {
+    let text = fs::read_to_string(file)?;
+    let rows: Value = serde_json::from_str(&text).with_context(|| format!("no rows: {text:?}"))?;
+    Ok(rows.as_array().context("a list")?.clone())
+}
+
+fn number(row: &Value, name: &str) -> Result<f64> {
+    row[name].as_f64().with_context(|| format!("no {name} in {row:#}"))
+}
+
+fn fair() -> Result<()> {
+    let target = Target::start("calls.c", "busy", "tiny")?;
+    let pid = target.running.pid().to_string();
+    let output = probe::run(["latency", "--json", "-d", "5", "-p", &pid, "tiny", "sends"])?.expect(0)?;
+    let rows = output.json()?;
+    let share = |at: usize| number(&rows[at], "attached_share");
+    ensure!(share(0)? > 0.0 && share(0)? < 0.5, "millions of calls a second: {rows:#}");
+    ensure!(share(1)? > 0.97, "hundreds of calls a second: {rows:#}");
+    let calls = number(&rows[1], "calls")?;
+    ensure!(calls > 100.0, "{rows:#}");
+    Ok(())
+}
+
+fn killed() -> Result<()> {
+    let mut target = Target::start("calls.c", "", "sends")?;
+    let before = target.code.untouched()?;
+    let (mut probe, _, _folder) = timing(&target, &["sends", "recurs"], &[])?;
+    target.wait_for_probe()?;
+    std::thread::sleep(Duration::from_millis(300));
+    ensure!(target.code.is_probed(), "cheap probes stay");
+    probe.signal("KILL")?;
+    probe.wait(CLEAN)?;
+    target.is_clean(before, CLEAN)
+}
+
+fn killed_while_leaving() -> Result<()> {
+    let mut target = Target::start("calls.c", "busy", "tiny")?;
+    let before = target.code.untouched()?;
+    // The traps go within milliseconds, and the kernel needs some more until it is done: some of these hit each.
+    for delay_ms in [0, 2, 5, 10, 20, 40] {
+        let (mut probe, _, _folder) = timing(&target, &["tiny"], &[])?;
+        target.wait_for_probe()?;
+        poll::until("the end of a window", SET, || (!target.code.is_probed()).then_some(()))?;
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        probe.signal("KILL")?;
+        probe.wait(CLEAN)?;
+        target.is_clean(before, CLEAN)?;
+    }
+    Ok(())
+}
+
+fn told_to_end() -> Result<()> {
+    for (signal, role, function) in [("INT", "", "sends"), ("TERM", "busy", "tiny")] {
+        let mut target = Target::start("calls.c", role, function)?;
+        let before = target.code.untouched()?;
+        let (mut probe, file, _folder) = timing(&target, &[function], &[])?;
+        target.wait_for_probe()?;
+        std::thread::sleep(Duration::from_millis(700));
+        probe.signal(signal)?;
+        let status = probe.wait(Duration::from_secs(5))?;
+        ensure!(status.code() == Some(0), "{signal}: {status}");
+        ensure!(target.code.bytes()? == before, "{signal}: it ends before its probes are gone");
+        ensure!(number(&rows(&file)?[0], "calls")? > 0.0, "{signal}: no calls");
+        target.is_clean(before, CLEAN)?;
+    }
+    Ok(())
+}
+
+fn target_killed() -> Result<()> {
+    let mut target = Target::start("calls.c", "", "sends")?;
+    let (mut probe, file, _folder) = timing(&target, &["sends"], &[])?;
+    target.wait_for_probe()?;
+    std::thread::sleep(Duration::from_millis(700));
+    target.running.signal("KILL")?;
+    target.running.wait(CLEAN)?;
+    let status = probe.wait(Duration::from_secs(5))?;
+    ensure!(status.code() == Some(0), "{status}");
+    ensure!(number(&rows(&file)?[0], "calls")? > 20.0, "{:#?}", rows(&file)?);
+    Ok(())
+}
+
+fn target_exits() -> Result<()> {
+    let mut target = Target::start("forks.c", "exits", "works")?;
+    let (mut probe, file, _folder) = timing(&target, &["works"], &[])?;
+    target.wait_for_probe()?;
+    std::thread::sleep(Duration::from_millis(700));
+    target.running.signal("USR1")?;
+    let status = target.running.wait(Duration::from_secs(20))?;
+    ensure!(status.success(), "the target: {status}");
+    let status = probe.wait(Duration::from_secs(5))?;
+    ensure!(status.code() == Some(0), "{status}");
+    let row = &rows(&file)?[0];
+    ensure!(number(row, "calls")? > 20.0 && number(row, "in_flight")? == 0.0, "{row:#}");
+    Ok(())
+}
+
+fn target_execs() -> Result<()> {
+    let mut target = Target::start("forks.c", "execs", "works")?;
+    let (mut probe, file, _folder) = timing(&target, &["works"], &["-d", "4"])?;
+    target.wait_for_probe()?;
+    std::thread::sleep(Duration::from_millis(700));
+    target.running.signal("USR1")?;
+    let status = probe.wait(Duration::from_secs(20))?;
+    ensure!(status.code() == Some(0), "{status}");
+    ensure!(number(&rows(&file)?[0], "calls")? > 20.0, "{:#?}", rows(&file)?);
+    ensure!(target.running.is_alive(), "the target is gone");
+    Ok(())
+}
+
+fn target_forks() -> Result<()> {
+    let mut target = Target::start("forks.c", "", "works")?;
+    let before = target.code.untouched()?;
+    let parent = target.running.pid();
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
+    let stays: u32 = children.split_whitespace().next().context("a child that stays")?.parse()?;
+    let program = fs::read_link(format!("/proc/{parent}/exe"))?;
+    let child = Code::of(stays, &program, "works")?;
+    let (mut probe, file, _folder) = timing(&target, &["works"], &["-d", "8", "--max-overhead", "100"])?;
+    target.wait_for_probe()?;
+    ensure!(!child.is_probed(), "a probe in another process");
+    target.running.signal("USR1")?;
+    // One that is made now inherits the code with the probes in it, and is freed of them.
+    let later = || -> Option<u32> {
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+        let stay =
+            |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program) && *pid != stays;
+        let children: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(stay).collect();
+        std::thread::sleep(Duration::from_millis(100));
+        children.into_iter().find(stay)
+    };
+    let later = poll::until("a child that stays", SET, later)?;
+    let later = Code::of(later, &program, "works")?;
+    poll::until("a child without probes", SET, || (!later.is_probed()).then_some(()))?;
+    ensure!(target.code.is_probed(), "the parent keeps its own");
+    ensure!(probe.wait(Duration::from_secs(20))?.code() == Some(0), "probe fails");
+    target.is_clean(before, CLEAN)?;
+    ensure!(child.bytes()? == before && later.bytes()? == before, "something is left in a child");
+    let row = &rows(&file)?[0];
+    // A call takes 200 us and more: those of one process, not of two or four.
+    let rate = number(row, "rate")?;
+    ensure!(rate > 50.0 && rate < 5000.0, "{row:#}");
+    Ok(())
+}
