@@ -17,9 +17,11 @@ use crate::probes::{self, Change, Governor, ProbeSet};
 use crate::target::{self, monotonic_ns};
 
 /// How often hits are looked at: at most this long more than the budget is spent.
-pub const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(5);
+/// And as long as they cost next to nothing: a fifth of what it takes the kernel to take probes away.
+const CALM_TICK: Duration = Duration::from_millis(20);
 /// Whose hits they are is asked at least this often; at once if all hits together are worth a look.
-const SHARE_OUT: Duration = Duration::from_millis(100);
+const SHARE_OUT: Duration = Duration::from_millis(60);
 /// Worth a look is what costs more than this share of what the smallest budget allows in a second.
 const CALM: f64 = 0.1;
 
@@ -46,6 +48,8 @@ pub struct Timer {
     /// Hits that were not asked whose they are, and since when.
     unshared: u64,
     shared: Instant,
+    /// There is little to look after.
+    is_calm: bool,
     failed: Vec<(u32, anyhow::Error)>,
 }
 
@@ -111,6 +115,7 @@ impl Timer {
             leaving: Vec::new(),
             unshared: 0,
             shared: Instant::now(),
+            is_calm: false,
             failed: Vec::new(),
         })
     }
@@ -189,6 +194,11 @@ impl Timer {
         self.sampler.read(Duration::ZERO, self.alarm.as_fd(), handle)
     }
 
+    /// When [`Self::look`] is to be called again.
+    pub fn pause(&self) -> Duration {
+        if self.is_calm { CALM_TICK } else { TICK }
+    }
+
     /// Lets time pass, and keeps the budgets meanwhile.
     pub fn run_until(&mut self, end: Instant) -> Result<()> {
         loop {
@@ -196,22 +206,23 @@ impl Timer {
             if now >= end {
                 return Ok(());
             }
-            std::thread::sleep(TICK.min(end - now));
+            std::thread::sleep(self.pause().min(end - now));
             self.look()?;
         }
     }
 
-    /// Keeps the budgets: to be called every [`TICK`].
+    /// Keeps the budgets: to be called after every [`Self::pause`].
     pub fn look(&mut self) -> Result<()> {
         self.free_slots();
         let hits = self.sampler.hits()?;
         self.unshared += hits.saturating_sub(self.hits);
         self.hits = hits;
         let smallest = self.processes.values().map(|process| process.budget).fold(f64::INFINITY, f64::min);
-        let is_calm = self.unshared as f64 * self.hit_cost.as_secs_f64() < CALM * smallest;
-        // Where probes go or come, for how long they were set is to be known exactly.
-        let are_set = self.processes.values().all(|process| process.probes.is_set());
-        if is_calm && are_set && self.shared.elapsed() < SHARE_OUT {
+        let is_cheap = self.unshared as f64 * self.hit_cost.as_secs_f64() < CALM * smallest;
+        // Where probes go, for how long they were set is to be known exactly.
+        let is_steady = self.processes.values().all(|process| process.probes.is_set() || process.probes.is_away());
+        self.is_calm = is_cheap && is_steady;
+        if self.is_calm && self.shared.elapsed() < SHARE_OUT {
             return Ok(());
         }
         self.share_out()

@@ -7,8 +7,11 @@
 
 use std::time::Duration;
 
-/// The bucket holds what the budget allows in this time.
+/// The bucket holds what the budget allows in this time,
 const CAPACITY: Duration = Duration::from_secs(1);
+/// but no less than this: to set probes and to take them away takes time, too, and should be worth it. The smaller the
+/// budget, the longer it is kept on average only.
+const MIN_CAPACITY: Duration = Duration::from_millis(5);
 /// Probes come back when the bucket is filled to this share of its capacity, on average.
 const REFILL: f64 = 0.6;
 /// By how much that varies.
@@ -45,20 +48,20 @@ pub struct Governor {
 impl Governor {
     /// With probes set and a bucket full. `budget` is a share of one core.
     pub fn new(budget: f64, hit_cost: Duration, seed: u64) -> Self {
-        let capacity = budget * CAPACITY.as_secs_f64();
+        let capacity = capacity(budget);
         Self { budget, hit_cost: hit_cost.as_secs_f64(), left: capacity, is_set: true, wanted: 0.0, random: seed | 1 }
     }
 
     /// Another budget, a share of one core; what was overspent stays so.
     pub fn set_budget(&mut self, budget: f64) {
         // Wanted is a share of the capacity.
-        self.wanted *= budget / self.budget;
+        self.wanted *= capacity(budget) / capacity(self.budget);
         self.budget = budget;
     }
 
     /// Time has passed, and there were hits meanwhile.
     pub fn observe(&mut self, hits: u64, elapsed: Duration) -> Verdict {
-        let capacity = self.budget * CAPACITY.as_secs_f64();
+        let capacity = capacity(self.budget);
         self.left = (self.left + self.budget * elapsed.as_secs_f64()).min(capacity) - hits as f64 * self.hit_cost;
         match self.is_set {
             true if self.left < 0.0 => {
@@ -81,6 +84,11 @@ impl Governor {
         self.random ^= self.random << 17;
         (self.random >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// What the bucket of a budget holds, in seconds.
+fn capacity(budget: f64) -> f64 {
+    (budget * CAPACITY.as_secs_f64()).max(MIN_CAPACITY.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -123,6 +131,23 @@ mod tests {
             assert!((0.04..0.055).contains(&spent), "{hits} hits a second cost {spent}");
             assert!(set > 0.0 && set < 0.6, "{hits}: {set}");
         }
+    }
+
+    #[test]
+    fn a_small_budget_is_kept_on_average_by_few_windows() {
+        let mut governor = Governor::new(0.0005, Duration::from_micros(5), 7);
+        let (mut is_set, mut hits, mut windows) = (true, 0, 0);
+        for _ in 0..60_000 {
+            let new = if is_set { 10 } else { 0 };
+            hits += new;
+            match governor.observe(new, TICK) {
+                Verdict::TakeAway => is_set = false,
+                Verdict::SetAgain => (is_set, windows) = (true, windows + 1),
+                Verdict::AsTheyAre => {}
+            }
+        }
+        let spent = hits as f64 * 5e-6 / 600.0;
+        assert!((0.0004..0.0006).contains(&spent) && windows < 200, "{spent} in {windows} windows");
     }
 
     #[test]
