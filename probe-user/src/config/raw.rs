@@ -108,7 +108,7 @@ section! {
         /// The name of the target that has it.
         "target" target: String, "string", "required";
         /// Where it is: `send_to_vendor`, `libpush.so:send_to_vendor`, a glob, `/regex/`, a demangled name, or
-        /// `file@0xaddress`. What means several places is timed as one.
+        /// `file@0xaddress`. What means several places, at most 64, is timed as one.
         "symbol" symbol: String, "string", "required";
         /// Calls within this time count for `function.attainment`.
         "threshold" threshold: Scalar, "duration", "-";

@@ -12,7 +12,10 @@ use super::definition::Definition;
 use super::function::Function;
 use crate::functions::Finder;
 use crate::target::{Module, Modules, Process};
+use crate::text::sanitize;
 
+/// Functions that one name may mean: setting their probes takes milliseconds for each, and all count as one.
+const MAX_PLACES: usize = 64;
 /// Results that are remembered: processes of a target mostly have the same files.
 const MAX_REMEMBERED: usize = 64;
 
@@ -151,6 +154,13 @@ fn find(finder: &Finder, definition: &Definition) -> Found {
             let hint = missing.hint();
             if hint.is_empty() { missing.to_string() } else { format!("{missing}; {hint}") }
         })?;
+    if functions.len() > MAX_PLACES {
+        let (symbol, count) = (sanitize(&definition.symbol), functions.len());
+        return Err(format!(
+            "`{symbol}` means {count} functions, at most {MAX_PLACES} can be timed as one; name the library as well: \
+             libpush.so:push_*"
+        ));
+    }
     let all = functions.into_iter().reduce(|mut all, function| {
         all.join(function);
         all
@@ -186,9 +196,12 @@ mod tests {
         assert!(missing.contains("did you mean") && missing.contains("nanosleep"), "{missing}");
         let found = answer.found.pop().expect("one").1.expect("found");
         assert!(found.same_place(&same) && found.name == "f" && !found.spots.is_empty());
+        let many = memory.look(Request { pid, life: 3, definitions: vec![definition("libc.so.6:*s*")] });
+        let too_many = many.found[0].1.as_ref().expect_err("hundreds");
+        assert!(too_many.contains("at most 64 can be timed as one"), "{too_many}");
         // The second time from memory.
         let again = memory.look(Request { pid, life: 4, definitions });
         assert!(again.found[0].1.as_ref().expect("found").same_place(&found) && again.found[1].1.is_err());
-        assert_eq!(memory.found.len(), 3);
+        assert_eq!(memory.found.len(), 4);
     }
 }

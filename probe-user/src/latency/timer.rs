@@ -72,7 +72,12 @@ impl Timer {
         self.sampler.read(Duration::ZERO, self.alarm.as_fd(), handle)
     }
 
-    /// Keeps the budgets: to be called every few milliseconds.
+    /// See [`Timing::pause`].
+    pub fn pause(&self) -> Duration {
+        self.timing.pause()
+    }
+
+    /// Keeps the budgets: to be called after every [`Self::pause`].
     pub fn look(&mut self) -> Result<()> {
         self.timing.look(&mut self.sampler)
     }

@@ -18,6 +18,10 @@ use crate::target::{self, monotonic_ns};
 
 /// How often hits are looked at: at most this long more than the budget is spent.
 pub const TICK: Duration = Duration::from_millis(5);
+/// And as long as they cost next to nothing.
+const CALM_TICK: Duration = Duration::from_millis(20);
+/// Which is this share of the smallest budget.
+const CALM: f64 = 0.1;
 /// How long the end waits for probes to go. What is left then goes with the process.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -34,6 +38,11 @@ pub struct Timing {
     /// Slots whose probes are on their way out.
     leaving: Vec<(Slot, Receiver<Instant>)>,
     failed: Vec<(u32, anyhow::Error)>,
+    /// All hits, when they were looked at last.
+    hits: u64,
+    looked: Instant,
+    /// There is little to look after.
+    is_calm: bool,
 }
 
 struct Process {
@@ -78,6 +87,9 @@ impl Timing {
             free: (0..slots).collect(),
             leaving: Vec::new(),
             failed: Vec::new(),
+            hits: 0,
+            looked: Instant::now(),
+            is_calm: false,
         })
     }
 
@@ -157,10 +169,16 @@ impl Timing {
         }
     }
 
-    /// Keeps the budgets: to be called every [`TICK`].
+    /// When [`Self::look`] is to be called again.
+    pub fn pause(&self) -> Duration {
+        if self.is_calm { CALM_TICK } else { TICK }
+    }
+
+    /// Keeps the budgets: to be called after every [`Self::pause`].
     pub fn look(&mut self, sampler: &mut Sampler) -> Result<()> {
         self.free_slots(sampler);
         let hits = sampler.hits()?;
+        self.note_calm(hits.iter().sum());
         for (&pid, process) in &mut self.processes {
             match process.probes.observe(sampler, &hits) {
                 Ok(gone) if gone.is_empty() => {}
@@ -171,6 +189,17 @@ impl Timing {
             }
         }
         self.set_sites(sampler)
+    }
+
+    /// Whether the hits since the last look are worth one soon.
+    fn note_calm(&mut self, hits: u64) {
+        let cost = self.hit_cost.as_secs_f64() * hits.saturating_sub(self.hits) as f64;
+        let elapsed = self.looked.elapsed().as_secs_f64();
+        (self.hits, self.looked) = (hits, Instant::now());
+        let smallest = self.processes.values().map(|process| process.budget).fold(f64::INFINITY, f64::min);
+        // Where probes go, for how long they were set is to be known exactly.
+        let is_steady = self.processes.values().all(|process| process.probes.is_steady());
+        self.is_calm = is_steady && cost < CALM * smallest * elapsed;
     }
 
     /// Sets probes where functions return to, as the places turn up.

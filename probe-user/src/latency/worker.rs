@@ -12,7 +12,7 @@ use super::function::Function;
 use super::registry::{InProcess, Joined, Seen, SeenRow, Shared, Wanted};
 use super::search::{Answer, Request, Search};
 use super::timer::Timer;
-use super::timing::{Slot, TICK};
+use super::timing::Slot;
 use super::window::Window;
 use crate::kernel::{self, Event};
 use crate::target::{self, monotonic_ns};
@@ -128,10 +128,10 @@ impl Worker {
     fn wait(&mut self) -> bool {
         let has_pairs = self.processes.values().any(|process| !process.pairs.is_empty());
         let is_timing = self.pairs().any(|pair| matches!(pair.state, PairState::Timed(..)));
-        let pause = match (is_timing, has_pairs) {
-            (true, _) => TICK,
-            (false, true) => EVENTS,
-            (false, false) => PUBLISH,
+        let pause = match (&self.timer, has_pairs) {
+            (Some(timer), _) if is_timing => timer.pause(),
+            (_, true) => EVENTS,
+            (_, false) => PUBLISH,
         };
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();

@@ -103,6 +103,11 @@ impl ProbeSet {
         self.groups.iter().find(|(known, _)| *known == name).map(|(_, group)| group)
     }
 
+    /// True unless probes are on their way out.
+    pub fn is_steady(&self) -> bool {
+        self.groups.iter().all(|(_, group)| group.is_set() || group.is_away())
+    }
+
     /// Since when a group's probes are set, `CLOCK_MONOTONIC` in nanoseconds; `None` if they are not.
     pub fn set_since(&self, name: u32) -> Option<u64> {
         self.group(name).filter(|group| group.is_set()).map(|group| group.set_ns)
