@@ -21,7 +21,7 @@ const SHORT_WAITS: u32 = 1000;
 /// See the head of this file.
 pub enum Programs {
     /// Of their own.
-    Own(Timer),
+    Own(Box<Timer>),
     /// A recorder's. `None` while it is lent.
     Recorder(Collector, Option<Timing>, u64),
 }
@@ -29,7 +29,7 @@ pub enum Programs {
 impl Programs {
     /// For so many functions.
     pub fn load(functions: u32) -> Result<Self> {
-        Timer::load(functions).map(Self::Own)
+        Ok(Self::Own(Box::new(Timer::load(functions)?)))
     }
 
     /// For so many functions of these processes, with what their threads do in calls that take longer than the threshold.
