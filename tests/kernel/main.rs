@@ -5,6 +5,7 @@ mod containers;
 mod daemon;
 mod dump;
 mod errors;
+mod faults;
 mod formats;
 mod latency;
 mod lifetime;
@@ -21,6 +22,7 @@ fn main() {
         unwind::tests(),
         waits::tests(),
         dump::tests(),
+        faults::tests(),
         latency::tests(),
         symbols::tests(),
         containers::tests(),

@@ -6,6 +6,7 @@ mod dump;
 mod event;
 pub mod host;
 mod mappings;
+mod memory;
 mod offsets;
 mod sampler;
 mod tables;
@@ -13,7 +14,7 @@ mod waits;
 
 pub use calls::{Figures, Judgement, OpenCall, Probe, Role, error_test};
 pub use dump::{RawThread, Whom};
-pub use event::{Event, RawSample, RawStack, RawWait, RawWaker, thread_name};
+pub use event::{Event, MemoryChange, RawMemory, RawSample, RawStack, RawWait, RawWaker, thread_name};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use sampler::{Clock, Options, Sampler};

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::dump;
+use super::growth::{Change, growth};
 use super::recording::{RecordedProcess, Recording, Sample, Thread, Wait, Waker};
 use super::stacks::{Frame, Slot, Space, Stack, Stacks};
-use crate::kernel::{End, Event, RawSample, RawStack, RawWait, StackId, thread_name};
+use crate::kernel::{End, Event, RawMemory, RawSample, RawStack, RawWait, StackId, thread_name};
 use crate::target::{Mappings, Modules, Process};
 
 /// Length of a window in nanoseconds.
@@ -44,11 +45,12 @@ pub struct Recorder {
 }
 
 /// One second of samples.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Window {
     start_ns: u64,
     samples: Vec<Sample>,
     waits: Vec<Wait>,
+    changes: Vec<Change>,
     losses: BTreeMap<String, u64>,
 }
 
@@ -99,6 +101,7 @@ impl Recorder {
         match event {
             Event::Sample(sample) => self.sample(&sample),
             Event::Wait(wait) => self.wait(&wait),
+            Event::Memory(memory) => self.memory(&memory),
             Event::Stack(stack) => self.stack(stack, now_ns),
             Event::NewImage { pid } => {
                 if let Some(tracked) = self.processes.get_mut(&pid) {
@@ -154,10 +157,7 @@ impl Recorder {
             Some(index) if self.windows[index].start_ns == start_ns => index,
             at => {
                 let index = at.map_or(0, |index| index + 1);
-                self.windows.insert(
-                    index,
-                    Window { start_ns, samples: Vec::new(), waits: Vec::new(), losses: BTreeMap::new() },
-                );
+                self.windows.insert(index, Window { start_ns, ..Window::default() });
                 index
             }
         };
@@ -188,6 +188,14 @@ impl Recorder {
         let RawWait { time_ns, pid, tid, state, count, total_ns, .. } = *raw;
         let wait = Wait { time_ns, pid, tid, state, count, total_ns, user, kernel, waker };
         self.window(time_ns).waits.push(wait);
+        self.seen(pid, tid, &raw.comm);
+    }
+
+    fn memory(&mut self, raw: &RawMemory) {
+        let user = self.slot(raw.user_stack);
+        let RawMemory { time_ns, pid, tid, change, start, bytes, count, .. } = *raw;
+        let change = Change { time_ns, pid, tid, change, start, bytes, count, user };
+        self.window(time_ns).changes.push(change);
         self.seen(pid, tid, &raw.comm);
     }
 
@@ -283,7 +291,8 @@ impl Recorder {
         let mut dropped = 0;
         for _ in 0..self.windows.len().div_ceil(10).min(self.windows.len().saturating_sub(1)) {
             let waits = |window: &Window| window.waits.iter().map(|wait| wait.count).sum::<u64>();
-            dropped += self.windows.pop_front().map_or(0, |window| window.samples.len() as u64 + waits(&window));
+            let all = |window: &Window| (window.samples.len() + window.changes.len()) as u64 + waits(window);
+            dropped += self.windows.pop_front().map_or(0, |window| all(&window));
         }
         // Whoever asks for the time from here on is told.
         if let Some(window) = self.windows.front_mut() {
@@ -294,11 +303,14 @@ impl Recorder {
     fn sweep(&mut self, forget: impl FnMut(StackId)) {
         let samples = || self.windows.iter().flat_map(|window| &window.samples);
         let waits = || self.windows.iter().flat_map(|window| &window.waits);
+        let changes = || self.windows.iter().flat_map(|window| &window.changes);
         let used = samples().flat_map(|s| s.user.into_iter().chain(s.kernel)).chain(waits().flat_map(Wait::slots));
+        let used = used.chain(changes().filter_map(|change| change.user));
         self.stacks.sweep(used, forget);
         let mut threads = HashSet::new();
         let mut processes = HashSet::new();
-        for thread in samples().map(|s| (s.pid, s.tid)).chain(waits().map(|w| (w.pid, w.tid))) {
+        let threads_of_samples = samples().map(|s| (s.pid, s.tid)).chain(waits().map(|w| (w.pid, w.tid)));
+        for thread in threads_of_samples.chain(changes().map(|c| (c.pid, c.tid))) {
             threads.insert(thread);
             processes.insert(thread.0);
         }
@@ -315,7 +327,9 @@ impl Recorder {
 
     fn sample_bytes(&self) -> usize {
         let bytes = |window: &Window| {
-            window.samples.capacity() * size_of::<Sample>() + window.waits.capacity() * size_of::<Wait>()
+            window.samples.capacity() * size_of::<Sample>()
+                + window.waits.capacity() * size_of::<Wait>()
+                + window.changes.capacity() * size_of::<Change>()
         };
         self.windows.iter().map(bytes).sum()
     }
@@ -336,6 +350,14 @@ impl Recorder {
         recording.samples = samples.filter(|sample| wanted(sample.time_ns, sample.pid)).copied().collect();
         let waits = self.windows.iter().flat_map(|window| &window.waits);
         recording.waits = waits.filter(|wait| wanted(wait.time_ns, wait.pid)).copied().collect();
+        let changes = self.windows.iter().flat_map(|window| &window.changes);
+        let mut changes: Vec<Change> = changes.filter(|c| wanted(c.time_ns, c.pid)).copied().collect();
+        changes.sort_by_key(|change| change.time_ns);
+        recording.growth = growth(changes);
+        for index in 0..recording.growth.len() {
+            let grown = recording.growth[index];
+            self.add_names(&mut recording, (grown.pid, grown.tid), grown.user.into_iter());
+        }
         for index in 0..recording.samples.len() {
             let Sample { pid, tid, user, kernel, .. } = recording.samples[index];
             self.add_names(&mut recording, (pid, tid), user.into_iter().chain(kernel));
@@ -374,7 +396,8 @@ impl Recorder {
         for window in self.windows.iter().rev() {
             let samples = window.samples.iter().flat_map(|sample| sample.user);
             let waits = window.waits.iter().flat_map(|wait| wait.user);
-            for slot in samples.chain(waits).filter(|slot| seen.insert(*slot)) {
+            let changes = window.changes.iter().filter_map(|change| change.user);
+            for slot in samples.chain(waits).chain(changes).filter(|slot| seen.insert(*slot)) {
                 let frames = self.stacks.get(slot).into_iter().flat_map(|stack| stack.frames.iter());
                 for module in frames.filter_map(|frame| frame.module.as_ref()) {
                     used_ns.entry(Arc::as_ptr(module) as usize).or_insert(window.start_ns + WINDOW_NS);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::growth::Growth;
 use super::stacks::{Slot, Stack};
 use crate::target::ThreadState;
 
@@ -103,6 +104,8 @@ pub struct Events {
     pub cpu: bool,
     /// Where threads wait.
     pub off_cpu: bool,
+    /// Where memory grows, by page faults.
+    pub page_fault: bool,
 }
 
 /// Samples with what they refer to.
@@ -122,7 +125,9 @@ pub struct Recording {
     pub samples: Vec<Sample>,
     /// Waits, in the order of their arrival.
     pub waits: Vec<Wait>,
-    /// The stacks of `samples` and `waits`. A missing one was lost on its way.
+    /// Where memory has grown, in the order of time.
+    pub growth: Vec<Growth>,
+    /// The stacks of `samples`, `waits` and `growth`. A missing one was lost on its way.
     pub stacks: HashMap<Slot, Arc<Stack>>,
     /// By process and thread id.
     pub threads: HashMap<(u32, u32), Thread>,

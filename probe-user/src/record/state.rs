@@ -256,6 +256,11 @@ fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
         Event::Exec { pid, .. } => Some(Lifecycle::Exec { pid }),
         Event::Fork { parent, child } => Some(Lifecycle::Fork { parent, child }),
         Event::Exit { pid } => Some(Lifecycle::Exit { pid }),
-        Event::Sample(_) | Event::Wait(_) | Event::Stack(_) | Event::NewImage { .. } | Event::Map { .. } => None,
+        Event::Sample(_)
+        | Event::Wait(_)
+        | Event::Memory(_)
+        | Event::Stack(_)
+        | Event::NewImage { .. }
+        | Event::Map { .. } => None,
     }
 }

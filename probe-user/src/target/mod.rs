@@ -3,6 +3,7 @@
 mod children;
 mod clock;
 mod elf;
+mod heap;
 mod host;
 mod mappings;
 mod matching;
@@ -14,6 +15,7 @@ mod state;
 pub use children::{descendants, is_running};
 pub use clock::{monotonic_ns, wall_ns};
 pub use elf::Segment;
+pub use heap::heap_end;
 pub use host::{Host, HostCpu};
 pub use mappings::{Mapping, Mappings, parse_maps};
 pub use matching::{Candidate, Matcher, pids};
