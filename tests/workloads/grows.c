@@ -33,7 +33,8 @@ NOINLINE void leaks(void) {
     clock_gettime(CLOCK_MONOTONIC, &begin);
     for (unsigned long n = 1;; n++) {
         size_t bytes = rate / 10 / 4096 * 4096;
-        touch(map(bytes), bytes);
+        volatile char *at = map(bytes);
+        for (size_t i = 0; i < bytes; i += 4096) at[i] = 1;
         until(begin, (double)n / 10);
     }
 }
@@ -119,7 +120,7 @@ int main(int count, char **roles) {
         {"reads-into", reads_into}, {"takes-huge", takes_huge}, {"enlarges", enlarges},
     };
     const char *text = getenv("RATE_MIB");
-    rate = (text ? strtoul(text, NULL, 10) : 20) * MiB;
+    rate = (size_t)((text ? strtod(text, NULL) : 20) * MiB);
     free(malloc(1)); /* the heap is there */
     say_ready();
     for (int i = 1; i < count; i++) {

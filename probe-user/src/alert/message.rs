@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::monitor::Metric;
 use crate::snapshot::{Sidecar, Timestamp};
 
 /// The body of a webhook, and the words of the log line.
@@ -82,7 +83,11 @@ impl Message {
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rule, target, pid, host, metric, value, threshold, unit, culprit, snapshot, .. } = self;
-        write!(f, "{rule}: {target} (pid {pid} on {host}): {metric} {value:.1} above {threshold} {unit}")?;
+        let above = match Metric::ALL.iter().find(|known| known.name() == metric) {
+            Some(known) => known.above(*value, *threshold),
+            None => format!("{value:.1} above {threshold} {unit}"),
+        };
+        write!(f, "{rule}: {target} (pid {pid} on {host}): {metric} {above}")?;
         if !culprit.is_empty() {
             write!(f, ": {culprit}")?;
         }

@@ -49,6 +49,9 @@ enum Command {
         /// Which profile
         #[arg(long, value_enum, default_value_t = WindowName::Breach, requires = "output")]
         window: WindowName,
+        /// Which samples, in the formats that show one unit [default: page-fault for rules on memory, else cpu]
+        #[arg(short, long, value_enum, requires = "output")]
+        event: Option<EventName>,
     },
     /// Remove snapshots
     Rm {
@@ -89,6 +92,23 @@ pub(super) enum WindowName {
     Dump,
 }
 
+/// Which samples of a profile, by their name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum EventName {
+    /// On which code CPU time was spent
+    Cpu,
+    /// Where memory grew
+    PageFault,
+}
+
+impl EventName {
+    /// Whether memory is shown, for [`export::Options`]: as asked for, else what the snapshot is about.
+    pub(super) fn shows_memory(asked: Option<Self>, snapshot: Option<&Sidecar>) -> Option<bool> {
+        let about = snapshot.filter(|sidecar| sidecar.metric.is_memory());
+        asked.map(|event| event == Self::PageFault).or_else(|| about.map(|_| true))
+    }
+}
+
 impl From<WindowName> for Window {
     fn from(name: WindowName) -> Self {
         match name {
@@ -103,12 +123,12 @@ impl From<WindowName> for Window {
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Ls { place, json } => list(&place.open()?, json)?,
-        Command::Get { id, place, json, output, format, window } => {
+        Command::Get { id, place, json, output, format, window, event } => {
             let (store, id) = (place.open()?, parse_id(&id)?);
             let sidecar = store.get(id)?;
             match output {
                 Some(output) => {
-                    write_profile(&store, &sidecar, window.into(), &output, format)?;
+                    write_profile(&store, &sidecar, (window.into(), event), &output, format)?;
                 }
                 None if json => print(&format!("{}\n", serde_json::to_string_pretty(&sidecar)?))?,
                 None => print(&summary(&sidecar, &store.folder(id)))?,
@@ -159,7 +179,7 @@ fn table(snapshots: &[Sidecar]) -> String {
             humantime::format_rfc3339_seconds(snapshot.breached_at.system()).to_string(),
             snapshot.target.clone(),
             snapshot.rule.clone(),
-            format!("{} {:.1}", snapshot.metric.name(), snapshot.value),
+            format!("{} {}", snapshot.metric.name(), snapshot.metric.show(snapshot.value)),
             culprit.map_or("-".to_owned(), |culprit| format!("{} {:.0} %", culprit.function, culprit.share)),
         ]);
     }
@@ -188,12 +208,10 @@ fn summary(snapshot: &Sidecar, folder: &std::path::Path) -> String {
     line(
         "rule",
         format!(
-            "{}: {} {:.1} above {} {}",
+            "{}: {} {}",
             snapshot.rule,
             snapshot.metric.name(),
-            snapshot.value,
-            snapshot.threshold,
-            snapshot.unit
+            snapshot.metric.above(snapshot.value, snapshot.threshold)
         ),
     );
     line("target", format!("{} (pid {}, {})", snapshot.target, process.pid, process.exe));
@@ -243,7 +261,7 @@ pub(super) fn stored_profile(store: &Store, id: Ulid, window: Window) -> Result<
 fn write_profile(
     store: &Store,
     sidecar: &Sidecar,
-    window: Window,
+    (window, event): (Window, Option<EventName>),
     output: &std::path::Path,
     format: Option<Format>,
 ) -> Result<()> {
@@ -255,7 +273,8 @@ fn write_profile(
     };
     let profile = stored_profile(store, sidecar.id, window)?;
     let title = format!("{}: {} {}, {}", sidecar.target, sidecar.rule, sidecar.breached_at, window.name());
-    let options = export::Options { threads: true, title: Some(title), ..export::Options::default() };
+    let memory = EventName::shows_memory(event, Some(sidecar));
+    let options = export::Options { threads: true, memory, title: Some(title), ..export::Options::default() };
     let mut bytes = Vec::new();
     export::write(&profile, format, &options, &mut bytes)?;
     if is_stdout {
@@ -305,7 +324,7 @@ ID                          TIME                  TARGET    RULE          VALUE 
         store.put(&kept, &Profiles { before: breach.clone(), breach, ..Profiles::default() }).expect("stored");
         for format in Format::ALL {
             let output = folder.path().join(format!("out{}", format.extension()));
-            write_profile(&store, &kept, Window::Breach, &output, None).expect("written");
+            write_profile(&store, &kept, (Window::Breach, None), &output, None).expect("written");
             let bytes = std::fs::read(&output).expect("there");
             let names = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("match_rules");
             let is_packed = matches!(format, Format::Pprof | Format::Html);
@@ -313,7 +332,7 @@ ID                          TIME                  TARGET    RULE          VALUE 
         }
         let folded = std::fs::read_to_string(folder.path().join("out.folded")).expect("there");
         assert!(folded.contains("app;matcher-7;match_rules 880\n"), "{folded}");
-        assert!(write_profile(&store, &kept, Window::Breach, std::path::Path::new("-"), None).is_err());
+        assert!(write_profile(&store, &kept, (Window::Breach, None), std::path::Path::new("-"), None).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod layers;
 mod raw;
 mod reference;
 mod show;
+mod thresholds;
 mod units;
 mod validate;
 

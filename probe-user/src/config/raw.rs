@@ -101,10 +101,10 @@ section! {
         "name" name: String, "string", "required";
         /// The name of the target that it watches.
         "target" target: String, "string", "required";
-        /// What is measured: `cpu`, the CPU use of the process in percent of one core.
+        /// What is measured, see below.
         "metric" metric: String, "string", "required";
-        /// The threshold: the rule is broken by values above it.
-        "above" above: Scalar, "number", "required";
+        /// The threshold: the rule is broken by values above it. A number, or with the metric's unit: `"60MiB"`, `"80%"`.
+        "above" above: Scalar, "value", "required";
         /// How long the value must stay above without a break.
         "for" lasting: Scalar, "duration", "`5s`";
         /// After a breach, how long the same process gives no further one.

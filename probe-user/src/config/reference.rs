@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::raw::{Key, SECTIONS};
-use super::variable;
+use super::{thresholds, variable};
+use crate::monitor::Metric;
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -68,6 +69,13 @@ pub fn reference() -> String {
                 let _ = write!(meaning, " `{}`", variable(&format!("{section}.{name}")));
             }
             let _ = writeln!(text, "| `{name}` | {kind} | {default} | {meaning} |");
+        }
+        if *name == "[[rule]]" {
+            text.push_str("\n| metric | what is measured | `above` |\n| --- | --- | --- |\n");
+            for metric in Metric::ALL {
+                let (name, meaning, kind) = (metric.name(), metric.meaning(), thresholds::kind(*metric));
+                let _ = writeln!(text, "| `{name}` | {meaning} | {kind} |");
+            }
         }
     }
     text

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::Config;
 use super::units::format_size;
+use super::{Config, thresholds};
 use crate::alert::Address;
 
 impl fmt::Display for Config {
@@ -57,7 +57,7 @@ impl fmt::Display for Config {
                     ("name", rule.rule.name.clone().into()),
                     ("target", rule.rule.target.clone().into()),
                     ("metric", rule.rule.metric.name().into()),
-                    ("above", rule.rule.above.into()),
+                    ("above", thresholds::show(rule.rule.metric, rule.rule.above)),
                     ("for", time(Duration::from_nanos(rule.rule.for_ns))),
                     ("cooldown", time(Duration::from_nanos(rule.rule.cooldown_ns))),
                     ("snapshot", evidence.into()),

@@ -110,7 +110,10 @@ fn rules_refer_to_what_is_there() {
         "probe.toml:12: `above` is a number of percent of one core, not `much`"
     );
     assert_eq!(rule("above = 80", ""), "probe.toml:8: [[rule]] needs `above`");
-    assert_eq!(rule("\"cpu\"", "\"gpu\""), "probe.toml:11: `metric` is cpu, not `gpu`");
+    assert_eq!(
+        rule("\"cpu\"", "\"gpu\""),
+        "probe.toml:11: `metric` is one of cpu, memory.rss, memory.rss_percent, memory.growth, not `gpu`"
+    );
     assert_eq!(
         rule("above = 80", "above = 80\nnotify = [\"ops\",\n\"pos\"]"),
         "probe.toml:14: there is no [[notify]] named `pos`; did you mean `ops`?"

@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::layers::{Layers, nearest};
 use super::raw::{self, Raw, Scalar};
 use super::units::{parse_duration, parse_size};
-use super::{Config, Evidence, Rule, Sampling, Store, Target};
+use super::{Config, Evidence, Rule, Sampling, Store, Target, thresholds};
 use crate::problem::Problem;
 use crate::target::Matcher;
 use crate::{alert, monitor, snapshot};
@@ -145,14 +145,11 @@ impl Check<'_> {
         let name = self.name("[[rule]]", &table.span(), name.as_ref(), names)?;
         let target = self.required("[[rule]]", "target", &table.span(), target.as_ref())?;
         self.known("target", target, targets.iter().map(|target| target.name.as_str()))?;
-        self.one_of("[[rule]]", "metric", &table.span(), metric.as_ref(), &["cpu"])?;
+        let metric = self.metric(&table.span(), metric.as_ref())?;
         let above = self.required("[[rule]]", "above", &table.span(), above.as_ref())?;
-        let threshold = above.get_ref().0.trim().trim_end_matches('%').trim_end().parse::<f64>().ok();
-        let threshold = threshold.filter(|value| value.is_finite() && *value >= 0.0).ok_or_else(|| {
-            self.error(
-                &above.span(),
-                format!("`above` is a number of percent of one core, not `{}`", above.get_ref().0),
-            )
+        let threshold = thresholds::parse(metric, &above.get_ref().0).ok_or_else(|| {
+            let kind = thresholds::kind(metric);
+            self.error(&above.span(), format!("`above` is {kind}, not `{}`", above.get_ref().0))
         })?;
         let for_time = self.duration(lasting.as_ref(), Duration::from_secs(5))?;
         let cooldown = self.duration(cooldown.as_ref(), Duration::from_secs(300))?;
@@ -165,12 +162,22 @@ impl Check<'_> {
         let rule = monitor::Rule {
             name,
             target: target.get_ref().clone(),
-            metric: monitor::Metric::Cpu,
+            metric,
             above: threshold,
             for_ns: nanoseconds(for_time),
             cooldown_ns: nanoseconds(cooldown),
         };
         Ok(Rule { rule, evidence, notify: told })
+    }
+
+    fn metric(&self, table: &Range<usize>, metric: Option<&Spanned<String>>) -> Checked<monitor::Metric> {
+        let metric = self.required("[[rule]]", "metric", table, metric)?;
+        let found = monitor::Metric::ALL.iter().find(|known| known.name() == metric.get_ref());
+        found.copied().ok_or_else(|| {
+            let known: Vec<&str> = monitor::Metric::ALL.iter().map(|known| known.name()).collect();
+            let message = format!("`metric` is one of {}, not `{}`", known.join(", "), metric.get_ref());
+            self.error(&metric.span(), message)
+        })
     }
 
     fn evidence(

@@ -36,11 +36,11 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
             functions: 0,
         },
         events: Events { cpu: true, off_cpu: false, page_fault: true },
-        // The system calls of everybody else would pay for it.
-        mappings: false,
+        mappings: true,
         retention: Retention { window_ns: sampling.window.as_nanos() as u64, memory: sampling.memory as usize },
         unwind_memory: UNWIND_MEMORY,
     })?;
+    tracing::info!("memory is followed by page faults and mappings (tier 1)");
     let lifecycle = collector.lifecycle()?;
     Ok((Arc::new(Live { collector }), lifecycle))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::memory::Memory;
 use crate::config::Target;
 use crate::target::{Candidate, Stat};
 
@@ -16,6 +17,8 @@ pub(super) struct Member {
     pub(super) stat: Stat,
     /// When they were read.
     pub(super) read_ns: u64,
+    /// Its memory, where a rule asks for it.
+    pub(super) memory: Memory,
 }
 
 /// What looking at a process has shown.
@@ -75,7 +78,7 @@ impl Roster {
             member.who = who;
             return Look::Same;
         }
-        self.members.insert(pid, Member { who, targets, stat, read_ns: now_ns });
+        self.members.insert(pid, Member { who, targets, stat, read_ns: now_ns, memory: Memory::default() });
         Look::Joined
     }
 

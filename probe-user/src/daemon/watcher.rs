@@ -10,7 +10,7 @@ use super::holds::Holds;
 use super::keeper::{Job, Told};
 use super::roster::{Look, Member, Roster};
 use crate::config::{Config, Rule};
-use crate::monitor::{Breach, Engine, Observation, Transition};
+use crate::monitor::{Breach, Engine, Metric, Observation, Transition};
 use crate::record::Lifecycle;
 use crate::snapshot;
 use crate::target::{Host, HostCpu, Stat, pids};
@@ -194,14 +194,21 @@ impl Watcher {
         let value = stat.cpu_percent_since(&member.stat, elapsed);
         let from_ns = std::mem::replace(&mut member.read_ns, at_ns);
         member.stat = stat;
+        let targets = member.targets.clone();
+        let applies = |rule: &Rule| targets.iter().any(|&target| self.roster.target_name(target) == rule.rule.target);
+        let rules: Vec<usize> = (0..self.rules.len()).filter(|&index| applies(&self.rules[index])).collect();
+        let Some(member) = self.roster.members.get_mut(&pid) else { return };
+        if rules.iter().any(|&index| self.rules[index].rule.metric.is_memory()) {
+            member.memory.read(pid, at_ns);
+        }
         let member = member.clone();
-        for (index, rule) in self.rules.iter().enumerate() {
-            if !member.targets.iter().any(|&target| self.roster.target_name(target) == rule.rule.target) {
-                continue;
-            }
+        let cpu = value;
+        for index in rules {
+            let rule = &self.rules[index];
+            let value = if rule.rule.metric == Metric::Cpu { cpu } else { member.memory.value(rule.rule.metric) };
             match self.engine.observe(Observation { rule: index, pid, from_ns, at_ns, value }) {
                 None => {}
-                Some(Transition::Breach(breach)) => self.hand_over(rule, &member, breach, value.unwrap_or_default()),
+                Some(Transition::Breach(breach)) => self.hand_over(rule, &member, breach, cpu.unwrap_or_default()),
                 Some(Transition::Pending) => tracing::debug!("{}: pid {pid} is above, {value:?}", rule.rule.name),
                 Some(Transition::Normal) => tracing::debug!("{}: pid {pid} is normal again", rule.rule.name),
             }

@@ -53,7 +53,7 @@ mod tests {
     fn mixed() -> Profile {
         let mut profile = fixture::clean();
         profile.header.event = "cpu,page-fault".into();
-        profile.header.sampler = "cpu-clock,page_fault_user".into();
+        profile.header.sampler = "cpu-clock,page_fault_user (tier 1)".into();
         let sample = Sample { time_ns: 5, ..profile.samples[0] };
         profile.samples.push(Sample { count: 3, value: 3 * 4096, measure: Measure::Resident, ..sample });
         profile.samples.push(Sample { count: 1, value: 1 << 20, measure: Measure::Mapped, ..sample });

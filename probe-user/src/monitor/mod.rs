@@ -3,6 +3,8 @@
 
 mod culprits;
 mod rules;
+mod trend;
 
-pub use culprits::{Culprit, culprits};
+pub use culprits::{Culprit, culprits, growth_culprits};
 pub use rules::{Breach, Engine, Metric, Observation, Rule, Transition};
+pub use trend::Trend;

@@ -5,19 +5,36 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::mebibytes;
+
 /// What a rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub enum Metric {
     /// CPU use of the process, all threads, in percent of one core.
+    #[serde(rename = "cpu")]
     Cpu,
+    /// Resident memory of the process, in bytes.
+    #[serde(rename = "memory.rss")]
+    MemoryRss,
+    /// The same in percent of what its cgroup or the host has.
+    #[serde(rename = "memory.rss_percent")]
+    MemoryRssPercent,
+    /// How fast resident memory grows, in bytes a minute.
+    #[serde(rename = "memory.growth")]
+    MemoryGrowth,
 }
 
 impl Metric {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Cpu, Self::MemoryRss, Self::MemoryRssPercent, Self::MemoryGrowth];
+
     /// Its name in the configuration, in snapshots and in alerts.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
+            Self::MemoryRss => "memory.rss",
+            Self::MemoryRssPercent => "memory.rss_percent",
+            Self::MemoryGrowth => "memory.growth",
         }
     }
 
@@ -25,6 +42,47 @@ impl Metric {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Cpu => "percent of one core",
+            Self::MemoryRss => "bytes",
+            Self::MemoryRssPercent => "percent of the memory it may have",
+            Self::MemoryGrowth => "bytes a minute",
+        }
+    }
+
+    /// What it is, for the documentation.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU use of the process, all threads",
+            Self::MemoryRss => "resident memory of the process",
+            Self::MemoryRssPercent => {
+                "the same in percent of the lowest limit of its cgroups, or of the host's memory where there is none"
+            }
+            Self::MemoryGrowth => {
+                "how fast resident memory grows: the median of all slopes between two of the last 60 seconds (Theil-Sen), \
+                 which outliers and short peaks do not move; no value in the first 10 seconds"
+            }
+        }
+    }
+
+    /// True for what is explained by who takes memory.
+    pub fn is_memory(self) -> bool {
+        matches!(self, Self::MemoryRss | Self::MemoryRssPercent | Self::MemoryGrowth)
+    }
+
+    /// A value without its unit but for bytes, for people.
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Self::MemoryRss | Self::MemoryGrowth => mebibytes(value as u64),
+            Self::Cpu | Self::MemoryRssPercent => format!("{value:.1}"),
+        }
+    }
+
+    /// A value above a threshold, for people: `97.5 above 80 percent of one core`.
+    pub fn above(self, value: f64, threshold: f64) -> String {
+        let value = self.show(value);
+        match self {
+            Self::MemoryRss => format!("{value} above {}", self.show(threshold)),
+            Self::MemoryGrowth => format!("{value} above {} a minute", self.show(threshold)),
+            Self::Cpu | Self::MemoryRssPercent => format!("{value} above {threshold} {}", self.unit()),
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::target::ThreadState;
 
 /// The event of samples of memory.
 pub const PAGE_FAULT: &str = "page-fault";
-/// What makes them.
-pub const PAGE_FAULTS: &str = "page_fault_user";
+/// What makes them, and the tier of memory that this is.
+pub const PAGE_FAULTS: &str = "page_fault_user (tier 1)";
 
 /// A symbolized recording: tables of processes, threads, modules, locations and stacks, and the samples over them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
