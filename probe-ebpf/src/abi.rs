@@ -51,6 +51,8 @@ pub const MEMO_FRAMES: usize = 128;
 pub const MEMO_KERNEL_FRAMES: usize = 32;
 /// What a thread has waited is handed over at least this often, in nanoseconds, whenever it returns from a wait.
 pub const WAITS_EVERY_NS: u64 = 1_000_000_000;
+/// The smallest page, in bytes.
+pub const PAGE_BYTES: u64 = 4096;
 /// Size of the ring buffer in bytes: at 8 KiB for the deepest stack it holds 512 of them between two reads.
 pub const RING_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -70,6 +72,8 @@ pub mod kind {
     pub const WAIT: u32 = 6;
     /// A [`super::CallEvent`].
     pub const CALL: u32 = 7;
+    /// A [`super::MemoryEvent`].
+    pub const MEMORY: u32 = 10;
 }
 
 /// Identity of a stack: a 128-bit hash of its frames and of whose they are. All zero means "no stack".
@@ -181,6 +185,52 @@ pub struct Waker {
     pub kernel_stack: StackId,
     /// Its name, zero-terminated.
     pub comm: [u8; COMM_LEN],
+}
+
+/// A process's memory has changed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryEvent {
+    /// [`kind::MEMORY`].
+    pub kind: u32,
+    /// [`memory_change`].
+    pub change: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// First address of what has changed.
+    pub start: u64,
+    /// How long it is, in bytes.
+    pub bytes: u64,
+    /// Where it was, and how long, if it was moved.
+    pub old_start: u64,
+    /// As above.
+    pub old_bytes: u64,
+    /// How many changes like this one it stands for.
+    pub count: u64,
+    /// User stack; zero where none was taken.
+    pub user_stack: StackId,
+    /// The thread's name, zero-terminated.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Values of [`MemoryEvent::change`].
+pub mod memory_change {
+    /// A page fault took a page. It stands for as many as were not looked at.
+    pub const RESIDENT: u32 = 1;
+    /// Address space was mapped.
+    pub const MAPPED: u32 = 2;
+    /// Address space was unmapped, with what was resident in it.
+    pub const UNMAPPED: u32 = 3;
+    /// What was resident is no more, and the address space remains.
+    pub const RELEASED: u32 = 4;
+    /// A mapping has another place or size.
+    pub const MOVED: u32 = 5;
+    /// The process has another program, and nothing of the memory that it had.
+    pub const REPLACED: u32 = 6;
 }
 
 /// Waits of one thread with the same stacks and the same waker, added up.
@@ -632,6 +682,8 @@ pub struct Settings {
     pub max_wait_ns: u64,
     /// 1: each wait is handed over by itself.
     pub each_wait: u64,
+    /// Time between two page faults that are looked at on a CPU, on average and at least, in nanoseconds; 0: memory is not followed.
+    pub fault_gap_ns: u64,
     /// Offsets of the kernel's fields.
     pub offsets: Offsets,
 }
@@ -697,11 +749,17 @@ pub enum Counter {
     WaitersFull = 7,
     /// Slow calls that found the ring buffer full.
     CallsLost = 8,
+    /// Page faults that took memory and were looked at.
+    Faults = 9,
+    /// Changes of memory that found the ring buffer full.
+    MemoryLost = 10,
+    /// Changes of mappings beyond the budget of a CPU.
+    MappingsSkipped = 11,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 12;
     /// All of them with the name under which a loss is reported; `None` for what is no loss.
     pub const ALL: [(Self, Option<&'static str>); Self::COUNT as usize] = [
         (Self::Samples, None),
@@ -713,6 +771,9 @@ impl Counter {
         (Self::WaitsLost, Some("waits lost: ring buffer full or busy")),
         (Self::CallsLost, Some("slow calls lost: ring buffer full or busy")),
         (Self::WaitersFull, Some("waits lost: table of waiting threads full")),
+        (Self::Faults, None),
+        (Self::MemoryLost, Some("changes of memory lost: ring buffer full or busy")),
+        (Self::MappingsSkipped, Some("changes of mappings lost: too many at once")),
     ];
 }
 
@@ -740,6 +801,7 @@ assert_packed! {
     SampleEvent { kind, cpu, time_ns, tgid, tid, value, user_stack, kernel_stack, comm }
     StackEvent { kind, frame_count, time_ns, id, tgid, epoch, end, flags }
     WaitEvent { kind, state, time_ns, tgid, tid, count, total_ns, user_stack, kernel_stack, waker, comm }
+    MemoryEvent { kind, change, time_ns, tgid, tid, start, bytes, old_start, old_bytes, count, user_stack, comm }
     Wait { user_stack, kernel_stack, waker, sum }
     Sum { last_ns, total_ns, count, state }
     WaitingThread {
@@ -769,7 +831,7 @@ assert_packed! {
     MappingKey { tgid, block }
     MappedRange { start, end, bias, table, pages }
     MappingBlock { next_start, ranges }
-    Settings { all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, offsets }
+    Settings { all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, fault_gap_ns, offsets }
     Offsets {
         task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
         task_runtime_at_arrival, task_arrival, task_queued, signal_live, binprm_filename,

@@ -3,6 +3,8 @@
 //! - `sample`: a perf event on every CPU → one `SampleEvent`, and the stacks that user space has not seen yet
 //! - `on_exec`, `on_fork`, `on_exit`: processes come and go
 //! - `on_switch`, `on_waking`: threads leave their CPU and come back → a `WaitEvent` for each stack and second
+//! - `on_fault`, `on_kernel_fault`, `on_page`: memory becomes resident → a `MemoryEvent` for some of it
+//! - `on_syscall`: memory is mapped and unmapped → a `MemoryEvent`
 //! - `enter`, `leave` or `returned`: a function is called and returns → its `Figures`, and the calls that its thread is in
 //! - `begin`, `end`: a span from one function to another → its `Figures`
 //! - `dump`: an iterator over all threads → a `ThreadRecord` for each of one process
@@ -16,9 +18,11 @@ mod atomic;
 mod call;
 mod caller;
 mod dump;
+mod fault;
 mod figures;
 mod maps;
 mod memo;
+mod memory;
 mod pair;
 mod place;
 mod process;
@@ -76,6 +80,34 @@ pub fn on_switch(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_waking")]
 pub fn on_waking(context: BtfTracePointContext) -> i32 {
     wait::waking(&context, context.arg(0));
+    0
+}
+
+/// `page_fault_user(unsigned long address, struct pt_regs *, unsigned long error_code)`, before it is handled
+#[btf_tracepoint(function = "page_fault_user")]
+pub fn on_fault(context: BtfTracePointContext) -> i32 {
+    fault::begins(context.arg(0));
+    0
+}
+
+/// `page_fault_kernel(unsigned long address, …)`: the kernel touches memory, maybe the user's
+#[btf_tracepoint(function = "page_fault_kernel")]
+pub fn on_kernel_fault(context: BtfTracePointContext) -> i32 {
+    fault::begins(context.arg(0));
+    0
+}
+
+/// `mm_page_alloc(struct page *, unsigned int order, gfp_t, int migratetype)`
+#[btf_tracepoint(function = "mm_page_alloc")]
+pub fn on_page(context: BtfTracePointContext) -> i32 {
+    fault::allocates(context.arg(1), context.arg(2));
+    0
+}
+
+/// `sys_exit(struct pt_regs *, long ret)`
+#[btf_tracepoint(function = "sys_exit")]
+pub fn on_syscall(context: BtfTracePointContext) -> i32 {
+    memory::returns(context.arg(0), context.arg(1));
     0
 }
 

@@ -23,6 +23,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     min_wait_ns: 0,
     max_wait_ns: u64::MAX,
     each_wait: 0,
+    fault_gap_ns: 0,
     offsets: Offsets {
         task_flags: 0,
         task_pid: 0,

@@ -6,6 +6,7 @@ use probe_ebpf::abi::{Counter, ExecEvent, ExitEvent, ForkEvent, MAX_PATH, Target
 
 use crate::call;
 use crate::maps::{EVENTS, TARGETS, count, setting, target};
+use crate::memory;
 use crate::task::{Struct, current, current_tgid, field, now};
 use crate::wait;
 
@@ -31,6 +32,9 @@ pub fn exec(old_tid: u32, binprm: Struct) {
     if let Some(target) = target {
         let flags = target.flags & !target_flags::AWAITS_EXEC;
         store(tgid, Target { epoch: target.epoch.wrapping_add(1), flags });
+        if setting!(fault_gap_ns) != 0 {
+            memory::forget(tgid);
+        }
     }
     if target.is_none() && setting!(all_lifecycle) == 0 {
         return;

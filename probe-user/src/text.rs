@@ -19,6 +19,11 @@ pub fn sanitize(name: &str) -> String {
     clean
 }
 
+/// Bytes in MiB, for people.
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 /// Characters that change how the text around them is shown without being seen themselves.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -22,6 +22,9 @@ pub fn tests() -> Vec<Trial> {
         trial("daemon::a_failing_webhook_loses_no_snapshot", failing_webhook),
         trial("daemon::a_full_disk_loses_neither_the_snapshot_nor_the_alert", full_disk),
         trial("daemon::snapshots_are_listed_read_and_removed", snapshots),
+        trial("daemon::a_leak_of_a_known_rate_is_found_and_blamed", leak),
+        trial("daemon::resident_memory_above_a_size_is_a_breach", resident),
+        trial("daemon::resident_memory_is_compared_with_what_the_host_has", share),
     ]
 }
 
@@ -40,6 +43,12 @@ pub(super) struct Daemon {
 impl Daemon {
     /// Starts a daemon with one rule on the targets of a condition, with its store in `store` or a folder of its own.
     fn start(condition: &str, url: &str, store: Option<&Path>) -> Result<Self> {
+        Self::with_rule(condition, ("cpu", "30.0"), url, store)
+    }
+
+    /// The same with a rule on a metric: its name and the threshold, as they are written.
+    fn with_rule(condition: &str, rule: (&str, &str), url: &str, store: Option<&Path>) -> Result<Self> {
+        let (metric, above) = rule;
         let text = format!(
             r#"
 [sampling]
@@ -50,8 +59,8 @@ match = {{ {condition} }}
 [[rule]]
 name = "checkout-cpu"
 target = "checkout"
-metric = "cpu"
-above = 30.0
+metric = "{metric}"
+above = {above}
 for = "2s"
 cooldown = "10m"
 snapshot = {{ threads = 2, before = "4s", after = "2s" }}
@@ -338,5 +347,77 @@ fn snapshots() -> Result<()> {
     let missing = daemon.snapshots(&["get", &id, "--json"])?;
     ensure!(missing.code.is_some_and(|code| code != 0), "{missing:#?}");
     missing.expect_stderr(&id)?;
+    daemon.stop()
+}
+
+/// A service that leaks at a known rate in MiB a second, and gives back in another thread.
+fn leaking(rate: f64) -> Result<Running> {
+    let binary = workload::c("grows.c", &[])?;
+    Running::ready(Command::new(binary).args(["leaks", "takes-and-gives"]).env("RATE_MIB", rate.to_string()))
+}
+
+/// The snapshot of a breach on memory: the leak is the culprit, by bytes, and both windows hold its growth.
+fn expect_leak(daemon: &mut Daemon, metric: &str) -> Result<Value> {
+    let id = daemon.snapshot()?;
+    let sidecar = daemon.sidecar(&id)?;
+    ensure!(sidecar["metric"] == metric, "the metric: {sidecar:#}");
+    let culprit = &sidecar["culprits"][0];
+    ensure!(culprit["function"] == "leaks", "the culprit: {sidecar:#}");
+    let bytes = culprit["bytes"].as_u64().context("bytes of the culprit")?;
+    ensure!(bytes > 4 << 20 && culprit["share"].as_f64() > Some(70.0), "the culprit: {sidecar:#}");
+    ensure!(sidecar["threads"][0]["name"] == "leaks", "the thread that takes most: {sidecar:#}");
+    for window in ["before", "breach"] {
+        let output = daemon.snapshots(&["get", &id, "--window", window, "-f", "folded", "-o", "-"])?.expect(0)?;
+        let folded = Folded::parse(&output.stdout)?;
+        let is_growth = |frames: &[String]| {
+            let has = |name: &str| frames.iter().any(|frame| frame == name);
+            has("[resident]") && has("leaks") && has("start_thread")
+        };
+        let grown = folded.share(is_growth) * folded.total() as f64;
+        ensure!(grown > f64::from(2 << 20), "{window} has {grown} bytes of the leak:\n{}", folded.show());
+    }
+    let cpu = daemon.snapshots(&["get", &id, "-e", "cpu", "-f", "folded", "-o", "-"])?.expect(0)?;
+    ensure!(!cpu.stdout.contains("[resident]"), "time has no memory in it: {}", cpu.stdout);
+    let text = daemon.snapshots(&["get", &id])?.expect(0)?.stdout;
+    ensure!(text.contains("leaks (grows.c") && text.contains("MiB"), "{text}");
+    Ok(sidecar)
+}
+
+fn leak() -> Result<()> {
+    const RATE: f64 = 4.0;
+    let webhook = Webhook::listen("200 OK")?;
+    let target = leaking(RATE)?;
+    let mut daemon = Daemon::with_rule(&pid(&target), ("memory.growth", "\"60MiB\""), webhook.url(), None)?;
+    let sidecar = expect_leak(&mut daemon, "memory.growth")?;
+    let (value, expected) = (sidecar["value"].as_f64().context("a value")?, RATE * 60.0 * 1048576.0);
+    ensure!((0.85..1.15).contains(&(value / expected)), "{value} bytes a minute, not {expected}: {sidecar:#}");
+    ensure!(sidecar["unit"] == "bytes a minute" && sidecar["threshold"] == 62_914_560.0, "{sidecar:#}");
+    let body = called(&webhook, &mut daemon)?;
+    ensure!(body.contains("leaks") && body.contains("60.0 MiB a minute"), "{body}");
+    daemon.stop()
+}
+
+fn resident() -> Result<()> {
+    let webhook = Webhook::listen("200 OK")?;
+    let target = leaking(4.0)?;
+    let mut daemon = Daemon::with_rule(&pid(&target), ("memory.rss", "\"30MiB\""), webhook.url(), None)?;
+    let sidecar = expect_leak(&mut daemon, "memory.rss")?;
+    // The highest of the two seconds above: at most some seconds' growth.
+    let value = sidecar["value"].as_f64().context("a value")? / 1048576.0;
+    ensure!((30.0..60.0).contains(&value), "{value} MiB: {sidecar:#}");
+    daemon.stop()
+}
+
+fn share() -> Result<()> {
+    let webhook = Webhook::listen("200 OK")?;
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).context("no MemTotal")?;
+    let total: f64 = total.trim().trim_end_matches(" kB").parse()?;
+    // 30 MiB, if nothing limits the process; a limit lets it break sooner.
+    let percent = format!("\"{:.4}%\"", 100.0 * 30.0 * 1024.0 / total);
+    let target = leaking(4.0)?;
+    let mut daemon = Daemon::with_rule(&pid(&target), ("memory.rss_percent", &percent), webhook.url(), None)?;
+    let sidecar = expect_leak(&mut daemon, "memory.rss_percent")?;
+    ensure!(sidecar["process"]["rss_bytes"].as_u64() > Some(8 << 20), "{sidecar:#}");
     daemon.stop()
 }

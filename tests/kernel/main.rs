@@ -5,6 +5,7 @@ mod containers;
 mod daemon;
 mod dump;
 mod errors;
+mod faults;
 mod formats;
 mod functions;
 mod governor;
@@ -23,6 +24,7 @@ fn main() {
         unwind::tests(),
         waits::tests(),
         dump::tests(),
+        faults::tests(),
         latency::tests(),
         functions::tests(),
         governor::tests(),

@@ -49,6 +49,9 @@ enum Command {
         /// Which profile
         #[arg(long, value_enum, default_value_t = WindowName::Breach, requires = "output")]
         window: WindowName,
+        /// Which samples, in the formats that show one unit [default: page-fault for rules on memory, else cpu]
+        #[arg(short, long, value_enum, requires = "output")]
+        event: Option<EventName>,
     },
     /// Remove snapshots
     Rm {
@@ -89,6 +92,23 @@ pub(super) enum WindowName {
     Dump,
 }
 
+/// Which samples of a profile, by their name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum EventName {
+    /// On which code CPU time was spent
+    Cpu,
+    /// Where memory grew
+    PageFault,
+}
+
+impl EventName {
+    /// Whether memory is shown, for [`export::Options`]: as asked for, else what the snapshot is about.
+    pub(super) fn shows_memory(asked: Option<Self>, snapshot: Option<&Sidecar>) -> Option<bool> {
+        let about = snapshot.filter(|sidecar| sidecar.metric.is_memory());
+        asked.map(|event| event == Self::PageFault).or_else(|| about.map(|_| true))
+    }
+}
+
 impl From<WindowName> for Window {
     fn from(name: WindowName) -> Self {
         match name {
@@ -103,12 +123,12 @@ impl From<WindowName> for Window {
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Ls { place, json } => list(&place.open()?, json)?,
-        Command::Get { id, place, json, output, format, window } => {
+        Command::Get { id, place, json, output, format, window, event } => {
             let (store, id) = (place.open()?, parse_id(&id)?);
             let sidecar = store.get(id)?;
             match output {
                 Some(output) => {
-                    write_profile(&store, &sidecar, window.into(), &output, format)?;
+                    write_profile(&store, &sidecar, (window.into(), event), &output, format)?;
                 }
                 None if json => print(&format!("{}\n", serde_json::to_string_pretty(&sidecar)?))?,
                 None => print(&summary(&sidecar, &store.folder(id)))?,
@@ -242,7 +262,7 @@ pub(super) fn stored_profile(store: &Store, id: Ulid, window: Window) -> Result<
 fn write_profile(
     store: &Store,
     sidecar: &Sidecar,
-    window: Window,
+    (window, event): (Window, Option<EventName>),
     output: &std::path::Path,
     format: Option<Format>,
 ) -> Result<()> {
@@ -254,7 +274,8 @@ fn write_profile(
     };
     let profile = stored_profile(store, sidecar.id, window)?;
     let title = format!("{}: {} {}, {}", sidecar.target, sidecar.rule, sidecar.breached_at, window.name());
-    let options = export::Options { threads: true, title: Some(title), ..export::Options::default() };
+    let memory = EventName::shows_memory(event, Some(sidecar));
+    let options = export::Options { threads: true, memory, title: Some(title), ..export::Options::default() };
     let mut bytes = Vec::new();
     export::write(&profile, format, &options, &mut bytes)?;
     if is_stdout {
@@ -304,7 +325,7 @@ ID                          TIME                  TARGET    RULE          VALUE 
         store.put(&kept, &Profiles { before: breach.clone(), breach, ..Profiles::default() }).expect("stored");
         for format in Format::ALL {
             let output = folder.path().join(format!("out{}", format.extension()));
-            write_profile(&store, &kept, Window::Breach, &output, None).expect("written");
+            write_profile(&store, &kept, (Window::Breach, None), &output, None).expect("written");
             let bytes = std::fs::read(&output).expect("there");
             let names = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("match_rules");
             let is_packed = matches!(format, Format::Pprof | Format::Html);
@@ -312,7 +333,7 @@ ID                          TIME                  TARGET    RULE          VALUE 
         }
         let folded = std::fs::read_to_string(folder.path().join("out.folded")).expect("there");
         assert!(folded.contains("app;matcher-7;match_rules 880\n"), "{folded}");
-        assert!(write_profile(&store, &kept, Window::Breach, std::path::Path::new("-"), None).is_err());
+        assert!(write_profile(&store, &kept, (Window::Breach, None), std::path::Path::new("-"), None).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use super::snapshots::{Place, WindowName, stored_profile};
+use super::snapshots::{EventName, Place, WindowName, stored_profile};
 use crate::export::{self, Options};
 use crate::problem::{Exit, Problem};
 use crate::serve::{self, Page};
@@ -31,6 +31,9 @@ pub struct Args {
     /// Which profile of a snapshot
     #[arg(long, value_enum, default_value_t = WindowName::Breach)]
     window: WindowName,
+    /// Which samples [default: page-fault for snapshots of rules on memory, else cpu where there is both]
+    #[arg(short, long, value_enum)]
+    event: Option<EventName>,
 }
 
 /// Runs `probe view`: prints the page's address and serves it until Ctrl-C.
@@ -45,15 +48,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
             format!("give 127.0.0.1:{0}; from elsewhere, `ssh -L {0}:127.0.0.1:{0}` leads to it", port(args.listen)),
         ));
     }
-    let profile = match ulid::Ulid::from_string(&args.what) {
+    let (profile, memory) = match ulid::Ulid::from_string(&args.what) {
         Ok(id) if !Path::new(&args.what).exists() => {
             let store = args.place.open()?;
-            store.get(id)?;
-            stored_profile(&store, id, args.window.into())?
+            let sidecar = store.get(id)?;
+            (stored_profile(&store, id, args.window.into())?, EventName::shows_memory(args.event, Some(&sidecar)))
         }
-        _ => load(&args.what)?,
+        _ => (load(&args.what)?, EventName::shows_memory(args.event, None)),
     };
-    let page = Page { profile: Arc::new(profile), options: Options::default() };
+    let page = Page { profile: Arc::new(profile), options: Options { memory, ..Options::default() } };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve_page(page, args.listen))?;
     Ok(ExitCode::SUCCESS)

@@ -129,7 +129,7 @@ section! {
         "metric" metric: String, "string", "required";
         /// For metrics of functions, the name of the function.
         "function" function: String, "string", "-";
-        /// The threshold: the rule is broken by values above it. A number, or with the metric's unit: `"40ms"`, `"95%"`.
+        /// The threshold: the rule is broken by values above it. A number, or with the metric's unit: `"40ms"`, `"60MiB"`, `"95%"`.
         "above" above: Scalar, "value", "-";
         /// The threshold if the rule is broken by values below it. Exactly one of `above` and `below` is needed.
         "below" below: Scalar, "value", "-";

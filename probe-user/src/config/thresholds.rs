@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::units::parse_duration;
+use super::units::{format_size, parse_duration, parse_size};
 use crate::monitor::Metric;
 
 /// What may be written, for people.
@@ -17,13 +17,15 @@ pub(super) fn kind(metric: Metric) -> &'static str {
         Metric::FunctionAttainment => "a percentage such as `95%`, or a share up to 1 such as `0.95`",
         Metric::FunctionInFlight => "a number of calls",
         Metric::FunctionRate | Metric::FunctionErrors => "a number of calls a second, such as `100` or `100/s`",
+        Metric::MemoryRssPercent => "a number of percent",
+        Metric::MemoryRss => "a size such as `60MiB`, or a number of bytes",
+        Metric::MemoryGrowth => "a size a minute such as `60MiB` or `60MiB/min`, or a number of bytes",
     }
 }
 
 /// A threshold in the metric's unit; `None` if that is not what is written.
 pub(super) fn parse(metric: Metric, text: &str) -> Option<f64> {
     match metric {
-        Metric::Cpu => number(text, &["%"]),
         Metric::FunctionP99 | Metric::FunctionAvg | Metric::FunctionOldest => {
             parse_duration(text).ok().map(|duration| duration.as_nanos() as f64)
         }
@@ -35,6 +37,9 @@ pub(super) fn parse(metric: Metric, text: &str) -> Option<f64> {
         }
         Metric::FunctionInFlight => number(text, &[]),
         Metric::FunctionRate | Metric::FunctionErrors => number(text, &["/s"]),
+        Metric::Cpu | Metric::MemoryRssPercent => number(text, &["%"]),
+        Metric::MemoryRss => size(text),
+        Metric::MemoryGrowth => size(text.trim().strip_suffix("/min").unwrap_or(text)),
     }
 }
 
@@ -45,8 +50,13 @@ pub(super) fn show(metric: Metric, threshold: f64) -> Value {
             humantime::format_duration(Duration::from_nanos(threshold as u64)).to_string().into()
         }
         Metric::FunctionAttainment => format!("{threshold}%").into(),
+        Metric::MemoryRss | Metric::MemoryGrowth => format_size(threshold as u64).into(),
         _ => threshold.into(),
     }
+}
+
+fn size(text: &str) -> Option<f64> {
+    parse_size(text).ok().map(|bytes| bytes as f64)
 }
 
 /// A number that is not negative, with one of the units behind it or none.
@@ -78,6 +88,16 @@ mod tests {
             (Metric::FunctionInFlight, "-3", None),
             (Metric::FunctionRate, "100/s", Some(100.0)),
             (Metric::FunctionErrors, "NaN", None),
+            (Metric::Cpu, "80MiB", None),
+            (Metric::MemoryRss, "60MiB", Some(62_914_560.0)),
+            (Metric::MemoryRss, "4096", Some(4096.0)),
+            (Metric::MemoryRss, "80%", None),
+            (Metric::MemoryRss, "-1", None),
+            (Metric::MemoryRssPercent, "90%", Some(90.0)),
+            (Metric::MemoryRssPercent, "90.5", Some(90.5)),
+            (Metric::MemoryGrowth, "1GiB/min", Some(1_073_741_824.0)),
+            (Metric::MemoryGrowth, "10MB", Some(1e7)),
+            (Metric::MemoryGrowth, "fast", None),
         ] {
             assert_eq!(parse(metric, text), expected, "{} {text}", metric.name());
             let Some(value) = expected else { continue };

@@ -16,6 +16,9 @@ use crate::target;
 /// Bound on unwind tables in the kernel, in bytes.
 const UNWIND_MEMORY: usize = 32 << 20;
 
+/// Page faults a second and CPU that are looked at, on average: each is some 5 µs.
+const FAULTS: u64 = 200;
+
 /// How long a dump waits for a sample of a thread that runs: a period of the default frequency.
 const DUMP_PATIENCE: Duration = Duration::from_millis(60);
 
@@ -29,12 +32,15 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
             user_stacks: true,
             kernel_stacks: true,
             waits: WaitFilter::default(),
+            faults: FAULTS,
             functions: 0,
         },
-        events: Events { cpu: true, off_cpu: false },
+        events: Events { cpu: true, off_cpu: false, page_fault: true },
+        mappings: true,
         retention: Retention { window_ns: sampling.window.as_nanos() as u64, memory: sampling.memory as usize },
         unwind_memory: UNWIND_MEMORY,
     })?;
+    tracing::info!("memory is followed by page faults and mappings (tier 1)");
     let lifecycle = collector.lifecycle()?;
     Ok((Arc::new(Live { collector }), lifecycle))
 }

@@ -7,9 +7,9 @@ use anyhow::Result;
 use ulid::Ulid;
 
 use super::keeper::Job;
-use super::narrow::{busiest, narrow, samples_by_thread};
+use super::narrow::{busiest, bytes_by_thread, narrow, samples_by_thread};
 use crate::export;
-use crate::monitor::culprits;
+use crate::monitor::{culprits, growth_culprits};
 use crate::snapshot::{OtherThreads, Profiles, Sidecar, Thread, Timestamp, VERSION};
 use crate::symbolize::{Profile, Sample};
 use crate::target::ThreadState;
@@ -21,6 +21,8 @@ pub(super) struct Windows {
     pub(super) before: Profile,
     /// From then on.
     pub(super) breach: Profile,
+    /// Both in one, where the growth of memory is to be explained.
+    pub(super) whole: Profile,
     /// Every thread in the moment of the breach.
     pub(super) dump: Option<Profile>,
     /// Windows that could not be read: reason → 1.
@@ -38,12 +40,15 @@ pub(super) struct Times {
 /// Makes the snapshot: the whole process for the culprits, the busiest threads for the profiles.
 pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Sidecar, Profiles)> {
     let Job { breach, evidence, host, process, function, .. } = job;
-    let Windows { before, breach: during, dump, failures } = windows;
+    let Windows { before, breach: during, whole, dump, failures } = windows;
+    let is_memory = breach.metric.is_memory();
     let wall = |monotonic: u64| Timestamp(monotonic.saturating_add(times.wall_ahead_ns));
     let mut counts = samples_by_thread(during);
     let before_counts = samples_by_thread(before);
     // A process that died at once may have samples from before only.
-    let chosen = busiest(if counts.is_empty() { &before_counts } else { &counts }, evidence.threads);
+    let ranked = if counts.is_empty() { &before_counts } else { &counts };
+    let growth = if is_memory { bytes_by_thread(whole) } else { BTreeMap::new() };
+    let chosen = busiest(if growth.is_empty() { ranked } else { &growth }, evidence.threads);
     let kept: BTreeSet<u32> = chosen.iter().copied().collect();
     let left_out =
         |counts: &BTreeMap<u32, u64>| counts.iter().filter(|(tid, _)| !kept.contains(tid)).map(|(_, n)| n).sum();
@@ -91,7 +96,7 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
         process: process.clone(),
         threads,
         other_threads,
-        culprits: culprits(during, &calm(before)),
+        culprits: if is_memory { growth_culprits(whole, before) } else { culprits(during, &calm(before)) },
         losses,
         profiles: Vec::new(),
     };
@@ -144,7 +149,8 @@ fn cpu_percent(profile: &Profile, tid: u32, window_ns: u64) -> f64 {
     if profile.header.unit != "nanoseconds" || window_ns == 0 {
         return 0.0;
     }
-    let of_thread = profile.samples.iter().filter(|sample| profile.threads[sample.thread as usize].tid == tid);
+    let is_of_thread = |sample: &&Sample| profile.threads[sample.thread as usize].tid == tid;
+    let of_thread = profile.samples.iter().filter(is_of_thread).filter(|sample| !sample.measure.is_memory());
     100.0 * of_thread.map(|sample| sample.value).sum::<u64>() as f64 / window_ns as f64
 }
 

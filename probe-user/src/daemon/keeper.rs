@@ -158,6 +158,10 @@ impl Keeper {
         let mut windows = Windows::default();
         windows.before = self.fetch(&job, "before", (from_ns, exceeded_ns), &mut windows);
         windows.breach = self.fetch(&job, "breach", (exceeded_ns, end_ns), &mut windows);
+        if job.breach.metric.is_memory() {
+            // What grew before the threshold was reached is as much to blame as what grew from then on.
+            windows.whole = self.fetch(&job, "around", (from_ns, end_ns), &mut windows);
+        }
         match &job.dump {
             Some(dump) => windows.dump = Some(self.scene.name(dump)),
             None => drop(windows.failures.insert("window `dump` could not be read".into(), 1)),

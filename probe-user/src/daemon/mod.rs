@@ -8,6 +8,7 @@ mod collector;
 mod evidence;
 mod holds;
 mod keeper;
+mod memory;
 mod narrow;
 mod reload;
 mod roster;

@@ -2,12 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::symbolize::Profile;
+use crate::symbolize::{Measure, Profile};
 
-/// Samples of each thread, by its id.
+/// Bytes of memory that each thread has made resident, by its id.
+pub(super) fn bytes_by_thread(profile: &Profile) -> BTreeMap<u32, u64> {
+    let mut bytes = BTreeMap::new();
+    for sample in profile.samples.iter().filter(|sample| sample.measure == Measure::Resident) {
+        *bytes.entry(profile.threads[sample.thread as usize].tid).or_default() += sample.value;
+    }
+    bytes
+}
+
+/// Samples of each thread on the CPU, by its id.
 pub(super) fn samples_by_thread(profile: &Profile) -> BTreeMap<u32, u64> {
     let mut counts = BTreeMap::new();
-    for sample in &profile.samples {
+    for sample in profile.samples.iter().filter(|sample| !sample.measure.is_memory()) {
         *counts.entry(profile.threads[sample.thread as usize].tid).or_default() += sample.count;
     }
     counts

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::memory::Memory;
 use crate::config::Target;
 use crate::target::{Candidate, Stat};
 
@@ -18,6 +19,8 @@ pub(super) struct Member {
     pub(super) read_ns: u64,
     /// CPU use in percent of one core, until then.
     pub(super) cpu_percent: f64,
+    /// Its memory, where a rule asks for it.
+    pub(super) memory: Memory,
 }
 
 /// What looking at a process has shown.
@@ -106,7 +109,8 @@ impl Roster {
             member.who = who;
             return Look::Same;
         }
-        self.members.insert(pid, Member { who, targets, stat, read_ns: now_ns, cpu_percent: 0.0 });
+        let memory = Memory::default();
+        self.members.insert(pid, Member { who, targets, stat, read_ns: now_ns, cpu_percent: 0.0, memory });
         Look::Joined
     }
 

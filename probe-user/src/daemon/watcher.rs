@@ -12,7 +12,7 @@ use super::reload::put;
 use super::roster::{Look, Member, Roster};
 use crate::config::{Config, Rule};
 use crate::latency::{Definition, Registry};
-use crate::monitor::{self, Breach, Engine, Observation, Transition, of_function};
+use crate::monitor::{self, Breach, Engine, Metric, Observation, Transition, of_function};
 use crate::record::Lifecycle;
 use crate::snapshot;
 use crate::target::{Host, HostCpu, Stat, pids};
@@ -225,11 +225,18 @@ impl Watcher {
         let value = stat.cpu_percent_since(&member.stat, elapsed);
         let from_ns = std::mem::replace(&mut member.read_ns, at_ns);
         (member.stat, member.cpu_percent) = (stat, value.unwrap_or_default());
-        for index in 0..self.rules.len() {
-            let rule = &self.rules[index].rule;
-            if !rule.metric.is_of_function() && self.roster.targets_of(pid).contains(&rule.target) {
-                self.observe(Observation { rule: index, pid, from_ns, at_ns, value });
-            }
+        let applies =
+            |rule: &Rule| !rule.rule.metric.is_of_function() && self.roster.targets_of(pid).contains(&rule.rule.target);
+        let rules: Vec<usize> = (0..self.rules.len()).filter(|&index| applies(&self.rules[index])).collect();
+        let Some(member) = self.roster.members.get_mut(&pid) else { return };
+        if rules.iter().any(|&index| self.rules[index].rule.metric.is_memory()) {
+            member.memory.read(pid, at_ns);
+        }
+        for index in rules {
+            let metric = self.rules[index].rule.metric;
+            let Some(member) = self.roster.members.get(&pid) else { return };
+            let value = if metric == Metric::Cpu { value } else { member.memory.value(metric) };
+            self.observe(Observation { rule: index, pid, from_ns, at_ns, value });
         }
     }
 

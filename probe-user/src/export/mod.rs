@@ -7,6 +7,7 @@ pub mod folded;
 pub mod html;
 mod intake;
 mod json;
+mod kinds;
 pub mod pprof;
 mod speedscope;
 mod svg;
@@ -79,6 +80,11 @@ impl Format {
         EXTENSIONS.iter().find(|(_, format)| *format == self).map_or("", |(extension, _)| extension)
     }
 
+    /// True for the formats that can hold times and bytes side by side.
+    pub fn has_units(self) -> bool {
+        matches!(self, Self::Pprof | Self::Json)
+    }
+
     /// The media type to serve this format with.
     pub fn media_type(self) -> &'static str {
         match self {
@@ -100,6 +106,8 @@ pub struct Options {
     pub states: bool,
     /// Title, in the formats that have one; what was measured and where when `None`.
     pub title: Option<String>,
+    /// In the formats that show one unit: memory rather than time. What the profile has when `None`; time if it has both.
+    pub memory: Option<bool>,
     /// Add samples up by thread and stack in pprof, instead of keeping when each of them was taken.
     pub aggregate: bool,
 }
@@ -110,6 +118,9 @@ pub fn write(profile: &Profile, format: Format, options: &Options, out: &mut dyn
     intake::check(profile)?;
     let mut clean = profile.clone();
     intake::scrub(&mut clean);
+    if !format.has_units() {
+        clean = kinds::select(clean, options.memory);
+    }
     let profile = &clean;
     match format {
         Format::Folded => folded::write(profile, options, out),

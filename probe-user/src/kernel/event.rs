@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, Sum, Wait, Waker, kind, stack_flags};
+use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, Sum, Wait, Waker, kind, memory_change, stack_flags};
 use probe_ebpf::unwind::End;
 
 use crate::target::{Mapping, ThreadState};
@@ -18,6 +18,8 @@ pub enum Event {
     Wait(RawWait),
     /// A call of a timed function was slow.
     Call(RawCall),
+    /// A target's memory has changed.
+    Memory(RawMemory),
     /// The frames of a stack, once.
     Stack(RawStack),
     /// A process replaced its program.
@@ -73,6 +75,51 @@ pub struct RawSample {
     pub kernel_stack: StackId,
     /// The thread's name.
     pub comm: [u8; COMM_LEN],
+}
+
+/// A change of a process's memory as the kernel told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawMemory {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// What has changed.
+    pub change: MemoryChange,
+    /// First address of it.
+    pub start: u64,
+    /// How long it is, in bytes.
+    pub bytes: u64,
+    /// How many changes like this one it stands for.
+    pub count: u64,
+    /// User stack.
+    pub user_stack: StackId,
+    /// The thread's name.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// How a process's memory changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryChange {
+    /// A page fault took a page.
+    Resident,
+    /// Address space was mapped.
+    Mapped,
+    /// Address space was unmapped.
+    Unmapped,
+    /// What was resident in some address space is no more.
+    Released,
+    /// All of it is gone: the process has another program.
+    Replaced,
+    /// A mapping has another place or size.
+    Moved {
+        /// Its first address before.
+        old_start: u64,
+        /// Its length before, in bytes.
+        old_bytes: u64,
+    },
 }
 
 /// Waits of a thread with the same stacks, as the kernel added them up.
@@ -216,6 +263,21 @@ impl Event {
                 let comm = reader.array()?;
                 (time_ns, Self::Call(RawCall { function, since_ns, time_ns, pid, tid, user_stack, comm }))
             }
+            kind::MEMORY => {
+                let (change, time_ns, pid, tid) = (reader.u32()?, reader.u64()?, reader.u32()?, reader.u32()?);
+                let (start, bytes, old_start, old_bytes) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?);
+                let (count, user_stack, comm) = (reader.u64()?, reader.stack_id()?, reader.array()?);
+                let change = match change {
+                    memory_change::RESIDENT => MemoryChange::Resident,
+                    memory_change::MAPPED => MemoryChange::Mapped,
+                    memory_change::RELEASED => MemoryChange::Released,
+                    memory_change::REPLACED => MemoryChange::Replaced,
+                    memory_change::MOVED => MemoryChange::Moved { old_start, old_bytes },
+                    _ => MemoryChange::Unmapped,
+                };
+                let memory = RawMemory { time_ns, pid, tid, change, start, bytes, count, user_stack, comm };
+                (time_ns, Self::Memory(memory))
+            }
             kind::EXEC => {
                 let (pid, time_ns) = (reader.u32()?, reader.u64()?);
                 let path = reader.array::<MAX_PATH>()?;
@@ -304,11 +366,12 @@ mod tests {
 
     #[test]
     fn sizes_agree_with_the_shared_definition() {
-        use probe_ebpf::abi::{CallEvent, ExecEvent, ExitEvent, ForkEvent, SampleEvent, WaitEvent};
+        use probe_ebpf::abi::{CallEvent, ExecEvent, ExitEvent, ForkEvent, MemoryEvent, SampleEvent, WaitEvent};
         for (kind, size) in [
             (kind::SAMPLE, size_of::<SampleEvent>()),
             (kind::WAIT, size_of::<WaitEvent>()),
             (kind::CALL, size_of::<CallEvent>()),
+            (kind::MEMORY, size_of::<MemoryEvent>()),
             (kind::EXEC, size_of::<ExecEvent>()),
             (kind::FORK, size_of::<ForkEvent>()),
             (kind::EXIT, size_of::<ExitEvent>()),

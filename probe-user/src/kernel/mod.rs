@@ -7,6 +7,7 @@ mod event;
 mod hits;
 pub mod host;
 mod mappings;
+mod memory;
 mod multi;
 mod offsets;
 mod sampler;
@@ -19,7 +20,7 @@ pub use calls::{
     functions_within, source,
 };
 pub use dump::{RawThread, Whom};
-pub use event::{Event, RawCall, RawSample, RawStack, RawWait, RawWaker, thread_name};
+pub use event::{Event, MemoryChange, RawCall, RawMemory, RawSample, RawStack, RawWait, RawWaker, thread_name};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use sampler::{Clock, Options, Sampler};

@@ -18,6 +18,7 @@ use super::dump::{Dumper, RawThread, Whom};
 use super::event::RawWait;
 use super::hits::Hits;
 use super::mappings::MappingEvents;
+use super::memory::Memory;
 use super::tables::{MappingTable, UnwindTables};
 use super::uprobes::{Probes, Uprobes, Wanted};
 use super::waits::{OpenWait, WaitFilter, Waits};
@@ -47,6 +48,8 @@ pub struct Options {
     pub kernel_stacks: bool,
     /// Which waits are reported.
     pub waits: WaitFilter,
+    /// Page faults a second and CPU that are looked at, on average; 0 where memory is not followed.
+    pub faults: u64,
     /// How many functions can be timed.
     pub functions: u32,
 }
@@ -86,6 +89,7 @@ pub struct Sampler {
     calls: Calls,
     uprobes: Uprobes,
     hits: Hits,
+    memory: Memory,
 }
 
 #[derive(Clone, Copy)]
@@ -111,6 +115,7 @@ impl Sampler {
             min_wait_ns: options.waits.min_ns,
             max_wait_ns: options.waits.max_ns,
             each_wait: options.waits.each.into(),
+            fault_gap_ns: 1_000_000_000u64.checked_div(options.faults).unwrap_or(0),
             offsets: offsets::look_up(&btf)?,
         });
         drop(btf);
@@ -142,6 +147,7 @@ impl Sampler {
             waits: Waits::new(take("WAITING")?, take("PLACES")?, take("WOKEN")?)?,
             generations: Array::try_from(take("GENERATIONS")?)?,
             calls,
+            memory: Memory::new(take("BREAKS")?)?,
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
             hits: Hits::new(take("HITS")?)?,
             uprobes,
@@ -179,6 +185,11 @@ impl Sampler {
     /// Begins to follow the waits of targets; `wakers` also asks who ends them.
     pub fn start_waits(&mut self, wakers: bool) -> Result<()> {
         self.waits.start(&mut self.ebpf, wakers)
+    }
+
+    /// Begins to tell where targets' memory becomes resident, and with `mappings` where it is mapped and unmapped.
+    pub fn start_memory(&mut self, mappings: bool) -> Result<()> {
+        self.memory.start(&mut self.ebpf, mappings)
     }
 
     /// Tells of a wait that began before they were followed.
@@ -227,6 +238,7 @@ impl Sampler {
         // Where the epochs begin depends on the time, so that a process id that is used again does not meet the stacks
         // of its former owner.
         let target = Target { epoch: (monotonic_ns() >> 10) as u32, flags };
+        self.memory.watch(pid);
         self.targets
             .insert(pid, [target.epoch, target.flags], 0)
             .with_context(|| format!("cannot watch pid {pid}: the table of targets is full"))?;

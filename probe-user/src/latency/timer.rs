@@ -29,6 +29,7 @@ impl Timer {
             user_stacks: false,
             kernel_stacks: false,
             waits: WaitFilter::default(),
+            faults: 0,
             // One more, to measure with.
             functions: slots + 1,
         })?;

@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::symbolize::{Frame, Kind, Profile};
+use crate::symbolize::{Frame, Kind, Measure, Profile, Sample};
+use crate::text::mebibytes;
 
 /// Most functions that are named.
 const MAX_CULPRITS: usize = 10;
@@ -39,6 +40,9 @@ pub struct Culprit {
     pub baseline_share: f64,
     /// `share` less `baseline_share`, in percentage points.
     pub change: f64,
+    /// For memory: how much of it that is, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 impl Culprit {
@@ -53,6 +57,10 @@ impl Culprit {
         };
         let thread = if self.thread.is_empty() { String::new() } else { format!(", in thread {}", self.thread) };
         let (from, to) = (self.baseline_share.round(), self.share.round());
+        if let Some(bytes) = self.bytes {
+            let (function, bytes) = (&self.function, mebibytes(bytes));
+            return format!("{function}{place} took {bytes}, {to:.0} % of the memory that the process took{thread}");
+        }
         format!("{}{place} went from {from:.0} % to {to:.0} % of the process{thread}", self.function)
     }
 }
@@ -65,7 +73,7 @@ const EXPLAINS: f64 = 0.8;
 /// The functions that add most over the baseline, most responsible first, at most ten. Functions that add nothing are not
 /// named. Either profile may be empty.
 pub fn culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
-    let (now, calm) = (charge(breach), charge(baseline));
+    let (now, calm) = (charge(breach, samples), charge(baseline, samples));
     // What the charged functions add goes to whoever explains them.
     let mut added: BTreeMap<&Function, f64> = BTreeMap::new();
     for (function, charged) in &now.functions {
@@ -78,6 +86,30 @@ pub fn culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
     // The functions come sorted by name, and the sort is stable: equals stay in that order.
     ranked.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     ranked.into_iter().take(MAX_CULPRITS).map(|(function, _)| describe(function, &now, &calm)).collect()
+}
+
+/// The functions that took most memory, the greatest first, at most ten: growth that is as fast as it was before is no less
+/// to blame. `breach` is all that is known, `baseline` a part of it to compare with.
+pub fn growth_culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
+    let (now, calm) = (charge(breach, resident), charge(baseline, resident));
+    let mut ranked: Vec<(&Function, &Charged)> =
+        now.functions.iter().filter(|(_, charged)| charged.own.count > 0).collect();
+    ranked.sort_by_key(|(_, charged)| std::cmp::Reverse(charged.own.count));
+    let described = ranked.into_iter().take(MAX_CULPRITS).map(|(function, charged)| {
+        let bytes = Some(charged.own.count);
+        Culprit { bytes, ..describe(function, &now, &calm) }
+    });
+    described.collect()
+}
+
+/// What a sample weighs: time by its number,
+fn samples(sample: &Sample) -> u64 {
+    if sample.measure.is_memory() { 0 } else { sample.count }
+}
+
+/// and memory by its bytes.
+fn resident(sample: &Sample) -> u64 {
+    if sample.measure == Measure::Resident { sample.value } else { 0 }
 }
 
 /// The nearest caller that is new and above nearly all of a function that is not; else the function itself.
@@ -111,6 +143,7 @@ fn describe(function: &Function, now: &Charges, calm: &Charges) -> Culprit {
         share: tenth(share),
         baseline_share: tenth(baseline_share),
         change: tenth(share - baseline_share),
+        bytes: None,
     }
 }
 
@@ -185,22 +218,26 @@ impl Charges {
     }
 }
 
-fn charge(profile: &Profile) -> Charges {
+fn charge(profile: &Profile, weigh: fn(&Sample) -> u64) -> Charges {
     let mut charges = Charges { seconds: profile.header.duration_ns as f64 / 1e9, ..Charges::default() };
     let mut known: HashMap<u32, Chain> = HashMap::new();
     for sample in profile.totals() {
-        charges.count += sample.count;
+        let weight = weigh(&sample);
+        if weight == 0 {
+            continue;
+        }
+        charges.count += weight;
         let chain = known.entry(sample.stack).or_insert_with(|| charged_chain(profile, sample.stack));
         let thread = profile.threads.get(sample.thread as usize).map_or("", |thread| thread.name.as_str());
         for (function, place) in chain.iter() {
-            charges.functions.entry(function.clone()).or_default().with_callees.add(sample.count, place, thread);
+            charges.functions.entry(function.clone()).or_default().with_callees.add(weight, place, thread);
         }
         let Some(((innermost, place), callers)) = chain.split_first() else { continue };
         let charged = charges.functions.entry(innermost.clone()).or_default();
-        charged.own.add(sample.count, place, thread);
+        charged.own.add(weight, place, thread);
         for (distance, (caller, _)) in callers.iter().enumerate() {
             let caller = charged.callers.entry(caller.clone()).or_insert(Caller { count: 0, distance });
-            caller.count += sample.count;
+            caller.count += weight;
             caller.distance = caller.distance.min(distance);
         }
     }

@@ -4,7 +4,9 @@
 mod culprits;
 mod functions;
 mod rules;
+mod trend;
 
-pub use culprits::{Culprit, culprits};
+pub use culprits::{Culprit, culprits, growth_culprits};
 pub use functions::of_function;
 pub use rules::{Breach, Engine, Metric, Observation, Rule, Side, Transition};
+pub use trend::Trend;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::short_time;
+use crate::text::{mebibytes, short_time};
 
 /// What a rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,12 +34,24 @@ pub enum Metric {
     /// Calls of it a second that ended as an error.
     #[serde(rename = "function.errors")]
     FunctionErrors,
+    /// Resident memory of the process, in bytes.
+    #[serde(rename = "memory.rss")]
+    MemoryRss,
+    /// The same in percent of what its cgroup or the host has.
+    #[serde(rename = "memory.rss_percent")]
+    MemoryRssPercent,
+    /// How fast resident memory grows, in bytes a minute.
+    #[serde(rename = "memory.growth")]
+    MemoryGrowth,
 }
 
 impl Metric {
     /// All of them.
     pub const ALL: &[Self] = &[
         Self::Cpu,
+        Self::MemoryRss,
+        Self::MemoryRssPercent,
+        Self::MemoryGrowth,
         Self::FunctionP99,
         Self::FunctionAvg,
         Self::FunctionAttainment,
@@ -60,6 +72,9 @@ impl Metric {
             Self::FunctionOldest => "function.oldest",
             Self::FunctionRate => "function.rate",
             Self::FunctionErrors => "function.errors",
+            Self::MemoryRss => "memory.rss",
+            Self::MemoryRssPercent => "memory.rss_percent",
+            Self::MemoryGrowth => "memory.growth",
         }
     }
 
@@ -67,6 +82,9 @@ impl Metric {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Cpu => "percent of one core",
+            Self::MemoryRss => "bytes",
+            Self::MemoryRssPercent => "percent of the memory it may have",
+            Self::MemoryGrowth => "bytes a minute",
             Self::FunctionP99 | Self::FunctionAvg | Self::FunctionOldest => "nanoseconds",
             Self::FunctionAttainment => "percent of the calls",
             Self::FunctionInFlight => "calls",
@@ -76,22 +94,35 @@ impl Metric {
 
     /// A value and the threshold it has broken, for people: `97.5 above 80 percent of one core`, `20.3ms above 10.0ms`.
     pub fn compare(self, value: f64, side: Side, threshold: f64) -> String {
-        let side = side.name();
+        let (side, shown) = (side.name(), self.show(value));
         match self.unit() {
-            "nanoseconds" => format!("{} {side} {}", short_time(value as u64), short_time(threshold as u64)),
-            unit => format!("{value:.1} {side} {threshold} {unit}"),
+            "nanoseconds" | "bytes" => format!("{shown} {side} {}", self.show(threshold)),
+            "bytes a minute" => format!("{shown} {side} {} a minute", self.show(threshold)),
+            unit => format!("{shown} {side} {threshold} {unit}"),
         }
     }
 
     /// A value, for people.
     pub fn show(self, value: f64) -> String {
-        if self.unit() == "nanoseconds" { short_time(value as u64) } else { format!("{value:.1}") }
+        match self.unit() {
+            "nanoseconds" => short_time(value as u64),
+            "bytes" | "bytes a minute" => mebibytes(value as u64),
+            _ => format!("{value:.1}"),
+        }
     }
 
     /// What it is, for the documentation.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Cpu => "CPU use of the process, all threads",
+            Self::MemoryRss => "resident memory of the process",
+            Self::MemoryRssPercent => {
+                "the same in percent of the lowest limit of its cgroups, or of the host's memory where there is none"
+            }
+            Self::MemoryGrowth => {
+                "how fast resident memory grows: the median of all slopes between two of the last 60 seconds (Theil-Sen), \
+                 which outliers and short peaks do not move; no value in the first 10 seconds"
+            }
             Self::FunctionP99 => {
                 "the time within which 99 % of the calls of the last 10 seconds ended; no value without calls"
             }
@@ -102,6 +133,11 @@ impl Metric {
             Self::FunctionRate => "calls a second that ended, in the last 10 seconds; 0 without calls",
             Self::FunctionErrors => "of these, the calls that returned an error, as the function's `errors` says",
         }
+    }
+
+    /// True for what is explained by who takes memory.
+    pub fn is_memory(self) -> bool {
+        matches!(self, Self::MemoryRss | Self::MemoryRssPercent | Self::MemoryGrowth)
     }
 
     /// True for those of a function, which a rule has to name.

@@ -32,6 +32,8 @@ pub struct Options {
     pub kernel: kernel::Options,
     /// What is recorded.
     pub events: Events,
+    /// With page faults: also what is mapped and unmapped.
+    pub mappings: bool,
     /// How much is kept.
     pub retention: Retention,
     /// Bound on the unwind tables in the kernel, in bytes.
@@ -91,6 +93,9 @@ impl Collector {
         let mut sampler = Sampler::load(&options.kernel)?;
         let frequency = options.kernel.frequency;
         let clock = if options.events.cpu { Some(sampler.start(frequency)?) } else { None };
+        if options.events.page_fault {
+            sampler.start_memory(options.mappings)?;
+        }
         let mut recorder = Recorder::new(options.retention, monotonic_ns());
         if options.kernel.all {
             recorder.follow_strangers();

@@ -5,6 +5,7 @@ mod builders;
 mod calls;
 mod collector;
 mod dump;
+mod growth;
 mod recorder;
 mod recording;
 mod stacks;
@@ -13,6 +14,7 @@ mod unwinding;
 
 pub use collector::{Collector, Lifecycle, Options, Stats};
 pub use dump::{Dump, DumpedThread};
+pub use growth::{Grown, Growth};
 pub use recorder::{Recorder, Retention};
 pub use recording::{Events, Kind, RecordedProcess, Recording, Sample, SlowCall, Thread, Wait, Waker};
 pub use stacks::{Frame, Space, Stack};

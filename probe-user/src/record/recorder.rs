@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::dump;
+use super::growth::{Change, growth};
 use super::recording::{RecordedProcess, Recording, Sample, SlowCall, Thread, Wait, Waker};
 use super::stacks::{Frame, Slot, Space, Stack, Stacks};
-use crate::kernel::{End, Event, RawCall, RawSample, RawStack, RawWait, StackId, thread_name};
+use crate::kernel::{End, Event, RawCall, RawMemory, RawSample, RawStack, RawWait, StackId, thread_name};
 use crate::target::{Mappings, Modules, Process};
 
 /// Length of a window in nanoseconds.
@@ -50,6 +51,7 @@ struct Window {
     samples: Vec<Sample>,
     waits: Vec<Wait>,
     calls: Vec<SlowCall>,
+    changes: Vec<Change>,
     losses: BTreeMap<String, u64>,
 }
 
@@ -101,6 +103,7 @@ impl Recorder {
             Event::Sample(sample) => self.sample(&sample),
             Event::Wait(wait) => self.wait(&wait),
             Event::Call(call) => self.call(&call),
+            Event::Memory(memory) => self.memory(&memory),
             Event::Stack(stack) => self.stack(stack, now_ns),
             Event::NewImage { pid } => {
                 if let Some(tracked) = self.processes.get_mut(&pid) {
@@ -197,6 +200,14 @@ impl Recorder {
         self.seen(pid, tid, &comm);
     }
 
+    fn memory(&mut self, raw: &RawMemory) {
+        let user = self.slot(raw.user_stack);
+        let RawMemory { time_ns, pid, tid, change, start, bytes, count, .. } = *raw;
+        let change = Change { time_ns, pid, tid, change, start, bytes, count, user };
+        self.window(time_ns).changes.push(change);
+        self.seen(pid, tid, &raw.comm);
+    }
+
     fn slot(&mut self, id: StackId) -> Option<Slot> {
         (id != StackId::NONE).then(|| self.stacks.slot(id))
     }
@@ -289,7 +300,8 @@ impl Recorder {
         let mut dropped = 0;
         for _ in 0..self.windows.len().div_ceil(10).min(self.windows.len().saturating_sub(1)) {
             let waits = |window: &Window| window.waits.iter().map(|wait| wait.count).sum::<u64>();
-            dropped += self.windows.pop_front().map_or(0, |window| window.samples.len() as u64 + waits(&window));
+            let all = |window: &Window| (window.samples.len() + window.changes.len()) as u64 + waits(window);
+            dropped += self.windows.pop_front().map_or(0, |window| all(&window));
         }
         // Whoever asks for the time from here on is told.
         if let Some(window) = self.windows.front_mut() {
@@ -301,13 +313,15 @@ impl Recorder {
         let samples = || self.windows.iter().flat_map(|window| &window.samples);
         let waits = || self.windows.iter().flat_map(|window| &window.waits);
         let calls = || self.windows.iter().flat_map(|window| &window.calls);
+        let changes = || self.windows.iter().flat_map(|window| &window.changes);
         let used = samples().flat_map(|s| s.user.into_iter().chain(s.kernel)).chain(waits().flat_map(Wait::slots));
-        let used = used.chain(calls().filter_map(|call| call.stack));
+        let used = used.chain(calls().filter_map(|call| call.stack)).chain(changes().filter_map(|change| change.user));
         self.stacks.sweep(used, forget);
         let mut threads = HashSet::new();
         let mut processes = HashSet::new();
-        let calling = calls().map(|call| (call.pid, call.tid));
-        for thread in samples().map(|s| (s.pid, s.tid)).chain(waits().map(|w| (w.pid, w.tid))).chain(calling) {
+        let of_samples = samples().map(|s| (s.pid, s.tid)).chain(waits().map(|w| (w.pid, w.tid)));
+        let of_others = calls().map(|call| (call.pid, call.tid)).chain(changes().map(|c| (c.pid, c.tid)));
+        for thread in of_samples.chain(of_others) {
             threads.insert(thread);
             processes.insert(thread.0);
         }
@@ -327,6 +341,7 @@ impl Recorder {
             window.samples.capacity() * size_of::<Sample>()
                 + window.waits.capacity() * size_of::<Wait>()
                 + window.calls.capacity() * size_of::<SlowCall>()
+                + window.changes.capacity() * size_of::<Change>()
         };
         self.windows.iter().map(bytes).sum()
     }
@@ -352,6 +367,14 @@ impl Recorder {
         for index in 0..recording.calls.len() {
             let call = recording.calls[index];
             self.add_names(&mut recording, (call.pid, call.tid), call.stack.into_iter());
+        }
+        let changes = self.windows.iter().flat_map(|window| &window.changes);
+        let mut changes: Vec<Change> = changes.filter(|c| wanted(c.time_ns, c.pid)).copied().collect();
+        changes.sort_by_key(|change| change.time_ns);
+        recording.growth = growth(changes);
+        for index in 0..recording.growth.len() {
+            let grown = recording.growth[index];
+            self.add_names(&mut recording, (grown.pid, grown.tid), grown.user.into_iter());
         }
         for index in 0..recording.samples.len() {
             let Sample { pid, tid, user, kernel, .. } = recording.samples[index];
@@ -391,7 +414,8 @@ impl Recorder {
         for window in self.windows.iter().rev() {
             let samples = window.samples.iter().flat_map(|sample| sample.user);
             let waits = window.waits.iter().flat_map(|wait| wait.user);
-            for slot in samples.chain(waits).filter(|slot| seen.insert(*slot)) {
+            let changes = window.changes.iter().filter_map(|change| change.user);
+            for slot in samples.chain(waits).chain(changes).filter(|slot| seen.insert(*slot)) {
                 let frames = self.stacks.get(slot).into_iter().flat_map(|stack| stack.frames.iter());
                 for module in frames.filter_map(|frame| frame.module.as_ref()) {
                     used_ns.entry(Arc::as_ptr(module) as usize).or_insert(window.start_ns + WINDOW_NS);

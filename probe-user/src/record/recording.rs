@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::growth::Growth;
 use super::stacks::{Slot, Stack};
 use crate::target::ThreadState;
 
@@ -122,6 +123,8 @@ pub struct Events {
     pub cpu: bool,
     /// Where threads wait.
     pub off_cpu: bool,
+    /// Where memory grows, by page faults.
+    pub page_fault: bool,
 }
 
 /// Samples with what they refer to.
@@ -143,7 +146,9 @@ pub struct Recording {
     pub waits: Vec<Wait>,
     /// Slow calls, in the order of their arrival.
     pub calls: Vec<SlowCall>,
-    /// The stacks of `samples`, `waits` and `calls`. A missing one was lost on its way.
+    /// Where memory has grown, in the order of time.
+    pub growth: Vec<Growth>,
+    /// The stacks of `samples`, `waits`, `calls` and `growth`. A missing one was lost on its way.
     pub stacks: HashMap<Slot, Arc<Stack>>,
     /// By process and thread id.
     pub threads: HashMap<(u32, u32), Thread>,

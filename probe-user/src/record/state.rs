@@ -259,6 +259,7 @@ fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
         Event::Sample(_)
         | Event::Wait(_)
         | Event::Call(_)
+        | Event::Memory(_)
         | Event::Stack(_)
         | Event::NewImage { .. }
         | Event::Map { .. } => None,

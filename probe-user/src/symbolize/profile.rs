@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::target::ThreadState;
 
+/// The event of samples of memory.
+pub const PAGE_FAULT: &str = "page-fault";
+/// What makes them, and the tier of memory that this is.
+pub const PAGE_FAULTS: &str = "page_fault_user (tier 1)";
+
 /// A symbolized recording: tables of processes, threads, modules, locations and stacks, and the samples over them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
@@ -31,11 +36,12 @@ pub struct Profile {
 /// How a profile came to be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// The events: `cpu`, `off-cpu` (where threads wait), both joined by a comma, or `threads` (a dump).
+    /// The events, joined by commas: `cpu`, `off-cpu` (where threads wait), `page-fault` (where memory grows), or `threads`
+    /// (a dump).
     pub event: String,
-    /// Unit of [`Sample::value`]: `nanoseconds`, `bytes`.
+    /// Unit of [`Sample::value`]: `nanoseconds`, `bytes`. Beside times, memory is in bytes nevertheless.
     pub unit: String,
-    /// What made the samples: `cpu-cycles` (hardware), `cpu-clock` (a timer), `sched_switch` (waits).
+    /// What made the samples: `cpu-cycles` (hardware), `cpu-clock` (a timer), `sched_switch` (waits), `page_fault_user`.
     pub sampler: String,
     /// Samples per second and CPU; 0 where every event is taken.
     pub frequency: u64,
@@ -135,6 +141,30 @@ pub struct Stack {
     pub truncated: Option<String>,
 }
 
+/// What the value of a sample measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measure {
+    /// Time, or whatever else the header's unit says.
+    #[default]
+    Time,
+    /// Memory that has become resident, in bytes.
+    Resident,
+    /// Address space that was mapped, in bytes.
+    Mapped,
+}
+
+impl Measure {
+    /// True for bytes of memory.
+    pub fn is_memory(self) -> bool {
+        self != Self::Time
+    }
+
+    fn is_time(&self) -> bool {
+        !self.is_memory()
+    }
+}
+
 /// One or more samples of a thread with the same stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sample {
@@ -151,6 +181,9 @@ pub struct Sample {
     /// What the thread did.
     #[serde(default)]
     pub state: ThreadState,
+    /// What `value` measures.
+    #[serde(default, skip_serializing_if = "Measure::is_time")]
+    pub measure: Measure,
 }
 
 /// One displayed frame: a line of a location, or the location itself where it has no name.
@@ -212,12 +245,38 @@ impl Profile {
         format!("[{module}+{:#x}]", location.address)
     }
 
+    /// Only the samples of times, or only those of memory; the header says so, too.
+    pub fn only(mut self, memory: bool) -> Self {
+        self.samples.retain(|sample| sample.measure.is_memory() == memory);
+        let header = &mut self.header;
+        let is_memory = |event: &&str| (*event == PAGE_FAULT) == memory;
+        header.event = header.event.split(',').filter(is_memory).collect::<Vec<_>>().join(",");
+        if memory {
+            header.unit = "bytes".into();
+            (header.period, header.frequency) = (0, 0);
+            header.sampler = PAGE_FAULTS.into();
+        } else if let Some(sampler) = header.sampler.strip_suffix(PAGE_FAULTS) {
+            header.sampler = sampler.trim_end_matches(',').to_owned();
+        }
+        self
+    }
+
+    /// True if some of its samples are of times (or all, if there are none).
+    pub fn has_times(&self) -> bool {
+        self.samples.is_empty() || self.samples.iter().any(|sample| !sample.measure.is_memory())
+    }
+
+    /// True if some of its samples are of memory.
+    pub fn has_memory(&self) -> bool {
+        self.samples.iter().any(|sample| sample.measure.is_memory())
+    }
+
     /// Adds the samples up by (thread, stack), in the order in which they were first seen. Times are dropped.
     pub fn totals(&self) -> Vec<Sample> {
         let mut index = std::collections::HashMap::new();
         let mut totals: Vec<Sample> = Vec::new();
         for sample in &self.samples {
-            let at = *index.entry((sample.thread, sample.stack, sample.state)).or_insert_with(|| {
+            let at = *index.entry((sample.thread, sample.stack, sample.state, sample.measure)).or_insert_with(|| {
                 totals.push(Sample { time_ns: 0, count: 0, value: 0, ..*sample });
                 totals.len() - 1
             });

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::modules::{self, Named};
 use super::profile::{
-    Header, Kind, Location, Module as ModuleInfo, ProcessInfo, Profile, Sample, Stack as ProfileStack, ThreadInfo,
+    Header, Kind, Location, Module as ModuleInfo, PAGE_FAULT, PAGE_FAULTS, ProcessInfo, Profile, Sample,
+    Stack as ProfileStack, ThreadInfo,
 };
 use crate::kernel::End;
 use crate::record::{Events, Kind as RecordingKind, Recording, Space, Stack};
@@ -78,6 +79,9 @@ impl Symbolizer {
         for wait in &recording.waits {
             builder.add_wait(recording, wait);
         }
+        for growth in &recording.growth {
+            builder.add_growth(recording, growth);
+        }
         builder.count_unnamed();
         builder.profile
     }
@@ -85,22 +89,23 @@ impl Symbolizer {
 
 fn header(recording: &Recording) -> Header {
     let uname = rustix::system::uname();
-    let Events { cpu, off_cpu } = match recording.kind {
+    let Events { cpu, off_cpu, page_fault } = match recording.kind {
         RecordingKind::Events(events) => events,
         RecordingKind::Dump | RecordingKind::Calls => Events::default(),
     };
-    let both = |of_cpu: &str, of_waits: &str| {
-        let parts = [(cpu, of_cpu), (off_cpu, of_waits)].into_iter().filter(|(is_there, _)| *is_there);
+    let all = |of_cpu: &str, of_waits: &str, of_memory: &str| {
+        let parts = [(cpu, of_cpu), (off_cpu, of_waits), (page_fault, of_memory)];
+        let parts = parts.into_iter().filter(|(is_there, _)| *is_there);
         parts.map(|(_, part)| part).collect::<Vec<_>>().join(",")
     };
     Header {
         event: match recording.kind {
-            RecordingKind::Events(_) => both("cpu", "off-cpu"),
+            RecordingKind::Events(_) => all("cpu", "off-cpu", PAGE_FAULT),
             RecordingKind::Dump => "threads".into(),
             RecordingKind::Calls => "calls".into(),
         },
-        unit: "nanoseconds".into(),
-        sampler: both(recording.clock, "sched_switch"),
+        unit: if page_fault && !cpu && !off_cpu { "bytes" } else { "nanoseconds" }.into(),
+        sampler: all(recording.clock, "sched_switch", PAGE_FAULTS),
         frequency: recording.frequency,
         period: 1_000_000_000u64.checked_div(recording.frequency).unwrap_or(0),
         started_at_ns: target::wall_ns(recording.from_ns),
@@ -220,7 +225,7 @@ impl Builder {
         self.count_losses(stack, sample.user, 1);
         let time_ns = sample.time_ns.saturating_sub(recording.from_ns);
         let (value, state) = (self.profile.header.period, ThreadState::Running);
-        self.profile.samples.push(Sample { thread, stack, time_ns, count: 1, value, state });
+        self.profile.samples.push(Sample { thread, stack, time_ns, count: 1, value, state, ..Sample::default() });
     }
 
     pub(super) fn count_losses(&mut self, stack: u32, user: Option<u32>, count: u64) {

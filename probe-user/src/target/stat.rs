@@ -67,7 +67,8 @@ pub(super) fn ticks_per_second() -> u64 {
     sysconf(libc::_SC_CLK_TCK, 100)
 }
 
-fn page_size() -> u64 {
+/// Bytes of a page.
+pub(super) fn page_size() -> u64 {
     sysconf(libc::_SC_PAGESIZE, 4096)
 }
 

@@ -21,12 +21,13 @@ macro_rules! checks {
 }
 
 /// All checks, in the order in which they run.
-pub const ALL: [Check; 8] = checks! {
+pub const ALL: [Check; 9] = checks! {
     "check" => host,
     "record" => deep,
     "command" => command,
     "off-cpu" => waits,
     "wakers" => wakers,
+    "page-fault" => growth,
     "settings" => settings,
     "dump" => dump,
     "daemon" => daemon,
@@ -92,6 +93,22 @@ fn wakers(result: &str) -> Result<String> {
         100.0 * woken
     );
     ensure!(woken > 0.8 && (1.7..2.3).contains(&rivals) && (0.4..1.2).contains(&running), "{seen}");
+    Ok(seen)
+}
+
+fn growth(result: &str) -> Result<String> {
+    let stacks = Stacks::parse(result)?;
+    let mib = |kind: &str, function: &str| {
+        stacks.sum(|frames| frames.contains(&kind) && frames.contains(&function)) as f64 / f64::from(1 << 20)
+    };
+    let (leaked, mapped) = (mib("[resident]", "leaks"), mib("[mapped]", "leaks"));
+    let (given, huge) = (mib("[resident]", "takes_and_gives"), mib("[resident]", "takes_huge"));
+    let seen = format!(
+        "{leaked:.1} MiB resident and {mapped:.1} MiB mapped of 16 that leak, {given:.1} MiB of what is given back, {huge:.1} MiB \
+         in huge pages"
+    );
+    ensure!((13.0..20.0).contains(&leaked) && (13.0..20.0).contains(&mapped), "{seen}");
+    ensure!(given < 6.0 && huge > 6.0, "{seen}");
     Ok(seen)
 }
 

@@ -128,9 +128,11 @@ fn take(args: &Args) -> Result<Shown> {
             user_stacks: !args.kernel_only,
             kernel_stacks: !args.user_only,
             waits: WaitFilter::default(),
+            faults: 0,
             functions: 0,
         },
-        events: Events { cpu: true, off_cpu: false },
+        events: Events { cpu: true, ..Events::default() },
+        mappings: false,
         retention: Retention { window_ns: WINDOW_NS, memory: MEMORY },
         unwind_memory: UNWIND_MEMORY,
     })?;

@@ -44,8 +44,10 @@ impl Programs {
                 kernel_stacks: true,
                 waits: WaitFilter { min_ns, each: true, ..WaitFilter::default() },
                 functions: functions + 1,
+                faults: 0,
             },
-            events: Events { cpu: true, off_cpu: true },
+            events: Events { cpu: true, off_cpu: true, page_fault: false },
+            mappings: false,
             retention: Retention { window_ns: u64::MAX, memory: MEMORY },
             unwind_memory: UNWIND_MEMORY,
         })?;

@@ -10,7 +10,7 @@ pub(super) use output::Output;
 pub(super) use signals::Signals;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
   probe record -p 1234 -d 30             30 seconds of a process, as profile.html
   probe record -a -d 10 -o host.pb.gz    everything on this host, for `go tool pprof`
   probe record -e off-cpu -p 1234 -d 10  where its threads wait, and for how long
+  probe record -e page-fault -p 1234     where its memory grows, in bytes
   probe record -o build.svg -- make      a command from its first instruction")]
 pub struct Args {
     /// Processes to sample, with their children
@@ -48,8 +49,8 @@ pub struct Args {
     /// How long: 30s, 5m, or a number of seconds; until Ctrl-C or the end of the targets by default
     #[arg(short, long, value_parser = parse_duration, value_name = "TIME")]
     duration: Option<Duration>,
-    /// What to record: cpu (on which code CPU time is spent), off-cpu (where threads wait, and for how long), or both
-    /// for the whole picture: cpu,off-cpu
+    /// What to record: cpu (on which code CPU time is spent), off-cpu (where threads wait, and for how long), page-fault
+    /// (where memory grows: what page faults make resident, and what is mapped), or several of them: cpu,off-cpu
     #[arg(short, long, default_value = "cpu", value_parser = parse_event, value_delimiter = ',')]
     event: Vec<Event>,
     /// off-cpu: leave shorter waits out, such as 100us
@@ -92,6 +93,8 @@ enum Event {
     Cpu,
     /// Where threads wait
     OffCpu,
+    /// Where memory grows
+    PageFault,
 }
 
 /// Whom to sample.
@@ -109,6 +112,8 @@ struct Plan {
     frequency: u64,
     duration: Option<Duration>,
     output: PathBuf,
+    /// Where memory goes, if the format cannot hold it beside times.
+    memory_output: Option<PathBuf>,
     format: Format,
     threads: bool,
     states: bool,
@@ -164,11 +169,21 @@ fn plan(args: Args) -> Result<Plan> {
         }
     };
     let (user_stacks, kernel_stacks) = (!kernel_only, !user_only);
+    if events.page_fault && kernel_only {
+        bail!(Problem::new(
+            Exit::Usage,
+            "-K leaves nothing of page faults, which have user stacks only",
+            "leave it away"
+        ));
+    }
+    let is_split = events.page_fault && (events.cpu || events.off_cpu) && !format.has_units();
+    let memory_output = is_split.then(|| beside(&output, format)).transpose()?;
     Ok(Plan {
         target,
         frequency,
         duration,
         output,
+        memory_output,
         format,
         threads,
         states,
@@ -180,8 +195,26 @@ fn plan(args: Args) -> Result<Plan> {
     })
 }
 
+/// The file for memory beside the one for times: `out.page-fault.svg` beside `out.svg`.
+fn beside(output: &Path, format: Format) -> Result<PathBuf> {
+    let is_file = !output::is_stdout(output) && std::fs::metadata(output).map_or(true, |metadata| metadata.is_file());
+    let Some(name) = output.file_name().and_then(|name| name.to_str()).filter(|_| is_file) else {
+        bail!(Problem::new(
+            Exit::Usage,
+            format!("{} cannot take both times and memory: this format shows one unit", output.display()),
+            "name a file, which gets another one beside it, or choose -f pprof or -f json"
+        ));
+    };
+    let stem = name.strip_suffix(format.extension()).unwrap_or(name);
+    Ok(output.with_file_name(format!("{stem}.page-fault{}", format.extension())))
+}
+
 fn events(events: &[Event]) -> Events {
-    Events { cpu: events.contains(&Event::Cpu), off_cpu: events.contains(&Event::OffCpu) }
+    Events {
+        cpu: events.contains(&Event::Cpu),
+        off_cpu: events.contains(&Event::OffCpu),
+        page_fault: events.contains(&Event::PageFault),
+    }
 }
 
 fn waits(args: &Args) -> Result<WaitFilter> {
@@ -224,8 +257,9 @@ fn parse_event(text: &str) -> Result<Event, String> {
     match text {
         "cpu" => Ok(Event::Cpu),
         "off-cpu" => Ok(Event::OffCpu),
-        "alloc" | "page-fault" | "malloc" => Err("not supported yet; this version records `cpu` and `off-cpu`".into()),
-        _ => Err("no such event; this version records `cpu` and `off-cpu`".into()),
+        "page-fault" => Ok(Event::PageFault),
+        "alloc" | "malloc" => Err("not supported yet; this version records `cpu`, `off-cpu` and `page-fault`".into()),
+        _ => Err("no such event; this version records `cpu`, `off-cpu` and `page-fault`".into()),
     }
 }
 
@@ -274,14 +308,30 @@ mod tests {
 
     #[test]
     fn events_of_later_versions_are_told_from_nonsense() {
-        for (line, cpu, off_cpu) in [("", true, false), (" -e off-cpu", false, true), (" -e cpu,off-cpu", true, true)] {
+        for (line, [cpu, off_cpu, page_fault]) in [
+            ("", [true, false, false]),
+            (" -e off-cpu", [false, true, false]),
+            (" -e cpu,off-cpu", [true, true, false]),
+            (" -e cpu,page-fault -o x.pb.gz", [true, false, true]),
+        ] {
             let plan = parse(&format!("record -p 1{line}")).unwrap();
-            assert_eq!(plan.events, Events { cpu, off_cpu }, "{line}");
+            assert_eq!(plan.events, Events { cpu, off_cpu, page_fault }, "{line}");
         }
         for (event, expected) in [("malloc", "not supported yet"), ("cpu,nonsense", "no such event")] {
             let error = parse(&format!("record -p 1 -e {event}")).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn memory_beside_times_needs_a_place() {
+        let beside = |line| parse(&format!("record -p 1 {line}")).map(|plan| plan.memory_output);
+        assert_eq!(beside("-e page-fault").unwrap(), None);
+        assert_eq!(beside("-e cpu,page-fault -o x.pb.gz").unwrap(), None);
+        assert_eq!(beside("-e cpu,page-fault").unwrap(), Some("profile.page-fault.html".into()));
+        assert_eq!(beside("-e cpu,page-fault -o a/x.svg").unwrap(), Some("a/x.page-fault.svg".into()));
+        assert!(beside("-e cpu,page-fault -o -").unwrap_err().to_string().contains("one unit"));
+        assert!(beside("-e page-fault -K").is_err());
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::target;
 const TICK: Duration = Duration::from_millis(50);
 /// Bound on what a recording may hold: 64 busy CPUs at 99 Hz for an hour and a half.
 const MEMORY: usize = 1 << 30;
+/// Page faults a second and CPU that are looked at, on average: each is some 5 µs.
+const FAULTS: u64 = 1000;
 /// How often it is looked for children that were made while others were looked for.
 const LOOKS: usize = 3;
 /// Bound on unwind tables in the kernel: those of a browser take some 20 MB.
@@ -42,14 +44,17 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
             user_stacks: plan.user_stacks,
             kernel_stacks: plan.kernel_stacks,
             waits: plan.waits,
+            faults: if plan.events.page_fault { FAULTS } else { 0 },
             functions: 0,
         },
         events: plan.events,
+        mappings: plan.events.page_fault,
         retention: Retention { window_ns: u64::MAX, memory: MEMORY },
         unwind_memory: UNWIND_MEMORY,
     })?;
     // Before anything is recorded: a path that cannot be written is better known now.
     let output = Output::open(&plan.output)?;
+    let memory_output = plan.memory_output.as_deref().map(Output::open).transpose()?;
     if signals.came() {
         tell("stopped; nothing was recorded");
         return Ok(ExitCode::from(signals::QUIT));
@@ -86,7 +91,8 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
     if profile.samples.is_empty() {
         summary::losses(&profile);
         let mode = match (plan.events.cpu, plan.user_stacks) {
-            (false, _) => "to wait",
+            (false, _) if plan.events.off_cpu => "to wait",
+            (false, _) => "to take memory",
             (true, true) => "on a CPU",
             (true, false) => "in the kernel",
         };
@@ -94,7 +100,15 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
         bail!(Problem::new(Exit::NoTarget, message, hint(plan)));
     }
     let options = export::Options { threads: plan.threads, states: plan.states, ..export::Options::default() };
-    let written = output.write(&signals, |out| export::write(&profile, plan.format, &options, out))?;
+    let mut written = Vec::new();
+    let is_shown = |memory| if memory { profile.has_memory() } else { profile.has_times() };
+    for (output, memory) in [(Some(output), false), (memory_output, true)] {
+        let Some(output) = output.filter(|_| plan.memory_output.is_none() || is_shown(memory)) else { continue };
+        let memory = plan.memory_output.is_some().then_some(memory);
+        let options = export::Options { memory, ..options.clone() };
+        written.push(output.write(&signals, |out| export::write(&profile, plan.format, &options, out))?);
+    }
+    let written = written.join(" and ");
     if !quiet {
         summary::finished(&profile, &written);
         if let End::Command(command) = &mut end
@@ -109,6 +123,9 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
 }
 
 fn hint(plan: &Plan) -> String {
+    if !plan.events.cpu && !plan.events.off_cpu {
+        return "record longer (-d), at a time when their memory grows: what is used again takes nothing".into();
+    }
     if !plan.events.cpu {
         return "record longer (-d), and see that --min-wait and --max-wait leave something".into();
     }

@@ -6,8 +6,11 @@ use std::time::Duration;
 use super::{Plan, Target};
 use crate::cli::tell;
 use crate::kernel::Clock;
-use crate::symbolize::Profile;
+use crate::symbolize::{Measure, Profile};
 use crate::target::ThreadState;
+
+/// How memory is followed.
+const TIER: &str = "page faults and mappings (tier 1)";
 
 pub fn started(plan: &Plan, clock: Option<Clock>) {
     let whom = match &plan.target {
@@ -20,12 +23,21 @@ pub fn started(plan: &Plan, clock: Option<Clock>) {
         (None, Target::Command(_)) => "until it ends".into(),
         (None, _) => "until Ctrl-C".into(),
     };
-    let sampling = clock.map(|clock| format!("sampling {whom} {until} at {} Hz by {}", plan.frequency, clock.name()));
-    match sampling {
-        None => tell(&format!("following where {whom} waits {until}")),
-        Some(sampling) if plan.events.off_cpu => tell(&format!("{sampling}, and following its waits")),
-        Some(sampling) => tell(&sampling),
+    let mut parts = Vec::new();
+    if let Some(clock) = clock {
+        parts.push(format!("sampling {whom} {until} at {} Hz by {}", plan.frequency, clock.name()));
     }
+    match (plan.events.off_cpu, parts.is_empty()) {
+        (true, true) => parts.push(format!("following where {whom} waits {until}")),
+        (true, false) => parts.push("following its waits".into()),
+        _ => {}
+    }
+    match (plan.events.page_fault, parts.is_empty()) {
+        (true, true) => parts.push(format!("following the memory of {whom} {until} by {TIER}")),
+        (true, false) => parts.push(format!("following its memory by {TIER}")),
+        _ => {}
+    }
+    tell(&parts.join(", and "));
 }
 
 pub fn progress(elapsed: Duration, total: Option<Duration>, samples: u64) {
@@ -47,15 +59,7 @@ fn show(text: &str) {
 }
 
 pub fn finished(profile: &Profile, written: &str) {
-    let count = |waits: bool| {
-        let of_kind = profile.samples.iter().filter(|sample| (sample.state != ThreadState::Running) == waits);
-        of_kind.map(|sample| sample.count).sum::<u64>()
-    };
-    let what = match (count(false), count(true)) {
-        (samples, 0) => format!("{samples} samples"),
-        (0, waits) => format!("{waits} waits"),
-        (samples, waits) => format!("{samples} samples and {waits} waits"),
-    };
+    let what = counted(profile);
     let seconds = profile.header.duration_ns as f64 / 1e9;
     let (threads, processes) = (profile.threads.len(), profile.processes.len());
     tell(&format!(
@@ -64,6 +68,31 @@ pub fn finished(profile: &Profile, written: &str) {
         if processes == 1 { "" } else { "es" },
     ));
     losses(profile);
+}
+
+/// What there is of each kind.
+fn counted(profile: &Profile) -> String {
+    let (mut samples, mut waits, mut resident, mut mapped) = (0, 0, 0, 0);
+    for sample in &profile.samples {
+        match sample.measure {
+            Measure::Time if sample.state == ThreadState::Running => samples += sample.count,
+            Measure::Time => waits += sample.count,
+            Measure::Resident => resident += sample.value,
+            Measure::Mapped => mapped += sample.value,
+        }
+    }
+    let mut kinds = Vec::new();
+    if samples > 0 || profile.samples.is_empty() {
+        kinds.push(format!("{samples} samples"));
+    }
+    if waits > 0 {
+        kinds.push(format!("{waits} waits"));
+    }
+    if profile.has_memory() {
+        let [resident, mapped] = [resident, mapped].map(crate::text::mebibytes);
+        kinds.push(format!("{resident} more resident, {mapped} more mapped"));
+    }
+    kinds.join(" and ")
 }
 
 pub fn losses(profile: &Profile) {

@@ -6,8 +6,11 @@ use anyhow::{Context, Result, ensure};
 use prost::Message;
 
 use super::super::flat;
+use super::columns::{Columns, MEMORY};
 use super::{key, proto, size};
-use crate::symbolize::{Header, Kind, Line, Location, Module, ProcessInfo, Profile, Sample, Stack, ThreadInfo};
+use crate::symbolize::{
+    Header, Kind, Line, Location, Measure, Module, PAGE_FAULT, ProcessInfo, Profile, Sample, Stack, ThreadInfo,
+};
 use crate::target::ThreadState;
 
 /// Reads uncompressed pprof.
@@ -31,10 +34,20 @@ enum Place {
     Cut(String),
 }
 
-/// Which of the values of a sample are its number and its value.
+/// Which of the values of a sample are its number and its value, of a measure.
 struct Values {
+    measure: Measure,
     count: Option<usize>,
     value: usize,
+}
+
+/// Those of memory, in profiles by probe.
+fn memory(types: &[(&str, &str)]) -> Vec<Values> {
+    let place = |name: &str, unit: &str| types.iter().position(|kind| *kind == (name, unit));
+    let columns = MEMORY.iter().filter_map(|&Columns { measure, count, value }| {
+        Some(Values { measure, count: Some(place(count, "count")?), value: place(value, "bytes")? })
+    });
+    columns.collect()
 }
 
 impl<'a> Decoder<'a> {
@@ -53,7 +66,7 @@ impl<'a> Decoder<'a> {
         Ok(text.with_context(|| format!("it refers to text {id}, which is not there"))?)
     }
 
-    fn header(&mut self) -> Result<Values> {
+    fn header(&mut self) -> Result<Vec<Values>> {
         let message = self.message;
         let types = message.sample_type.iter().map(|kind| Ok((self.text(kind.r#type)?, self.text(kind.unit)?)));
         let types = types.collect::<Result<Vec<_>>>()?;
@@ -74,7 +87,18 @@ impl<'a> Decoder<'a> {
             duration_ns: number(message.duration_nanos),
             ..Header::default()
         };
-        Ok(Values { count, value })
+        let mut values = memory(&types);
+        if values.is_empty() {
+            return Ok(vec![Values { measure: Measure::Time, count, value }]);
+        }
+        let header = &mut self.profile.header;
+        if values.iter().any(|memory| memory.value == value) {
+            header.event = PAGE_FAULT.to_owned();
+        } else {
+            header.event = format!("{},{PAGE_FAULT}", header.event);
+            values.push(Values { measure: Measure::Time, count, value });
+        }
+        Ok(values)
     }
 
     /// Mapping id → module.
@@ -144,7 +168,7 @@ impl<'a> Decoder<'a> {
         Ok(self.profile.locations.len() as u32 - 1)
     }
 
-    fn samples(&mut self, values: &Values, places: &HashMap<u64, Place>) -> Result<()> {
+    fn samples(&mut self, values: &[Values], places: &HashMap<u64, Place>) -> Result<()> {
         let mut stacks: HashMap<&[u64], u32> = HashMap::new();
         let mut processes = HashMap::new();
         let mut threads = HashMap::new();
@@ -155,12 +179,6 @@ impl<'a> Decoder<'a> {
                 sample.value.len(),
                 self.message.sample_type.len()
             );
-            let value = sample.value[values.value];
-            let count = values.count.map_or(1, |count| sample.value[count]);
-            let (Ok(value), Ok(count)) = (u64::try_from(value), u64::try_from(count)) else {
-                *self.profile.losses.entry("negative value".into()).or_default() += 1;
-                continue;
-            };
             let stack = match stacks.get(sample.location_id.as_slice()) {
                 Some(&stack) => stack,
                 None => {
@@ -180,7 +198,16 @@ impl<'a> Decoder<'a> {
                 self.profile.threads.len() as u32 - 1
             });
             let Labels { time_ns, state, .. } = labels;
-            self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state });
+            for &Values { measure, count, value } in values {
+                let count = count.map_or(1, |count| sample.value[count]);
+                let (Ok(value), Ok(count)) = (u64::try_from(sample.value[value]), u64::try_from(count)) else {
+                    *self.profile.losses.entry("negative value".into()).or_default() += 1;
+                    continue;
+                };
+                if values.len() == 1 || count > 0 || value > 0 {
+                    self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state, measure });
+                }
+            }
         }
         Ok(())
     }

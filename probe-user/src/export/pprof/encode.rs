@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::super::{Options, flat};
+use super::columns::{self, Columns};
 use super::{key, proto};
-use crate::symbolize::{Kind, Location, Profile, Sample};
+use crate::symbolize::{Kind, Location, Measure, PAGE_FAULT, Profile, Sample};
 use crate::target::ThreadState;
 
 /// The message for `profile`. Tables keep their order; ids are indexes plus one.
@@ -71,11 +72,16 @@ impl<'a> Encoder<'a> {
             r#type: self.strings.id(r#type),
             unit: self.strings.id(unit),
         };
-        self.message.sample_type = vec![kind("samples", "count")];
-        if has_value(profile) {
-            let value = kind(&header.event, &header.unit);
-            self.message.sample_type.push(value);
-            self.message.period_type = Some(value);
+        for Columns { measure, count, value } in columns::of(profile) {
+            self.message.sample_type.push(kind(count, "count"));
+            if measure.is_memory() {
+                self.message.sample_type.push(kind(value, "bytes"));
+            } else if has_value(profile) {
+                let events = header.event.split(',').filter(|event| *event != PAGE_FAULT);
+                let value = kind(&events.collect::<Vec<_>>().join(","), &header.unit);
+                self.message.sample_type.push(value);
+                self.message.period_type = Some(value);
+            }
         }
         self.message.period = signed(header.period);
         self.message.time_nanos = signed(header.started_at_ns);
@@ -187,9 +193,13 @@ impl<'a> Encoder<'a> {
         let stack = &profile.stacks[sample.stack as usize];
         let mut location_id: Vec<u64> = stack.locations.iter().map(|&index| u64::from(index) + 1).collect();
         location_id.extend(stack.truncated.as_deref().map(|reason| self.cut(reason)));
-        let mut value = vec![signed(sample.count)];
-        if has_value(profile) {
-            value.push(signed(sample.value));
+        let mut value = Vec::new();
+        for Columns { measure, .. } in columns::of(profile) {
+            let own = |number| if measure == sample.measure { signed(number) } else { 0 };
+            value.push(own(sample.count));
+            if measure != Measure::Time || has_value(profile) {
+                value.push(own(sample.value));
+            }
         }
         let thread = &profile.threads[sample.thread as usize];
         let process = &profile.processes[thread.process as usize];

@@ -7,8 +7,10 @@
 //! | what the thread did, if it did not run | label `state` |
 //! | time of a sample since the start | label `time`, in nanoseconds |
 //! | the reason why a stack was cut | a root frame `[truncated: reason]` without an address |
+//! | growth of memory | sample types `resident_space` and `mapped_space` beside that of time |
 //! | header, losses, executables | comments `key: value` |
 
+mod columns;
 mod decode;
 mod encode;
 mod proto;

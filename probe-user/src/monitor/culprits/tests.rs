@@ -132,3 +132,25 @@ fn a_function_without_a_source_is_placed_by_its_module() {
     let culprit = Culprit { function: "f".into(), module: "/opt/libx.so".into(), share: 12.4, ..Culprit::default() };
     assert_eq!(culprit.sentence(), "f (libx.so) went from 0 % to 12 % of the process");
 }
+
+#[test]
+fn memory_is_charged_by_its_bytes_however_steadily_it_grows() {
+    let grown = |seconds, leaks: u64| {
+        let mut profile =
+            profile(seconds, &[("main", "main leaks", 3), ("main", "main serve", 900), ("main", "main caches", 1)]);
+        for (sample, (measure, value)) in profile.samples.iter_mut().zip([
+            (Measure::Resident, leaks),
+            (Measure::Time, 900),
+            (Measure::Mapped, 1 << 40),
+        ]) {
+            (sample.measure, sample.value) = (measure, value);
+        }
+        profile
+    };
+    let found = growth_culprits(&grown(60, 30 << 20), &grown(30, 15 << 20));
+    assert_eq!(names(&found), ["leaks"]);
+    assert_eq!((found[0].bytes, found[0].share), (Some(30 << 20), 100.0));
+    let sentence = found[0].sentence();
+    assert_eq!(sentence, "leaks (app.c:1) took 30.0 MiB, 100 % of the memory that the process took, in thread main");
+    assert_eq!(names(&culprits(&grown(60, 1), &Profile::default())), ["serve"], "time has nothing to do with it");
+}

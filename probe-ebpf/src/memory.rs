@@ -1,0 +1,215 @@
+//! Memory: what a process maps and unmaps, by the system calls that do, and the event in which all changes travel.
+
+use aya_ebpf::bindings::{BPF_ANY, pt_regs};
+use aya_ebpf::helpers::bpf_get_current_comm;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{LruHashMap, PerCpuArray};
+use probe_ebpf::abi::{Counter, MAX_TARGETS, MemoryEvent, PAGE_BYTES, StackId, kind, memory_change, target_flags};
+
+use crate::maps::{EVENTS, count, setting, target, wakeup};
+use crate::stack;
+use crate::task::{current, now};
+use crate::walk::{Owner, Scratch};
+
+/// The end of each process's heap, as `brk` has left it. User space tells of what was there before.
+#[map]
+static BREAKS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(MAX_TARGETS, 0);
+
+/// System calls do not interrupt each other.
+#[map]
+static MAPPING_STACK: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Changes in the present stretch of time, on a CPU.
+#[repr(C)]
+struct Budget {
+    begin_ticks: u64,
+    stacks: u32,
+    changes: u32,
+}
+
+#[map]
+static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+
+/// Length of a stretch of time in ticks: 16 to 160 ms. In each so many changes are told of, with and without a stack.
+const STRETCH: u64 = 16;
+const MAX_STACKS: u32 = 256;
+const MAX_CHANGES: u32 = 2048;
+
+/// System calls of 64-bit programs (arch/x86/entry/syscalls/syscall_64.tbl).
+mod syscall {
+    pub const MMAP: u64 = 9;
+    pub const MUNMAP: u64 = 11;
+    pub const BRK: u64 = 12;
+    pub const MREMAP: u64 = 25;
+    pub const MADVISE: u64 = 28;
+}
+
+/// `MADV_DONTNEED` and `MADV_REMOVE` (include/uapi/asm-generic/mman-common.h): the pages are gone when the call returns.
+const DONTNEED: u64 = 4;
+const REMOVE: u64 = 9;
+
+/// The code segment of 64-bit user code (arch/x86/include/asm/segment.h).
+const USER_CS: u64 = 0x33;
+
+/// A change of a process's memory on its way.
+pub struct Change {
+    pub change: u32,
+    pub tgid: u32,
+    pub tid: u32,
+    pub time_ns: u64,
+    pub start: u64,
+    pub bytes: u64,
+    pub old_start: u64,
+    pub old_bytes: u64,
+    pub count: u64,
+    pub user_stack: StackId,
+}
+
+impl Change {
+    #[inline(always)]
+    pub fn new(tgid: u32, tid: u32) -> Self {
+        Self {
+            change: 0,
+            tgid,
+            tid,
+            time_ns: 0,
+            start: 0,
+            bytes: 0,
+            old_start: 0,
+            old_bytes: 0,
+            count: 1,
+            user_stack: StackId::NONE,
+        }
+    }
+}
+
+/// Tells user space of a change.
+#[inline(always)]
+pub fn send(change: &Change) {
+    let Some(mut entry) = EVENTS.reserve::<MemoryEvent>(0) else {
+        count(Counter::MemoryLost);
+        return;
+    };
+    entry.write(MemoryEvent {
+        kind: kind::MEMORY,
+        change: change.change,
+        time_ns: change.time_ns,
+        tgid: change.tgid,
+        tid: change.tid,
+        start: change.start,
+        bytes: change.bytes,
+        old_start: change.old_start,
+        old_bytes: change.old_bytes,
+        count: change.count,
+        user_stack: change.user_stack,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    });
+    entry.submit(wakeup());
+}
+
+/// The current process has another program.
+#[inline(always)]
+pub fn forget(tgid: u32) {
+    let _ = BREAKS.remove(tgid);
+    send(&Change { change: memory_change::REPLACED, time_ns: now(), ..Change::new(tgid, tgid) });
+}
+
+/// A system call returns: nearly always another one than those that are meant, so that this comes first.
+#[inline(always)]
+pub fn returns(regs: *const pt_regs, result: u64) {
+    // SAFETY: the verifier knows that they are the registers of a system call.
+    let read = |register: *const u64| unsafe { core::ptr::read_volatile(register) };
+    // SAFETY: as above.
+    let number = read(unsafe { &raw const (*regs).orig_rax });
+    // SAFETY: as above. 32-bit programs have other numbers.
+    let is_64_bit = || read(unsafe { &raw const (*regs).cs }) == USER_CS;
+    if !matches!(number, syscall::MMAP | syscall::MUNMAP | syscall::BRK | syscall::MREMAP | syscall::MADVISE)
+        || !is_64_bit()
+    {
+        return;
+    }
+    /// Errors are the last page of numbers.
+    const ERRORS: u64 = 4096;
+    if result > ERRORS.wrapping_neg() {
+        return;
+    }
+    let (tgid, tid) = current();
+    let Some(target) = target(tgid) else { return };
+    if target.flags & (target_flags::SPAWNER | target_flags::AWAITS_EXEC) != 0 {
+        return;
+    }
+    // SAFETY: as above.
+    let (first, second, third) =
+        unsafe { (read(&raw const (*regs).rdi), read(&raw const (*regs).rsi), read(&raw const (*regs).rdx)) };
+    let mut change = Change::new(tgid, tid);
+    change.change = memory_change::MAPPED;
+    match number {
+        syscall::MMAP => (change.start, change.bytes) = (result, pages(second)),
+        syscall::MUNMAP => {
+            change.change = memory_change::UNMAPPED;
+            (change.start, change.bytes) = (first, pages(second));
+        }
+        syscall::BRK => {
+            let end = pages(result);
+            // SAFETY: copied at once.
+            let before = unsafe { BREAKS.get(tgid) }.copied().unwrap_or(end);
+            let _ = BREAKS.insert(tgid, end, BPF_ANY.into());
+            if end < before {
+                change.change = memory_change::UNMAPPED;
+                (change.start, change.bytes) = (end, before - end);
+            } else {
+                (change.start, change.bytes) = (before, end - before);
+            }
+        }
+        syscall::MREMAP => {
+            change.change = memory_change::MOVED;
+            (change.start, change.bytes) = (result, pages(third));
+            (change.old_start, change.old_bytes) = (first, pages(second));
+        }
+        _ => {
+            if third != DONTNEED && third != REMOVE {
+                return;
+            }
+            change.change = memory_change::RELEASED;
+            (change.start, change.bytes) = (first, pages(second));
+        }
+    }
+    if change.bytes == 0 {
+        return;
+    }
+    let has_stack = matches!(change.change, memory_change::MAPPED | memory_change::MOVED);
+    if !is_within_budget(has_stack) {
+        count(Counter::MappingsSkipped);
+        return;
+    }
+    change.time_ns = now();
+    if has_stack && setting!(user_stacks) != 0 {
+        let Some(scratch) = MAPPING_STACK.get_ptr_mut(0) else { return };
+        let owner = Owner { tgid, epoch: target.epoch, time_ns: change.time_ns };
+        change.user_stack = stack::user_from_kernel(scratch, owner);
+    }
+    send(&change);
+}
+
+/// Rounded up to whole pages.
+#[inline(always)]
+fn pages(bytes: u64) -> u64 {
+    (bytes.wrapping_add(PAGE_BYTES - 1)) & !(PAGE_BYTES - 1)
+}
+
+#[inline(always)]
+fn is_within_budget(has_stack: bool) -> bool {
+    // SAFETY: this CPU's own.
+    let Some(budget) = (unsafe { BUDGET.get_ptr_mut(0).and_then(|budget| budget.as_mut()) }) else { return false };
+    // SAFETY: a helper without arguments.
+    let ticks = unsafe { bpf_jiffies64() };
+    if ticks.wrapping_sub(budget.begin_ticks) >= STRETCH {
+        budget.begin_ticks = ticks;
+        budget.stacks = 0;
+        budget.changes = 0;
+    }
+    budget.changes += 1;
+    budget.stacks += u32::from(has_stack);
+    budget.changes <= MAX_CHANGES && (!has_stack || budget.stacks <= MAX_STACKS)
+}

@@ -1,0 +1,57 @@
+//! Memory: the programs that tell where it becomes resident, and where it is mapped and unmapped.
+
+use anyhow::{Context, Result};
+use aya::Ebpf;
+use aya::maps::{HashMap, Map, MapData};
+use aya::programs::BtfTracePoint;
+
+use super::sampler::permission;
+use crate::target;
+
+/// The heaps' ends, which `brk` moves.
+pub(super) struct Memory {
+    breaks: HashMap<MapData, u32, u64>,
+    has_mappings: bool,
+}
+
+/// Fails if the entry is there.
+const BPF_NOEXIST: u64 = 1;
+
+impl Memory {
+    pub(super) fn new(breaks: Map) -> Result<Self> {
+        Ok(Self { breaks: HashMap::try_from(breaks)?, has_mappings: false })
+    }
+
+    /// Looks at page faults from now on, and if `mappings` at the system calls that map and unmap, too: these make every
+    /// system call of the host a little slower.
+    pub(super) fn start(&mut self, ebpf: &mut Ebpf, mappings: bool) -> Result<()> {
+        let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        // What ends a choice comes before what makes it.
+        attach(ebpf, &btf, "on_page", "mm_page_alloc")?;
+        attach(ebpf, &btf, "on_fault", "page_fault_user")?;
+        attach(ebpf, &btf, "on_kernel_fault", "page_fault_kernel")?;
+        if mappings {
+            attach(ebpf, &btf, "on_syscall", "sys_exit")?;
+        }
+        self.has_mappings = mappings;
+        Ok(())
+    }
+
+    /// Tells of the heap that a process has already.
+    pub(super) fn watch(&mut self, pid: u32) {
+        if self.has_mappings
+            && let Some(end) = target::heap_end(pid)
+        {
+            // There is one if it has grown meanwhile.
+            let _ = self.breaks.insert(pid, end, BPF_NOEXIST);
+        }
+    }
+}
+
+fn attach(ebpf: &mut Ebpf, btf: &aya::Btf, name: &str, tracepoint: &str) -> Result<()> {
+    let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+    let program: &mut BtfTracePoint = program.try_into()?;
+    program.load(tracepoint, btf).map_err(|error| permission(&format!("load the program for {tracepoint}"), error))?;
+    program.attach().map_err(|error| permission(&format!("attach to {tracepoint}"), error))?;
+    Ok(())
+}
