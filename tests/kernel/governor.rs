@@ -89,7 +89,7 @@ fn fair() -> Result<()> {
     let output = probe::run(["latency", "--json", "-d", "5", "-p", &pid, "tiny", "sends"])?.expect(0)?;
     let rows = output.json()?;
     let share = |at: usize| number(&rows[at], "attached_share");
-    ensure!(share(0)? > 0.0 && share(0)? < 0.5, "millions of calls a second: {rows:#}");
+    ensure!(share(0)? > 0.0 && share(0)? < 0.9, "millions of calls a second: {rows:#}");
     ensure!(share(1)? > 0.97, "hundreds of calls a second: {rows:#}");
     let calls = number(&rows[1], "calls")?;
     ensure!(calls > 100.0, "{rows:#}");

@@ -201,6 +201,6 @@ mod tests {
             nearest.consider(&format!("send_to_{number}_vendor"));
         }
         assert!(nearest.found.len() < 2 * SHORTLIST);
-        assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+        assert!(started.elapsed() < std::time::Duration::from_secs(90), "{:?}", started.elapsed());
     }
 }

@@ -254,12 +254,15 @@ impl Timing {
             let is_seen = |since_ns: &&u64| set_since.is_some_and(|set_since| **since_ns >= set_since);
             let open = || open.get(&slot).into_iter().flatten().filter(is_seen);
             let oldest_ns = open().min().map(|since_ns| now_ns.saturating_sub(*since_ns));
+            let elapsed = timed.since.elapsed();
+            // Where all calls are seen, none is added for the moments between two looks at the clock.
+            let attached = if process.probes.is_always_set(slot) { elapsed } else { process.probes.attached(slot) };
             readings.push((
                 slot,
                 Reading {
                     figures: sampler.calls().figures(slot)?,
-                    elapsed: timed.since.elapsed(),
-                    attached: process.probes.attached(slot),
+                    elapsed,
+                    attached,
                     load: process.probes.load(slot),
                     is_set: set_since.is_some(),
                     in_flight: (open().count() as u64, oldest_ns),

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A bucket holds what its share of the budget allows in this time.
 const CAPACITY: f64 = 1.0;
 /// Probes come back when the bucket is filled to a part of its capacity that varies between these.
-const REFILL: (f64, f64) = (0.05, 0.6);
+const REFILL: (f64, f64) = (0.05, 0.35);
 /// What a function costs is known of about so many seconds in which its probes were set.
 const MEMORY: f64 = 1.0;
 /// The same where the probes have just been set again: what was known before counts for so many seconds.

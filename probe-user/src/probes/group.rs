@@ -18,6 +18,8 @@ pub(super) struct Group {
     state: State,
     /// They are to be set again as soon as they are gone.
     pub is_due: bool,
+    /// They were taken away at some time.
+    has_gone: bool,
     /// Hits until now, and at the beginning.
     hits: u64,
     first_hits: u64,
@@ -65,11 +67,28 @@ impl Group {
         numbers.sort_unstable();
         numbers.dedup();
         let (state, rate, attached, since) = (State::Away, 0.0, Duration::ZERO, Instant::now());
-        Self { wanted, numbers, state, is_due: false, hits: 0, first_hits: 0, rate, attached, since, set_ns: 0 }
+        Self {
+            wanted,
+            numbers,
+            state,
+            is_due: false,
+            has_gone: false,
+            hits: 0,
+            first_hits: 0,
+            rate,
+            attached,
+            since,
+            set_ns: 0,
+        }
     }
 
     pub fn is_set(&self) -> bool {
         matches!(self.state, State::Set(_))
+    }
+
+    /// True if they have been set ever since.
+    pub fn is_always_set(&self) -> bool {
+        self.is_set() && !self.has_gone
     }
 
     pub fn is_away(&self) -> bool {
@@ -157,6 +176,7 @@ impl Group {
     /// Takes the probes away, off this thread and all at once: the kernel waits for each.
     pub fn take_away(&mut self, pid: u32) {
         let State::Set(probes) = std::mem::replace(&mut self.state, State::Away) else { return };
+        self.has_gone = true;
         let (tell, kernel) = channel();
         // The last first: a call whose beginning is seen has its end seen.
         for probes in probes.into_iter().rev() {

@@ -113,6 +113,11 @@ impl ProbeSet {
         self.group(name).filter(|group| group.is_set()).map(|group| group.set_ns)
     }
 
+    /// True if a group's probes have been set ever since: everything was seen.
+    pub fn is_always_set(&self, name: u32) -> bool {
+        self.group(name).is_some_and(Group::is_always_set)
+    }
+
     /// For how long a group's probes were set.
     pub fn attached(&self, name: u32) -> Duration {
         self.group(name).map(Group::attached).unwrap_or_default()

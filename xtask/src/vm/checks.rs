@@ -30,6 +30,7 @@ pub const ALL: [Check; 9] = checks! {
     "page-fault" => growth,
     "settings" => settings,
     "dump" => dump,
+    "latency" => latency,
     "daemon" => daemon,
 };
 
@@ -117,6 +118,20 @@ fn settings(result: &str) -> Result<String> {
     let settings: Vec<_> = result.lines().collect();
     ensure!(settings.len() == 5, "{} recordings instead of five", settings.len());
     Ok(format!("the programs load for each of: {}", settings.join(", ")))
+}
+
+/// This kernel has no links for many probes: each is a perf event.
+fn latency(result: &str) -> Result<String> {
+    let rows: Value = serde_json::from_str(result).context("no JSON")?;
+    let number = |row: usize, name: &str| rows[row][name].as_f64().with_context(|| format!("no {name}: {rows:#}"));
+    let (calls, median_ms) = (number(0, "calls")?, number(0, "p50_ns")? / 1e6);
+    let (cheap, dear) = (number(0, "attached_share")?, number(1, "attached_share")?);
+    let seen = format!(
+        "{calls} calls of {median_ms:.1} ms; probes were set {cheap:.2} of the time, of what is called all the time {dear:.2}"
+    );
+    ensure!(calls >= 20.0 && (2.0..8.0).contains(&median_ms), "{seen}");
+    ensure!(cheap > 0.9 && dear > 0.0 && dear < 0.9, "{seen}");
+    Ok(seen)
 }
 
 fn dump(result: &str) -> Result<String> {

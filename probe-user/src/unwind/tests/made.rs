@@ -262,7 +262,7 @@ fn long_common_entries_cannot_be_run_without_end() {
     }
     let started = Instant::now();
     let table = Table::build(&*elf(CODE..CODE_END, &section)).unwrap();
-    assert!(started.elapsed().as_secs() < 5);
+    assert!(started.elapsed().as_secs() < 60);
     assert!(table.unreadable_entries > 1000, "{}", table.unreadable_entries);
 }
 

@@ -23,7 +23,7 @@ pub struct Args {
     no_install: bool,
 }
 
-/// By how much more than the budget a program may slow down after the first second, in percent.
+/// By how much more than the budget a program may lose after the first second, in percent of one core.
 const MORE: f64 = 2.0;
 /// How far scaled counts may be from the truth, in percent.
 const MOST_ERROR: f64 = 10.0;
@@ -40,7 +40,8 @@ pub fn run(args: &Args) -> Result<()> {
     println!(
         "{}; {} s each.\n\
          slowdown: how many fewer turns the program makes of the same processor time; in the first second, in the median\n\
-         and the worst of those after it. cost: processor time that is lost to it, in percent of one core.\n\
+         and the worst of those after it. cost: processor time that it loses in the worst of these, in percent of one core.\n\
+         cpu: what the program has of the processors; with less than 100 % a thread others are at work.\n\
          set: the share of time in which probes were set. counted: calls, in percent of what the program counts itself.",
         statistics::host(),
         args.seconds
@@ -49,8 +50,8 @@ pub fn run(args: &Args) -> Result<()> {
     for threads in [1, 2] {
         println!("\nmalloc and free as often as possible, {threads} thread(s)");
         println!(
-            "  {:<22} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>9} {:>9}",
-            "", "first s", "median", "worst", "cost", "set", "counted", "p50", "p99"
+            "  {:<22} {:>9} {:>7} {:>7} {:>7} {:>7} {:>7} {:>8} {:>9} {:>9}",
+            "", "first s", "median", "worst", "cost", "cpu", "set", "counted", "p50", "p99"
         );
         for timer in &timers {
             match program::slowed(&binary, threads, timer, args.seconds) {
@@ -92,12 +93,13 @@ pub fn run(args: &Args) -> Result<()> {
 fn print(timer: &Timer, slowdown: &Slowdown, seen: &Seen) {
     let time = |time: Option<f64>| time.map_or_else(|| "-".into(), |ns| format!("{ns:.0} ns"));
     println!(
-        "  {:<22} {:>8.1}% {:>6.1}% {:>6.1}% {:>6.1}% {:>6.1}% {:>7.1}% {:>9} {:>9}",
+        "  {:<22} {:>8.1}% {:>6.1}% {:>6.1}% {:>6.1}% {:>6.0}% {:>6.1}% {:>7.1}% {:>9} {:>9}",
         timer.name,
         slowdown.first,
         slowdown.median,
         slowdown.worst,
         slowdown.cost,
+        slowdown.cpu,
         100.0 * seen.share,
         100.0 * seen.rate / slowdown.rate,
         time(seen.p50),
@@ -107,9 +109,9 @@ fn print(timer: &Timer, slowdown: &Slowdown, seen: &Seen) {
 
 fn judge(timer: &Timer, threads: u32, slowdown: &Slowdown, verdicts: &mut Vec<(String, bool)>) {
     if let Some(budget) = timer.budget.filter(|budget| *budget < 100.0) {
-        let worst = slowdown.worst;
+        let cost = slowdown.cost;
         let what =
-            format!("{threads} thread(s), budget {budget} %: {worst:.1} % slower at worst after the first second");
-        verdicts.push((what, worst <= budget + MORE));
+            format!("{threads} thread(s), budget {budget} %: {cost:.1} % of one core at worst after the first second");
+        verdicts.push((what, cost <= budget + MORE));
     }
 }

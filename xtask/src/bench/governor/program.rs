@@ -27,8 +27,10 @@ pub struct Slowdown {
     pub median: f64,
     /// In the worst of those after it.
     pub worst: f64,
-    /// Processor time that was lost after the first second, in percent of one core.
+    /// Processor time that was lost in the worst of those after it, in percent of one core.
     pub cost: f64,
+    /// Processor time that it had after the first second, in percent of one core: less than it wants where others want some.
+    pub cpu: f64,
     /// Its own turns a second meanwhile.
     pub rate: f64,
 }
@@ -84,15 +86,17 @@ pub fn slowed(binary: &Path, threads: u32, timer: &Timer, seconds: u32) -> Resul
     std::thread::sleep(WARM_UP);
     let usual = f64::midpoint(before, alone(&mut program)?);
     let slower = |pair: &[Account]| 100.0 * (1.0 - speed(&pair[0], &pair[1]) / usual);
+    let wall_ns = |pair: &[Account]| (pair[1].at - pair[0].at).as_nanos() as f64;
+    let lost_ns = |pair: &[Account]| (pair[1].cpu_ns - pair[0].cpu_ns) - (pair[1].turns - pair[0].turns) / usual;
     let mut after: Vec<f64> = accounts.windows(2).skip(1).map(slower).collect();
     after.sort_by(f64::total_cmp);
     let (first, second, last) = (accounts[0], accounts[1], accounts[accounts.len() - 1]);
-    let lost_ns = (last.cpu_ns - second.cpu_ns) - (last.turns - second.turns) / usual;
     let slowdown = Slowdown {
         first: slower(&accounts[..2]),
         median: after[after.len() / 2],
         worst: after[after.len() - 1],
-        cost: 100.0 * lost_ns / (last.at - second.at).as_nanos() as f64,
+        cost: accounts.windows(2).skip(1).map(|pair| 100.0 * lost_ns(pair) / wall_ns(pair)).fold(f64::MIN, f64::max),
+        cpu: 100.0 * (last.cpu_ns - second.cpu_ns) / wall_ns(&[second, last]),
         rate: (last.turns - first.turns) / (last.at - first.at).as_secs_f64(),
     };
     Ok((slowdown, timer.seen(&said, seconds)?))
