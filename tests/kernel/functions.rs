@@ -118,7 +118,7 @@ fn slow() -> Result<()> {
     poll::until("some more seconds", BREACH, || (begin.elapsed().as_secs() >= 4).then_some(()))?;
     ensure!(daemon.ids()?.len() == 4, "{:?}\n{}", daemon.ids()?, daemon.read_log());
     let log = daemon.read_log();
-    ensure!(log.contains("function.p99 of push 20.") && log.contains("ms above 10.0ms"), "{log}");
+    ensure!(log.contains("function.p99 of push 2") && log.contains("ms above 10.0ms"), "{log}");
     daemon.stop()
 }
 
@@ -283,6 +283,7 @@ fn governed() -> Result<()> {
     ensure!(pids.len() == 2, "both run");
     let mut daemon = Daemon::run(
         &[
+            "[sampling]\nmax_overhead = \"10%\"\n".to_owned(),
             target(&format!("exe = \"{}\"", binary.display())),
             function("tiny", ""),
             rule("called", "rate", "above = 1000"),
@@ -290,7 +291,7 @@ fn governed() -> Result<()> {
         .concat(),
         None,
     )?;
-    let seen = poll::until("a snapshot of each process", BREACH, || {
+    let seen = poll::until("a snapshot of each process", 2 * BREACH, || {
         let sidecars: Result<Vec<Value>> =
             daemon.ids().and_then(|ids| ids.iter().map(|id| daemon.sidecar(id)).collect());
         sidecars.map(|sidecars| (sidecars.len() == 2).then_some(sidecars)).transpose()
@@ -298,8 +299,8 @@ fn governed() -> Result<()> {
     let seen = seen.and_then(|seen| seen).with_context(|| format!("the daemon's log:\n{}", daemon.read_log()))?;
     for sidecar in &seen {
         let share = number(&sidecar["function"]["row"], "attached_share")?;
-        // A half of a percent of a core each, of a thread that does nothing else: probes are there for moments.
-        ensure!(share > 0.0 && share < 0.2, "{sidecar:#}");
+        // Five percent of a core each, of a thread that does nothing else: probes are there for a small part of the time.
+        ensure!(share > 0.0 && share < 0.4, "{sidecar:#}");
         ensure!(pids.iter().any(|pid| sidecar["process"]["pid"] == *pid), "{sidecar:#}");
     }
     ensure!(seen[0]["process"]["pid"] != seen[1]["process"]["pid"], "one of each process");
