@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         trial("functions::a_running_daemon_takes_functions_in_changes_them_and_lets_go", reload),
         trial("functions::a_killed_daemon_leaves_no_probe", killed),
         trial("functions::a_library_loaded_later_is_searched", late),
+        trial("functions::a_process_that_runs_another_program_is_searched_again", execs),
         trial("functions::what_is_called_too_often_costs_its_budget", governed),
     ]
 }
@@ -268,6 +269,21 @@ fn late() -> Result<()> {
     ensure!(called["function"]["row"]["p50_ns"].as_u64().is_some_and(|time| time > 9_000_000), "{called:#}");
     let log = daemon.read_log();
     ensure!(log.matches("not timed in pid").count() == 2, "each is told once: {log}");
+    ensure!(app.is_alive(), "the target is gone");
+    daemon.stop()
+}
+
+fn execs() -> Result<()> {
+    let binary = workload::c("calls.c", &["-O2"])?;
+    let script = format!("sleep 5; exec {}", binary.display());
+    let mut app = Running::start(Command::new("sh").args(["-c", &script]).stdout(Stdio::null()))?;
+    let mut daemon = Daemon::run(
+        &[target(&format!("pid = {}", app.pid())), function("sends", ""), rule("called", "rate", "above = 10")]
+            .concat(),
+        None,
+    )?;
+    let called = snapshot(&mut daemon, "called")?;
+    ensure!(called["process"]["pid"] == app.pid() && number(&called["function"]["row"], "calls")? > 20.0, "{called:#}");
     ensure!(app.is_alive(), "the target is gone");
     daemon.stop()
 }

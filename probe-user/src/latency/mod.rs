@@ -5,6 +5,7 @@ mod choose;
 mod definition;
 mod function;
 mod judge;
+mod process;
 mod registry;
 mod row;
 mod search;
