@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use probe_tests::folded::Folded;
 use probe_tests::running::Running;
 use probe_tests::trial::{require, trial};
-use probe_tests::{poll, workload};
+use probe_tests::{poll, probe, workload};
 use serde_json::Value;
 
 use super::daemon::{BREACH, Daemon};
@@ -25,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         trial("functions::a_library_loaded_later_is_searched", late),
         trial("functions::a_process_that_runs_another_program_is_searched_again", execs),
         trial("functions::what_is_called_too_often_costs_its_budget", governed),
+        trial("functions::the_command_times_several_processes", several),
     ]
 }
 
@@ -322,4 +323,23 @@ fn governed() -> Result<()> {
     ensure!(seen[0]["process"]["pid"] != seen[1]["process"]["pid"], "one of each process");
     daemon.expect_alive()?;
     daemon.stop()
+}
+
+fn several() -> Result<()> {
+    let (one, other) = (calls("")?, calls("")?);
+    let pids = format!("{},{}", one.pid(), other.pid());
+    let output = probe::run(["latency", "--json", "-d", "4", "-p", &pids, "sends", "recurs"])?.expect(0)?.json()?;
+    let rows = output.as_array().context("a list")?;
+    for pid in [one.pid(), other.pid()] {
+        let row = |name: &str| {
+            let row = rows.iter().find(|row| row["pid"] == pid && row["name"] == name);
+            row.with_context(|| format!("no {name} of {pid} in {output:#}"))
+        };
+        let (sends, recurs) = (row("calls:sends")?, row("calls:recurs")?);
+        ensure!((2.0e6..3.0e6).contains(&number(sends, "p50_ns")?), "{sends:#}");
+        let share = number(recurs, "calls")? / number(sends, "calls")?;
+        ensure!((share - 0.6).abs() < 0.1, "six calls for each ten: {share} in {output:#}");
+    }
+    ensure!(rows.len() == 4, "two functions of two processes: {output:#}");
+    Ok(())
 }
