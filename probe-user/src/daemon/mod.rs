@@ -6,6 +6,7 @@
 
 mod collector;
 mod evidence;
+mod functions;
 mod holds;
 mod keeper;
 mod memory;

@@ -11,8 +11,8 @@ use super::keeper::{Job, Told};
 use super::reload::put;
 use super::roster::{Look, Member, Roster};
 use crate::config::{Config, Rule};
-use crate::latency::{Definition, Registry};
-use crate::monitor::{self, Breach, Engine, Metric, Observation, Transition, of_function};
+use crate::latency::Registry;
+use crate::monitor::{Breach, Engine, Metric, Observation, Transition};
 use crate::record::Lifecycle;
 use crate::snapshot;
 use crate::target::{Host, HostCpu, Stat, pids};
@@ -36,7 +36,7 @@ pub(super) struct Watcher {
     pub(super) holds: Arc<Holds>,
     pub(super) functions: Arc<Registry>,
     /// When functions were last seen.
-    seen_ns: u64,
+    pub(super) seen_ns: u64,
     tell: SyncSender<Told>,
     /// Processes (pid, start) that could not be watched, of which the log knows already.
     refused: BTreeSet<(u32, u64)>,
@@ -240,29 +240,7 @@ impl Watcher {
         }
     }
 
-    /// Functions are looked at by others, every second as well.
-    fn measure_functions(&mut self) {
-        let seen = self.functions.seen();
-        if seen.at_ns == self.seen_ns {
-            return;
-        }
-        let from_ns = if self.seen_ns == 0 { seen.from_ns.max(seen.at_ns - 1_000_000_000) } else { self.seen_ns };
-        self.seen_ns = seen.at_ns;
-        for index in 0..self.rules.len() {
-            let monitor::Rule { metric, target, function: Some(function), .. } = &self.rules[index].rule else {
-                continue;
-            };
-            let (metric, function) = (*metric, function.clone());
-            let is_member = |pid: &u32| self.roster.targets_of(*pid).contains(target);
-            let pids: Vec<u32> = self.roster.members.keys().copied().filter(is_member).collect();
-            for pid in pids {
-                let value = seen.rows.get(&(pid, function.clone())).and_then(|row| of_function(metric, row));
-                self.observe(Observation { rule: index, pid, from_ns, at_ns: seen.at_ns, value });
-            }
-        }
-    }
-
-    fn observe(&mut self, seen: Observation) {
+    pub(super) fn observe(&mut self, seen: Observation) {
         let Observation { rule, pid, value, .. } = seen;
         let (Some(change), Some(rule)) = (self.engine.observe(seen), self.rules.get(rule)) else { return };
         let Some(member) = self.roster.members.get(&pid) else { return };
@@ -273,15 +251,6 @@ impl Watcher {
             }
             Transition::Normal => tracing::debug!("{}: pid {pid} is normal again", rule.rule.name),
         }
-    }
-
-    /// The function of a breach, with its figures.
-    fn function(&self, breach: &Breach) -> Option<snapshot::Function> {
-        let name = breach.function.clone()?;
-        let Definition { group, symbol, .. } = self.functions.get(&name)?;
-        let seen = self.functions.seen();
-        let row = seen.rows.get(&(breach.pid, name.clone())).map(|seen| seen.row.clone()).unwrap_or_default();
-        Some(snapshot::Function { name, group, symbol, row })
     }
 
     fn hand_over(&self, rule: &Rule, member: &Member, breach: Breach) {

@@ -6,6 +6,7 @@ mod definition;
 mod function;
 mod judge;
 mod open;
+mod process;
 mod registry;
 mod row;
 mod search;

@@ -239,7 +239,7 @@ mod tests {
             processes: [(1, joined(&["app"])), (2, joined(&["app", "b"])), (3, joined(&["b"]))].into(),
             budget: 0.01,
         };
-        let budget = |pid: u32| super::super::worker::budget(&wanted, &wanted.processes[&pid]);
+        let budget = |pid: u32| super::super::process::budget(&wanted, &wanted.processes[&pid]);
         assert_eq!([budget(1), budget(2), budget(3)], [0.005, 0.005, 0.0], "two share that of their target");
     }
 }

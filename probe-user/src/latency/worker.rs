@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::definition::Definition;
-use super::function::Function;
-use super::registry::{InProcess, Joined, Seen, SeenRow, Shared, Wanted};
+use super::process::{Pair, PairState, Process, budget};
+use super::registry::{InProcess, Seen, SeenRow, Shared, Wanted};
 use super::search::{Answer, Request, Search};
 use super::timer::Timer;
 use super::timing::Slot;
@@ -21,12 +21,6 @@ use crate::target::{self, monotonic_ns};
 const PUBLISH: Duration = Duration::from_secs(1);
 /// How often it is asked which processes have mapped something.
 const EVENTS: Duration = Duration::from_millis(250);
-/// A function that a process does not have is looked for again when the process has mapped something, after this time,
-const AGAIN: Duration = Duration::from_secs(1);
-/// or anyway after this, should the mapping have been missed.
-const ANYWAY: Duration = Duration::from_secs(15);
-/// or after so many times what the search took, if that is longer: two percent of one core.
-const SEARCHES: u32 = 50;
 /// A process may be about to load what is missing: so long nobody is told.
 const NEWS: Duration = Duration::from_secs(3);
 /// Functions of processes that can be timed at once, and what their figures may take of the kernel's memory: it is for
@@ -49,35 +43,6 @@ pub(super) struct Worker {
     told: BTreeSet<(String, bool)>,
     lives: u64,
     published_ns: u64,
-}
-
-/// A process, as it is.
-struct Process {
-    joined: Joined,
-    /// Changes with each program that it runs.
-    life: u64,
-    budget: f64,
-    pairs: BTreeMap<String, Pair>,
-    /// It has mapped something since it was searched.
-    has_mapped: bool,
-    searched: Instant,
-    /// When it may be searched again.
-    again: Instant,
-}
-
-/// A function of a process.
-struct Pair {
-    definition: Definition,
-    state: PairState,
-}
-
-enum PairState {
-    /// To be looked for.
-    Wanted,
-    /// To be timed.
-    Found(Function),
-    Timed(Slot, Window),
-    Missing(String, Instant),
 }
 
 impl Worker {
@@ -167,16 +132,7 @@ impl Worker {
         });
         for (pid, joined) in &wanted.processes {
             self.lives += 1;
-            let now = Instant::now();
-            let process = processes.entry(*pid).or_insert_with(|| Process {
-                joined: joined.clone(),
-                life: self.lives,
-                budget: 0.0,
-                pairs: BTreeMap::new(),
-                has_mapped: false,
-                searched: now,
-                again: now,
-            });
+            let process = processes.entry(*pid).or_insert_with(|| Process::new(joined, self.lives));
             process.joined = joined.clone();
             process.reconcile(wanted, timer.as_mut());
             process.budget = budget(wanted, joined);
@@ -215,7 +171,7 @@ impl Worker {
             }
         };
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.life == life) else { return };
-        process.again = Instant::now() + AGAIN.max(took * SEARCHES);
+        process.was_searched(took);
         for (definition, found) in found {
             let Some(pair) = process.pairs.get_mut(&definition.name) else { continue };
             if pair.definition.symbol == definition.symbol {
@@ -232,9 +188,7 @@ impl Worker {
         let now = Instant::now();
         let due = self.processes.iter_mut().find(|(_, process)| process.is_due(now));
         let Some((&pid, process)) = due else { return };
-        (process.has_mapped, process.searched) = (false, now);
-        // Should there be no answer, it is not asked for at once again.
-        process.again = now + AGAIN;
+        process.is_searched(now);
         let definitions = process.pairs.values_mut().filter_map(|pair| match pair.state {
             PairState::Wanted | PairState::Missing(..) => Some(pair.definition.clone()),
             PairState::Found(_) | PairState::Timed(..) => None,
@@ -321,10 +275,7 @@ impl Worker {
         }
         tracing::debug!("functions of pid {pid} are looked for again: {reason}");
         self.lives += 1;
-        (process.life, process.again) = (self.lives, Instant::now());
-        for pair in process.pairs.values_mut() {
-            pair.state = PairState::Wanted;
-        }
+        process.start_over(self.lives);
     }
 
     /// Tells what was seen.
@@ -367,84 +318,5 @@ impl Worker {
         }
         let mut state = self.shared.lock();
         (state.seen, state.processes) = (Arc::new(seen), states);
-    }
-}
-
-/// What the probes of a process may cost: its share of what each of its targets may.
-pub(super) fn budget(wanted: &Wanted, joined: &Joined) -> f64 {
-    let with_functions: BTreeSet<&String> = wanted.definitions.values().map(|definition| &definition.target).collect();
-    let targets = joined.targets.iter().filter(|target| with_functions.contains(target));
-    let members =
-        |target: &String| wanted.processes.values().filter(|joined| joined.targets.contains(target)).count().max(1);
-    targets.map(|target| wanted.budget / members(target) as f64).sum()
-}
-
-impl Process {
-    fn reconcile(&mut self, wanted: &Wanted, mut timer: Option<&mut Timer>) {
-        let is_ours = |definition: &&Definition| self.joined.targets.contains(&definition.target);
-        let definitions: BTreeMap<&String, &Definition> =
-            wanted.definitions.values().filter(is_ours).map(|definition| (&definition.name, definition)).collect();
-        self.pairs.retain(|name, pair| {
-            let stays = definitions.get(name).is_some_and(|definition| definition.has_same_places(&pair.definition));
-            if let (false, PairState::Timed(slot, _), Some(timer)) = (stays, &pair.state, timer.as_deref_mut()) {
-                timer.remove(*slot);
-            }
-            stays
-        });
-        for (name, definition) in definitions {
-            match self.pairs.get_mut(name) {
-                Some(pair) if pair.definition == *definition => {}
-                Some(pair) => pair.change(definition, timer.as_deref_mut()),
-                None => {
-                    let pair = Pair { definition: definition.clone(), state: PairState::Wanted };
-                    self.pairs.insert(name.clone(), pair);
-                }
-            }
-        }
-    }
-
-    /// Whether something is to be looked for in it now.
-    fn is_due(&self, now: Instant) -> bool {
-        let is_new = self.pairs.values().any(|pair| matches!(pair.state, PairState::Wanted));
-        let is_missing = self.pairs.values().any(|pair| matches!(pair.state, PairState::Missing(..)));
-        let may_have_it = self.has_mapped || now >= self.searched + ANYWAY;
-        is_new || is_missing && may_have_it && now >= self.again
-    }
-}
-
-impl Pair {
-    fn found(&mut self, found: Result<Function, String>) {
-        let since = match &self.state {
-            PairState::Wanted => Instant::now(),
-            PairState::Missing(_, since) => *since,
-            PairState::Found(_) | PairState::Timed(..) => return,
-        };
-        self.state = match found {
-            // Its threshold may have changed since it was looked for.
-            Ok(function) => PairState::Found(self.judged(function)),
-            Err(reason) => PairState::Missing(reason, since),
-        };
-    }
-
-    fn judged(&self, function: Function) -> Function {
-        let has_threshold = self.definition.threshold.is_some();
-        Function { judgement: self.definition.judgement(), has_threshold, ..function }
-    }
-
-    /// Another threshold, another test for errors, another group.
-    fn change(&mut self, definition: &Definition, timer: Option<&mut Timer>) {
-        self.definition = definition.clone();
-        let (judgement, has_threshold) = (definition.judgement(), definition.threshold.is_some());
-        match &mut self.state {
-            PairState::Timed(slot, window) => {
-                window.forget();
-                let judged = timer.map(|timer| timer.judge(*slot, judgement, has_threshold)).transpose();
-                if let Err(error) = judged {
-                    tracing::error!("function {}: {error:#}", definition.name);
-                }
-            }
-            PairState::Found(function) => (function.judgement, function.has_threshold) = (judgement, has_threshold),
-            PairState::Wanted | PairState::Missing(..) => {}
-        }
     }
 }

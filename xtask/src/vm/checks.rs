@@ -21,7 +21,7 @@ macro_rules! checks {
 }
 
 /// All checks, in the order in which they run.
-pub const ALL: [Check; 9] = checks! {
+pub const ALL: [Check; 11] = checks! {
     "check" => host,
     "record" => deep,
     "command" => command,
@@ -32,6 +32,7 @@ pub const ALL: [Check; 9] = checks! {
     "dump" => dump,
     "latency" => latency,
     "daemon" => daemon,
+    "functions" => functions,
 };
 
 fn host(result: &str) -> Result<String> {
@@ -166,6 +167,24 @@ fn daemon(result: &str) -> Result<String> {
     ensure!(windows == ["before", "breach", "dump"], "the snapshot has profiles of {windows:?}");
     let seen = format!("the snapshot blames {culprit} in thread {thread}");
     ensure!(thread == "matcher" && culprit == "match_rules", "{seen}: {snapshot}");
+    Ok(seen)
+}
+
+/// The program `calls`: every tenth call takes 20 ms, every fifth is an error.
+fn functions(result: &str) -> Result<String> {
+    let snapshot: Value = serde_json::from_str(result).context("no JSON")?;
+    let row = &snapshot["function"]["row"];
+    let number = |name: &str| row[name].as_f64().with_context(|| format!("no {name} in {row}"));
+    let (calls, p99_ms, attainment) = (number("calls")?, number("p99_ns")? / 1e6, number("attainment")?);
+    let (errors, share) = (number("errors")? / calls, number("attached_share")?);
+    let seen = format!(
+        "{calls} calls, 99 % within {p99_ms:.1} ms, {:.0} % within 10 ms, {:.0} % errors, probes set {:.0} % of the time",
+        100.0 * attainment,
+        100.0 * errors,
+        100.0 * share
+    );
+    ensure!(calls > 20.0 && p99_ms >= 19.6, "{seen}: {snapshot}");
+    ensure!((0.5..0.95).contains(&attainment) && (0.1..0.3).contains(&errors), "{seen}: {snapshot}");
     Ok(seen)
 }
 
