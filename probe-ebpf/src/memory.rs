@@ -2,7 +2,6 @@
 
 use aya_ebpf::bindings::{BPF_ANY, pt_regs};
 use aya_ebpf::helpers::bpf_get_current_comm;
-use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray};
 use probe_ebpf::abi::{Counter, MAX_TARGETS, MemoryEvent, PAGE_BYTES, StackId, kind, memory_change, target_flags};
@@ -20,21 +19,19 @@ static BREAKS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(MAX_TARGETS, 
 #[map]
 static MAPPING_STACK: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// Changes in the present stretch of time, on a CPU.
+/// What a CPU may still tell of: programs that start map much at once, but not for long.
 #[repr(C)]
 struct Budget {
-    begin_ticks: u64,
-    stacks: u32,
-    changes: u32,
+    last_ns: u64,
+    spent: u64,
 }
 
 #[map]
 static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 
-/// Length of a stretch of time in ticks: 16 to 160 ms. In each so many changes are told of, with and without a stack.
-const STRETCH: u64 = 16;
-const MAX_STACKS: u32 = 256;
-const MAX_CHANGES: u32 = 2048;
+/// Changes at once, and in the time of one page fault that is looked at; one with a stack counts for two.
+const MAX_AT_ONCE: u64 = 4096;
+const PER_FAULT: u64 = 8;
 
 /// System calls of 64-bit programs (arch/x86/entry/syscalls/syscall_64.tbl).
 mod syscall {
@@ -179,11 +176,11 @@ pub fn returns(regs: *const pt_regs, result: u64) {
         return;
     }
     let has_stack = matches!(change.change, memory_change::MAPPED | memory_change::MOVED);
-    if !is_within_budget(has_stack) {
+    change.time_ns = now();
+    if !is_within_budget(1 + u64::from(has_stack), change.time_ns) {
         count(Counter::MappingsSkipped);
         return;
     }
-    change.time_ns = now();
     if has_stack && setting!(user_stacks) != 0 {
         let Some(scratch) = MAPPING_STACK.get_ptr_mut(0) else { return };
         let owner = Owner { tgid, epoch: target.epoch, time_ns: change.time_ns };
@@ -199,17 +196,15 @@ fn pages(bytes: u64) -> u64 {
 }
 
 #[inline(always)]
-fn is_within_budget(has_stack: bool) -> bool {
+fn is_within_budget(cost: u64, time_ns: u64) -> bool {
     // SAFETY: this CPU's own.
     let Some(budget) = (unsafe { BUDGET.get_ptr_mut(0).and_then(|budget| budget.as_mut()) }) else { return false };
-    // SAFETY: a helper without arguments.
-    let ticks = unsafe { bpf_jiffies64() };
-    if ticks.wrapping_sub(budget.begin_ticks) >= STRETCH {
-        budget.begin_ticks = ticks;
-        budget.stacks = 0;
-        budget.changes = 0;
+    let regained = time_ns.wrapping_sub(budget.last_ns) * PER_FAULT / setting!(fault_gap_ns).max(1);
+    if regained > 0 {
+        budget.last_ns = time_ns;
+        budget.spent = budget.spent.saturating_sub(regained);
     }
-    budget.changes += 1;
-    budget.stacks += u32::from(has_stack);
-    budget.changes <= MAX_CHANGES && (!has_stack || budget.stacks <= MAX_STACKS)
+    let has_room = budget.spent < MAX_AT_ONCE;
+    budget.spent += if has_room { cost } else { 0 };
+    has_room
 }

@@ -16,14 +16,19 @@ use crate::target;
 /// Bound on unwind tables in the kernel, in bytes.
 const UNWIND_MEMORY: usize = 32 << 20;
 
-/// Page faults a second and CPU that are looked at, on average: each is some 5 µs.
-const FAULTS: u64 = 200;
+/// Page faults a second that are looked at, of all CPUs together where there are many: each is some 5 µs, and 80 bytes in
+/// the flight recorder.
+const FAULTS: usize = 1000;
+/// And of each CPU.
+const FAULTS_OF_A_CPU: std::ops::RangeInclusive<usize> = 20..=200;
 
 /// How long a dump waits for a sample of a thread that runs: a period of the default frequency.
 const DUMP_PATIENCE: Duration = Duration::from_millis(60);
 
 /// Starts recording on this host, of no process yet. Also returns what happens to its processes.
 pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycle>)> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let faults = (FAULTS / cpus).clamp(*FAULTS_OF_A_CPU.start(), *FAULTS_OF_A_CPU.end());
     let collector = Collector::start(&Options {
         kernel: kernel::Options {
             frequency: sampling.frequency.into(),
@@ -32,7 +37,7 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
             user_stacks: true,
             kernel_stacks: true,
             waits: WaitFilter::default(),
-            faults: FAULTS,
+            faults: faults as u64,
             functions: 0,
         },
         events: Events { cpu: true, off_cpu: false, page_fault: true },
