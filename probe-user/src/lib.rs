@@ -14,6 +14,8 @@ pub mod unwind;
 
 pub mod functions;
 
+pub mod probes;
+
 pub mod latency;
 
 pub mod record;

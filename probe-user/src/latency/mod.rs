@@ -1,8 +1,6 @@
 //! How long functions take, at a cost that is bounded: probes at their entries and returns, taken away and set again by a
 //! governor where they would cost more than their budget.
 
-mod cost;
-mod governor;
 mod row;
 mod timer;
 

@@ -1,0 +1,9 @@
+//! Probes within a budget: what a hit costs on this host, and sets of probes that a governor takes away and sets again.
+
+mod cost;
+mod governor;
+mod set;
+
+pub use cost::measure as measure_hit;
+pub use governor::{Governor, Verdict};
+pub use set::{Change, ProbeSet, Wanted};

@@ -1,0 +1,151 @@
+//! `ProbeSet`: probes that are set and taken away together, as a governor says.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::governor::{Governor, Verdict};
+use crate::kernel::{Probe, Role, Sampler};
+
+/// A probe that is to be set.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The file.
+    pub file: PathBuf,
+    /// Where in the file.
+    pub offset: u64,
+    /// What it is for.
+    pub role: Role,
+    /// What the programs know it by.
+    pub number: u32,
+}
+
+/// What has become of the probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing new.
+    Nothing,
+    /// They are gone: whatever was going on when they went, nobody has seen its end.
+    Gone,
+}
+
+/// Probes in a process.
+pub struct ProbeSet {
+    pid: u32,
+    /// In the order in which they are set.
+    wanted: Vec<Wanted>,
+    governor: Governor,
+    state: State,
+    /// They are to be set again as soon as they are gone.
+    is_due: bool,
+    started: Instant,
+    looked: Instant,
+    hits: u64,
+    /// Hits a second when the probes were last set.
+    rate: f64,
+    /// Time in which the probes were set.
+    attached: Duration,
+}
+
+enum State {
+    Set(Vec<Probe>),
+    /// They are on their way out; the channel tells when the kernel is done.
+    Leaving(Receiver<()>),
+    Away,
+}
+
+impl ProbeSet {
+    /// Sets the probes, in their order.
+    pub fn set(sampler: &mut Sampler, pid: u32, wanted: Vec<Wanted>, governor: Governor) -> Result<Self> {
+        let (hits, now) = (sampler.hits()?, Instant::now());
+        let (state, rate, attached) = (State::Away, 0.0, Duration::ZERO);
+        let is_due = false;
+        let mut set = Self { pid, wanted, governor, state, is_due, started: now, looked: now, hits, rate, attached };
+        set.set_all(sampler)?;
+        set.started = Instant::now();
+        set.looked = set.started;
+        Ok(set)
+    }
+
+    /// Since when they are watched over.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// True while the probes are set.
+    pub fn is_set(&self) -> bool {
+        matches!(self.state, State::Set(_))
+    }
+
+    /// The share of the time in which they were set, from 0 to 1.
+    pub fn attached_share(&self) -> f64 {
+        (self.attached.as_secs_f64() / self.elapsed().as_secs_f64()).min(1.0)
+    }
+
+    /// Keeps the budget: to be called every few milliseconds, because until then more than the budget may be spent.
+    pub fn look(&mut self, sampler: &mut Sampler) -> Result<Change> {
+        let hits = sampler.hits()?;
+        let new = hits.saturating_sub(self.hits);
+        let elapsed = self.looked.elapsed();
+        (self.hits, self.looked) = (hits, Instant::now());
+        let (mut cost, mut change) = (new, Change::Nothing);
+        match &self.state {
+            State::Set(_) => {
+                self.attached += elapsed;
+                self.rate = new as f64 / elapsed.as_secs_f64().max(1e-6);
+            }
+            // The kernel first takes the program from a probe, then waits some 100 ms, then takes the probe: meanwhile it
+            // costs what it did, and nobody counts (kernel/trace/bpf_trace.c, perf_event_detach_bpf_prog).
+            State::Leaving(done) if done.try_recv() == Err(TryRecvError::Empty) => {
+                if new > 0 {
+                    self.attached += elapsed;
+                }
+                cost = new.max((self.rate * elapsed.as_secs_f64()) as u64);
+            }
+            State::Leaving(_) => {
+                self.state = State::Away;
+                change = Change::Gone;
+            }
+            State::Away => {}
+        }
+        match self.governor.observe(cost, elapsed) {
+            Verdict::TakeAway => self.take_away(),
+            Verdict::SetAgain => self.is_due = true,
+            Verdict::AsTheyAre => {}
+        }
+        // Whoever is told that they are gone has until the next look to forget what they saw last.
+        if self.is_due && change == Change::Nothing && matches!(self.state, State::Away) {
+            self.is_due = false;
+            self.set_all(sampler)?;
+        }
+        Ok(change)
+    }
+
+    fn set_all(&mut self, sampler: &mut Sampler) -> Result<()> {
+        let mut probes = Vec::with_capacity(self.wanted.len());
+        for Wanted { file, offset, role, number } in &self.wanted {
+            probes.push(sampler.probe(self.pid, file, *offset, *number, *role)?);
+        }
+        // What setting them took is no time in which they could see.
+        self.looked = Instant::now();
+        self.state = State::Set(probes);
+        Ok(())
+    }
+
+    /// Off this thread, and all at once: the kernel waits some 100 ms for each.
+    fn take_away(&mut self) {
+        let State::Set(probes) = std::mem::replace(&mut self.state, State::Away) else { return };
+        let (tell, done) = channel();
+        for probe in probes {
+            let tell = tell.clone();
+            std::thread::spawn(move || {
+                drop(probe);
+                drop(tell);
+            });
+        }
+        drop(tell);
+        self.state = State::Leaving(done);
+    }
+}
