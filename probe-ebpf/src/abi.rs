@@ -54,6 +54,8 @@ pub mod kind {
     pub const EXIT: u32 = 5;
     /// A [`super::WaitEvent`].
     pub const WAIT: u32 = 6;
+    /// A [`crate::heap::AllocationEvent`].
+    pub const ALLOCATION: u32 = 16;
 }
 
 /// Identity of a stack: a 128-bit hash of its frames and of whose they are. All zero means "no stack".
@@ -468,6 +470,12 @@ pub struct Settings {
     pub min_wait_ns: u64,
     /// Waits above this are left out, in nanoseconds.
     pub max_wait_ns: u64,
+    /// One sample point for so many allocated bytes, on average; below 2^32.
+    pub sample_bytes: u64,
+    /// 1: sampled allocations are followed until they are freed.
+    pub follow_live: u32,
+    /// Zero.
+    pub padding: u32,
     /// Offsets of the kernel's fields.
     pub offsets: Offsets,
 }
@@ -533,11 +541,15 @@ pub enum Counter {
     WaitersFull = 7,
     /// Hits of probes.
     Hits = 8,
+    /// Sampled allocations that found the ring buffer full.
+    AllocationsLost = 9,
+    /// Sampled allocations that could not be followed: their table was full.
+    LiveFull = 10,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 11;
     /// All of them with the name under which a loss is reported; `None` for what is no loss.
     pub const ALL: [(Self, Option<&'static str>); Self::COUNT as usize] = [
         (Self::Samples, None),
@@ -548,6 +560,8 @@ impl Counter {
         (Self::Compat, Some("32-bit code: leaf only")),
         (Self::WaitsLost, Some("waits lost: ring buffer full or busy")),
         (Self::Hits, None),
+        (Self::AllocationsLost, Some("sampled allocations lost: ring buffer full or busy")),
+        (Self::LiveFull, Some("sampled allocations not followed: table full")),
         (Self::WaitersFull, Some("waits lost: table of waiting threads full")),
     ];
 }
@@ -596,7 +610,9 @@ assert_packed! {
     MappingKey { tgid, block }
     MappedRange { start, end, bias, table, pages }
     MappingBlock { next_start, ranges }
-    Settings { all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, offsets }
+    Settings {
+        all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, sample_bytes, follow_live, padding, offsets,
+    }
     Offsets {
         task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
         task_runtime_at_arrival, task_arrival, task_queued, signal_live, binprm_filename,

@@ -4,12 +4,15 @@
 //! - `on_exec`, `on_fork`, `on_exit`: processes come and go
 //! - `on_switch`, `on_waking`: threads leave their CPU and come back → a `WaitEvent` for each stack and second
 //! - `enter`, `leave` or `returned`: a function is called and returns → its `Figures`, and the calls that its thread is in
+//! - `allocate`, `allocate_leave` or `allocate_returned`: an allocator is called and returns → an `AllocationEvent` for each
+//!   sample, and the sampled allocations that are in use
 //! - `dump`: an iterator over all threads → a `ThreadRecord` for each of one process
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "the attribute macros make undocumented wrappers")]
 #![expect(unsafe_code, reason = "BPF helpers and kernel pointers; the verifier checks every access again")]
 
+mod allocation;
 mod call;
 mod caller;
 mod dump;
@@ -94,6 +97,31 @@ pub fn returned(context: RetProbeContext) -> u32 {
     // SAFETY: as above.
     let regs = unsafe { &*context.regs };
     call::leave(&context, regs.rsp.wrapping_sub(8), regs.rax);
+    0
+}
+
+/// A function of an allocator is entered; the cookie is its number.
+#[uprobe]
+pub fn allocate(context: ProbeContext) -> u32 {
+    allocation::enter(&context);
+    0
+}
+
+/// A function of an allocator is about to return, at one of its return instructions; the cookie is its number.
+#[uprobe]
+pub fn allocate_leave(context: ProbeContext) -> u32 {
+    // SAFETY: the registers of the interrupted thread.
+    let regs = unsafe { &*context.regs };
+    allocation::leave(&context, regs.rsp, regs.rax);
+    0
+}
+
+/// A function of an allocator has returned, by way of a replaced return address; the cookie is its number.
+#[uretprobe]
+pub fn allocate_returned(context: RetProbeContext) -> u32 {
+    // SAFETY: as above.
+    let regs = unsafe { &*context.regs };
+    allocation::leave(&context, regs.rsp.wrapping_sub(8), regs.rax);
     0
 }
 

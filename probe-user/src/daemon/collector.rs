@@ -30,8 +30,9 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
             kernel_stacks: true,
             waits: WaitFilter::default(),
             functions: 0,
+            heap: kernel::HeapOptions::default(),
         },
-        events: Events { cpu: true, off_cpu: false },
+        events: Events { cpu: true, off_cpu: false, malloc: false },
         retention: Retention { window_ns: sampling.window.as_nanos() as u64, memory: sampling.memory as usize },
         unwind_memory: UNWIND_MEMORY,
     })?;

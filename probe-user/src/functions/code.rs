@@ -43,6 +43,14 @@ pub(super) fn returns(code: &[u8], address: u64) -> Result<Returns, &'static str
     Ok(found)
 }
 
+/// The addresses that a function at `address` calls or jumps to, as far as its code says so and can be taken apart.
+pub(super) fn callees(code: &[u8], address: u64) -> BTreeSet<u64> {
+    let is_direct = |i: &Instruction| matches!(i.op0_kind(), OpKind::NearBranch64);
+    let valid = instructions(code, address).take_while(|i| !i.is_invalid());
+    let targets = valid.filter(is_direct).map(|i| i.near_branch_target());
+    targets.filter(|target| !(address..address.saturating_add(code.len() as u64)).contains(target)).collect()
+}
+
 /// Whether an instruction begins `offset` bytes into a function.
 pub(super) fn is_boundary(code: &[u8], offset: u64) -> bool {
     instructions(code, 0).take_while(|i| !i.is_invalid() && i.ip() <= offset).any(|i| i.ip() == offset)
@@ -116,6 +124,13 @@ mod tests {
         // The byte of a return within another instruction is none: mov eax, 0xc3.
         assert_eq!(returns(&[0xb8, 0xc3, 0, 0, 0, 0xc3], 0).unwrap().offsets, [5]);
         assert!(returns(&[0x06], 0).is_err());
+    }
+
+    #[test]
+    fn what_is_called_is_found() {
+        // call +0x100; jz back to the start; jmp -0x10 from behind itself; ret
+        let code = [0xe8, 0x00, 0x01, 0, 0, 0x74, 0xf9, 0xe9, 0xf0, 0xff, 0xff, 0xff, 0xc3];
+        assert_eq!(Vec::from_iter(callees(&code, 0x1000)), [0xffc, 0x1105]);
     }
 
     #[test]

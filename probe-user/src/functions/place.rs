@@ -1,5 +1,6 @@
 //! `Place`: an instruction in a file to which a probe can be attached, and `Refusal`: one to which none can, and why.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -61,6 +62,16 @@ impl Place {
     /// Whether a return probe may be set: at a function's entry, and not in Go.
     pub fn allows_return_probe(&self) -> bool {
         self.kind == Kind::Entry && !self.is_go
+    }
+
+    /// File offsets that the function calls or jumps to directly, in its own file; none where its code is not understood.
+    pub fn callees(&self) -> BTreeSet<u64> {
+        let bytes = || {
+            let image = Image::open(self.module.file()?).ok()?;
+            let is_known = image.machine == EM_X86_64 && (1..=code::MAX_FUNCTION).contains(&self.size);
+            image.bytes(self.file_offset, self.size).filter(|_| is_known)
+        };
+        bytes().map(|bytes| code::callees(&bytes, self.file_offset)).unwrap_or_default()
     }
 
     /// Where the function is left, by looking at its instructions: an error if they cannot be told apart.

@@ -30,6 +30,12 @@ pub enum Role {
     /// At whatever it returns to: the kernel replaces the return address on the stack, which unwinders of exceptions and
     /// runtimes that move stacks do not bear.
     Returned,
+    /// At the first instruction of a function of an allocator.
+    Allocate,
+    /// As [`Self::Leave`], of such a function.
+    AllocateLeave,
+    /// As [`Self::Returned`], of such a function.
+    AllocateReturned,
 }
 
 impl Role {
@@ -38,6 +44,9 @@ impl Role {
             Self::Enter => "enter",
             Self::Leave => "leave",
             Self::Returned => "returned",
+            Self::Allocate => "allocate",
+            Self::AllocateLeave => "allocate_leave",
+            Self::AllocateReturned => "allocate_returned",
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum Event {
     Sample(RawSample),
     /// A target's thread waited.
     Wait(RawWait),
+    /// A target's thread allocated memory, and was sampled.
+    Allocation(RawAllocation),
     /// The frames of a stack, once.
     Stack(RawStack),
     /// A process replaced its program.
@@ -69,6 +71,23 @@ pub struct RawSample {
     pub user_stack: StackId,
     /// Kernel stack.
     pub kernel_stack: StackId,
+    /// The thread's name.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// A sampled allocation, as the kernel took it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawAllocation {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// User stack: its first frame is the function of the allocator.
+    pub user_stack: StackId,
     /// The thread's name.
     pub comm: [u8; COMM_LEN],
 }
@@ -189,6 +208,11 @@ impl Event {
                 let wait = Wait { user_stack, kernel_stack, waker, first_ns: 0, last_ns, total_ns, count, state };
                 (last_ns, Self::Wait(RawWait::new(tid, pid, &wait, reader.array()?)))
             }
+            kind::ALLOCATION => {
+                let (_cpu, time_ns, pid, tid) = (reader.u32()?, reader.u64()?, reader.u32()?, reader.u32()?);
+                let (size, user_stack, comm) = (reader.u64()?, reader.stack_id()?, reader.array()?);
+                (time_ns, Self::Allocation(RawAllocation { time_ns, pid, tid, size, user_stack, comm }))
+            }
             kind::EXEC => {
                 let (pid, time_ns) = (reader.u32()?, reader.u64()?);
                 let path = reader.array::<MAX_PATH>()?;
@@ -281,6 +305,7 @@ mod tests {
         for (kind, size) in [
             (kind::SAMPLE, size_of::<SampleEvent>()),
             (kind::WAIT, size_of::<WaitEvent>()),
+            (kind::ALLOCATION, size_of::<probe_ebpf::heap::AllocationEvent>()),
             (kind::EXEC, size_of::<ExecEvent>()),
             (kind::FORK, size_of::<ForkEvent>()),
             (kind::EXIT, size_of::<ExitEvent>()),

@@ -4,6 +4,7 @@ mod btf;
 mod calls;
 mod dump;
 mod event;
+mod heap;
 pub mod host;
 mod mappings;
 mod offsets;
@@ -13,7 +14,8 @@ mod waits;
 
 pub use calls::{Figures, Judgement, OpenCall, Probe, Role, error_test};
 pub use dump::{RawThread, Whom};
-pub use event::{Event, RawSample, RawStack, RawWait, RawWaker, thread_name};
+pub use event::{Event, RawAllocation, RawSample, RawStack, RawWait, RawWaker, thread_name};
+pub use heap::{HeapOptions, Heaps, MAX_HEAPS, RawLive, takes};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use sampler::{Clock, Options, Sampler};

@@ -17,6 +17,7 @@ use super::btf::Btf;
 use super::calls::{self, Calls, Probe, Role};
 use super::dump::{Dumper, RawThread, Whom};
 use super::event::RawWait;
+use super::heap::{HeapOptions, Heaps};
 use super::mappings::MappingEvents;
 use super::tables::{MappingTable, UnwindTables};
 use super::waits::{OpenWait, WaitFilter, Waits};
@@ -48,6 +49,8 @@ pub struct Options {
     pub waits: WaitFilter,
     /// How many functions can be timed.
     pub functions: u32,
+    /// How allocations are sampled.
+    pub heap: HeapOptions,
 }
 
 /// What makes a CPU sample.
@@ -83,6 +86,7 @@ pub struct Sampler {
     dumper: Dumper,
     generation: Array<MapData, u64>,
     calls: Calls,
+    heaps: Heaps,
 }
 
 #[derive(Clone, Copy)]
@@ -107,6 +111,9 @@ impl Sampler {
             kernel_stacks: options.kernel_stacks.into(),
             min_wait_ns: options.waits.min_ns,
             max_wait_ns: options.waits.max_ns,
+            sample_bytes: options.heap.sample_bytes,
+            follow_live: options.heap.live.into(),
+            padding: 0,
             offsets: offsets::look_up(&btf)?,
         });
         drop(btf);
@@ -133,6 +140,7 @@ impl Sampler {
             unwind_tables: UnwindTables::new(take("TABLES")?)?,
             waits: Waits::new(take("WAITING")?)?,
             generation: Array::try_from(take("GENERATION")?)?,
+            heaps: Heaps::new(take("HEAP_COSTS")?, take("PENDING")?, take("LIVE")?)?,
             calls: Calls::new(take("FIGURES")?, take("JUDGEMENTS")?, take("CALLS")?)?,
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
             mappings,
@@ -195,6 +203,11 @@ impl Sampler {
     /// What is known of the calls of timed functions.
     pub fn calls(&mut self) -> &mut Calls {
         &mut self.calls
+    }
+
+    /// Allocations.
+    pub fn heaps(&mut self) -> &mut Heaps {
+        &mut self.heaps
     }
 
     /// Sets a probe into a process, at a place of a file; `function` is the number of what is timed there.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::row::{Frame, Row};
-use crate::kernel::{self, Judgement, OpenCall, Role, Sampler, WaitFilter};
+use crate::kernel::{self, HeapOptions, Judgement, OpenCall, Role, Sampler, WaitFilter};
 use crate::probes::{self, Change, Governor, ProbeSet, Wanted};
 use crate::target::{self, monotonic_ns};
 
@@ -76,6 +76,7 @@ impl Timer {
             waits: WaitFilter::default(),
             // One more, to measure with.
             functions: functions.len() as u32 + 1,
+            heap: HeapOptions::default(),
         })?;
         let hit_cost = probes::measure_hit(&mut sampler, functions.len() as u32)?;
         tracing::debug!(?hit_cost, "a hit of a probe");
@@ -84,7 +85,8 @@ impl Timer {
         }
         let governor = Governor::new(options.budget, hit_cost, monotonic_ns());
         let wanted = (0..).zip(&functions).flat_map(|(number, function)| function.wanted(number)).collect();
-        let probes = ProbeSet::set(&mut sampler, options.pid, wanted, governor)?;
+        let hits = sampler.hits()?;
+        let probes = ProbeSet::set(&mut sampler, options.pid, wanted, governor, hits)?;
         Ok(Self { sampler, functions, hit_cost, probes })
     }
 

@@ -49,10 +49,11 @@ impl Governor {
         Self { budget, hit_cost: hit_cost.as_secs_f64(), left: capacity, is_set: true, wanted: 0.0, random: seed | 1 }
     }
 
-    /// Time has passed, and there were hits meanwhile.
-    pub fn observe(&mut self, hits: u64, elapsed: Duration) -> Verdict {
+    /// Time has passed, and there were hits meanwhile, which have cost something besides.
+    pub fn observe(&mut self, hits: u64, besides: Duration, elapsed: Duration) -> Verdict {
         let capacity = self.budget * CAPACITY.as_secs_f64();
-        self.left = (self.left + self.budget * elapsed.as_secs_f64()).min(capacity) - hits as f64 * self.hit_cost;
+        let cost = hits as f64 * self.hit_cost + besides.as_secs_f64();
+        self.left = (self.left + self.budget * elapsed.as_secs_f64()).min(capacity) - cost;
         match self.is_set {
             true if self.left < 0.0 => {
                 self.is_set = false;
@@ -93,7 +94,7 @@ mod tests {
                 set += u32::from(is_set);
                 spent += hits as f64 * hit_cost.as_secs_f64();
             }
-            match governor.observe(hits, TICK) {
+            match governor.observe(hits, Duration::ZERO, TICK) {
                 Verdict::TakeAway => is_set = false,
                 Verdict::SetAgain => is_set = true,
                 Verdict::AsTheyAre => {}
@@ -124,7 +125,7 @@ mod tests {
         let mut pauses = Vec::new();
         let (mut is_set, mut since) = (true, 0);
         for tick in 0..20_000 {
-            match governor.observe(if is_set { 10_000 } else { 0 }, TICK) {
+            match governor.observe(if is_set { 10_000 } else { 0 }, Duration::ZERO, TICK) {
                 Verdict::TakeAway => (is_set, since) = (false, tick),
                 Verdict::SetAgain => {
                     is_set = true;

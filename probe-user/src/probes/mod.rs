@@ -6,4 +6,4 @@ mod set;
 
 pub use cost::measure as measure_hit;
 pub use governor::{Governor, Verdict};
-pub use set::{Change, ProbeSet, Wanted};
+pub use set::{Change, ProbeSet, Wanted, Window};

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::governor::{Governor, Verdict};
 use crate::kernel::{Probe, Role, Sampler};
+use crate::target::monotonic_ns;
 
 /// A probe that is to be set.
 #[derive(Clone, Debug)]
@@ -45,8 +46,21 @@ pub struct ProbeSet {
     hits: u64,
     /// Hits a second when the probes were last set.
     rate: f64,
+    /// What they had cost besides hits.
+    besides: Duration,
     /// Time in which the probes were set.
     attached: Duration,
+    /// The same in pieces: one or two a second at most.
+    windows: Vec<Window>,
+}
+
+/// A time in which probes were set, `CLOCK_MONOTONIC` in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its beginning.
+    pub from_ns: u64,
+    /// Its end.
+    pub to_ns: u64,
 }
 
 enum State {
@@ -57,12 +71,23 @@ enum State {
 }
 
 impl ProbeSet {
-    /// Sets the probes, in their order.
-    pub fn set(sampler: &mut Sampler, pid: u32, wanted: Vec<Wanted>, governor: Governor) -> Result<Self> {
-        let (hits, now) = (sampler.hits()?, Instant::now());
-        let (state, rate, attached) = (State::Away, 0.0, Duration::ZERO);
-        let is_due = false;
-        let mut set = Self { pid, wanted, governor, state, is_due, started: now, looked: now, hits, rate, attached };
+    /// Sets the probes, in their order. `hits` is what their counter tells of now.
+    pub fn set(sampler: &mut Sampler, pid: u32, wanted: Vec<Wanted>, governor: Governor, hits: u64) -> Result<Self> {
+        let now = Instant::now();
+        let mut set = Self {
+            pid,
+            wanted,
+            governor,
+            state: State::Away,
+            is_due: false,
+            started: now,
+            looked: now,
+            hits,
+            rate: 0.0,
+            besides: Duration::ZERO,
+            attached: Duration::ZERO,
+            windows: Vec::new(),
+        };
         set.set_all(sampler)?;
         set.started = Instant::now();
         set.looked = set.started;
@@ -84,23 +109,34 @@ impl ProbeSet {
         (self.attached.as_secs_f64() / self.elapsed().as_secs_f64()).min(1.0)
     }
 
+    /// The times in which they were set, `CLOCK_MONOTONIC`, oldest first. The last one may go on.
+    pub fn windows(&self) -> &[Window] {
+        &self.windows
+    }
+
     /// Keeps the budget: to be called every few milliseconds, because until then more than the budget may be spent.
     pub fn look(&mut self, sampler: &mut Sampler) -> Result<Change> {
         let hits = sampler.hits()?;
+        self.look_at(sampler, hits, Duration::ZERO)
+    }
+
+    /// The same for probes that have a counter of their own: the hits that it tells of so far, and what else they have cost.
+    pub fn look_at(&mut self, sampler: &mut Sampler, hits: u64, besides: Duration) -> Result<Change> {
         let new = hits.saturating_sub(self.hits);
         let elapsed = self.looked.elapsed();
-        (self.hits, self.looked) = (hits, Instant::now());
+        let more = besides.saturating_sub(self.besides);
+        (self.hits, self.besides, self.looked) = (hits, besides, Instant::now());
         let (mut cost, mut change) = (new, Change::Nothing);
         match &self.state {
             State::Set(_) => {
-                self.attached += elapsed;
+                self.attach_for(elapsed);
                 self.rate = new as f64 / elapsed.as_secs_f64().max(1e-6);
             }
             // The kernel first takes the program from a probe, then waits some 100 ms, then takes the probe: meanwhile it
             // costs what it did, and nobody counts (kernel/trace/bpf_trace.c, perf_event_detach_bpf_prog).
             State::Leaving(done) if done.try_recv() == Err(TryRecvError::Empty) => {
                 if new > 0 {
-                    self.attached += elapsed;
+                    self.attach_for(elapsed);
                 }
                 cost = new.max((self.rate * elapsed.as_secs_f64()) as u64);
             }
@@ -110,7 +146,7 @@ impl ProbeSet {
             }
             State::Away => {}
         }
-        match self.governor.observe(cost, elapsed) {
+        match self.governor.observe(cost, more, elapsed) {
             Verdict::TakeAway => self.take_away(),
             Verdict::SetAgain => self.is_due = true,
             Verdict::AsTheyAre => {}
@@ -123,6 +159,13 @@ impl ProbeSet {
         Ok(change)
     }
 
+    fn attach_for(&mut self, elapsed: Duration) {
+        self.attached += elapsed;
+        if let Some(window) = self.windows.last_mut() {
+            window.to_ns = monotonic_ns();
+        }
+    }
+
     fn set_all(&mut self, sampler: &mut Sampler) -> Result<()> {
         let mut probes = Vec::with_capacity(self.wanted.len());
         for Wanted { file, offset, role, number } in &self.wanted {
@@ -130,6 +173,8 @@ impl ProbeSet {
         }
         // What setting them took is no time in which they could see.
         self.looked = Instant::now();
+        let now_ns = monotonic_ns();
+        self.windows.push(Window { from_ns: now_ns, to_ns: now_ns });
         self.state = State::Set(probes);
         Ok(())
     }

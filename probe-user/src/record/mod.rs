@@ -4,6 +4,7 @@
 mod builders;
 mod collector;
 mod dump;
+mod heap;
 mod recorder;
 mod recording;
 mod stacks;
@@ -13,5 +14,7 @@ mod unwinding;
 pub use collector::{Collector, Lifecycle, Options, Stats};
 pub use dump::{Dump, DumpedThread};
 pub use recorder::{Recorder, Retention};
-pub use recording::{Events, Kind, RecordedProcess, Recording, Sample, Thread, Wait, Waker};
+pub use recording::{
+    Allocation, Events, Heap, HeapRecord, Kind, RecordedProcess, Recording, Sample, Thread, Wait, Waker,
+};
 pub use stacks::{Frame, Space, Stack};

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::dump;
-use super::recording::{RecordedProcess, Recording, Sample, Thread, Wait, Waker};
+use super::recording::{Allocation, RecordedProcess, Recording, Sample, Thread, Wait, Waker};
 use super::stacks::{Frame, Slot, Space, Stack, Stacks};
-use crate::kernel::{End, Event, RawSample, RawStack, RawWait, StackId, thread_name};
+use crate::functions::Finder;
+use crate::kernel::{End, Event, RawAllocation, RawLive, RawSample, RawStack, RawWait, StackId, thread_name};
 use crate::target::{Mappings, Modules, Process};
 
 /// Length of a window in nanoseconds.
@@ -44,11 +45,12 @@ pub struct Recorder {
 }
 
 /// One second of samples.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Window {
     start_ns: u64,
     samples: Vec<Sample>,
     waits: Vec<Wait>,
+    allocations: Vec<Allocation>,
     losses: BTreeMap<String, u64>,
 }
 
@@ -99,6 +101,7 @@ impl Recorder {
         match event {
             Event::Sample(sample) => self.sample(&sample),
             Event::Wait(wait) => self.wait(&wait),
+            Event::Allocation(allocation) => self.allocation(&allocation),
             Event::Stack(stack) => self.stack(stack, now_ns),
             Event::NewImage { pid } => {
                 if let Some(tracked) = self.processes.get_mut(&pid) {
@@ -154,10 +157,7 @@ impl Recorder {
             Some(index) if self.windows[index].start_ns == start_ns => index,
             at => {
                 let index = at.map_or(0, |index| index + 1);
-                self.windows.insert(
-                    index,
-                    Window { start_ns, samples: Vec::new(), waits: Vec::new(), losses: BTreeMap::new() },
-                );
+                self.windows.insert(index, Window { start_ns, ..Window::default() });
                 index
             }
         };
@@ -189,6 +189,30 @@ impl Recorder {
         let wait = Wait { time_ns, pid, tid, state, count, total_ns, user, kernel, waker };
         self.window(time_ns).waits.push(wait);
         self.seen(pid, tid, &raw.comm);
+    }
+
+    fn allocation(&mut self, raw: &RawAllocation) {
+        let RawAllocation { time_ns, pid, tid, size, user_stack, comm } = *raw;
+        let user = self.slot(user_stack);
+        self.window(time_ns).allocations.push(Allocation { time_ns, pid, tid, size, user });
+        self.seen(pid, tid, &comm);
+    }
+
+    /// Adds sampled allocations that are in use to a recording.
+    pub fn add_live(&mut self, recording: &mut Recording, live: &[RawLive]) {
+        let known = |raw: &RawLive| {
+            let RawLive { time_ns, pid, tid, size, user_stack } = *raw;
+            let user = self.slot(user_stack);
+            self.add_names(recording, (pid, tid), user.into_iter());
+            Allocation { time_ns, pid, tid, size, user }
+        };
+        let live = live.iter().map(known).collect();
+        recording.heap.live = Some(live);
+    }
+
+    /// Finds functions in what a process has mapped; `None` if it is not watched.
+    pub fn finder(&self, pid: u32) -> Option<Finder> {
+        self.processes.get(&pid).map(|tracked| Finder::of_process(&tracked.process))
     }
 
     fn slot(&mut self, id: StackId) -> Option<Slot> {
@@ -283,7 +307,8 @@ impl Recorder {
         let mut dropped = 0;
         for _ in 0..self.windows.len().div_ceil(10).min(self.windows.len().saturating_sub(1)) {
             let waits = |window: &Window| window.waits.iter().map(|wait| wait.count).sum::<u64>();
-            dropped += self.windows.pop_front().map_or(0, |window| window.samples.len() as u64 + waits(&window));
+            let of = |window: Window| (window.samples.len() + window.allocations.len()) as u64 + waits(&window);
+            dropped += self.windows.pop_front().map_or(0, of);
         }
         // Whoever asks for the time from here on is told.
         if let Some(window) = self.windows.front_mut() {
@@ -294,11 +319,14 @@ impl Recorder {
     fn sweep(&mut self, forget: impl FnMut(StackId)) {
         let samples = || self.windows.iter().flat_map(|window| &window.samples);
         let waits = || self.windows.iter().flat_map(|window| &window.waits);
+        let allocations = || self.windows.iter().flat_map(|window| &window.allocations);
         let used = samples().flat_map(|s| s.user.into_iter().chain(s.kernel)).chain(waits().flat_map(Wait::slots));
+        let used = used.chain(allocations().filter_map(|allocation| allocation.user));
         self.stacks.sweep(used, forget);
         let mut threads = HashSet::new();
         let mut processes = HashSet::new();
-        for thread in samples().map(|s| (s.pid, s.tid)).chain(waits().map(|w| (w.pid, w.tid))) {
+        let others = waits().map(|w| (w.pid, w.tid)).chain(allocations().map(|a| (a.pid, a.tid)));
+        for thread in samples().map(|s| (s.pid, s.tid)).chain(others) {
             threads.insert(thread);
             processes.insert(thread.0);
         }
@@ -315,7 +343,9 @@ impl Recorder {
 
     fn sample_bytes(&self) -> usize {
         let bytes = |window: &Window| {
-            window.samples.capacity() * size_of::<Sample>() + window.waits.capacity() * size_of::<Wait>()
+            window.samples.capacity() * size_of::<Sample>()
+                + window.waits.capacity() * size_of::<Wait>()
+                + window.allocations.capacity() * size_of::<Allocation>()
         };
         self.windows.iter().map(bytes).sum()
     }
@@ -336,6 +366,12 @@ impl Recorder {
         recording.samples = samples.filter(|sample| wanted(sample.time_ns, sample.pid)).copied().collect();
         let waits = self.windows.iter().flat_map(|window| &window.waits);
         recording.waits = waits.filter(|wait| wanted(wait.time_ns, wait.pid)).copied().collect();
+        let allocations = self.windows.iter().flat_map(|window| &window.allocations);
+        recording.allocations = allocations.filter(|a| wanted(a.time_ns, a.pid)).copied().collect();
+        for index in 0..recording.allocations.len() {
+            let Allocation { pid, tid, user, .. } = recording.allocations[index];
+            self.add_names(&mut recording, (pid, tid), user.into_iter());
+        }
         for index in 0..recording.samples.len() {
             let Sample { pid, tid, user, kernel, .. } = recording.samples[index];
             self.add_names(&mut recording, (pid, tid), user.into_iter().chain(kernel));
@@ -374,7 +410,8 @@ impl Recorder {
         for window in self.windows.iter().rev() {
             let samples = window.samples.iter().flat_map(|sample| sample.user);
             let waits = window.waits.iter().flat_map(|wait| wait.user);
-            for slot in samples.chain(waits).filter(|slot| seen.insert(*slot)) {
+            let allocations = window.allocations.iter().filter_map(|allocation| allocation.user);
+            for slot in samples.chain(waits).chain(allocations).filter(|slot| seen.insert(*slot)) {
                 let frames = self.stacks.get(slot).into_iter().flat_map(|stack| stack.frames.iter());
                 for module in frames.filter_map(|frame| frame.module.as_ref()) {
                     used_ns.entry(Arc::as_ptr(module) as usize).or_insert(window.start_ns + WINDOW_NS);

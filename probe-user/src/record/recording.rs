@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::stacks::{Slot, Stack};
+use crate::heap::{Allocators, Scale};
 use crate::target::ThreadState;
 
 /// A sample in a window.
@@ -42,6 +43,41 @@ pub struct Wait {
     pub kernel: Option<Slot>,
     /// Who ended them, where that was asked for.
     pub waker: Option<Waker>,
+}
+
+/// A sampled allocation, in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// User stack, if there is one.
+    pub user: Option<Slot>,
+}
+
+/// How the allocations of a process were sampled.
+#[derive(Clone, Debug)]
+pub struct Heap {
+    /// Its allocators.
+    pub allocators: Arc<Allocators>,
+    /// When the probes were set.
+    pub scale: Scale,
+}
+
+/// How allocations were sampled, and what is in use.
+#[derive(Clone, Debug, Default)]
+pub struct HeapRecord {
+    /// One sample point for so many bytes, on average.
+    pub sample_bytes: u64,
+    /// By process id.
+    pub heaps: HashMap<u32, Heap>,
+    /// Sampled allocations that are in use at the end; `None` where that is not followed.
+    pub live: Option<Vec<Allocation>>,
 }
 
 /// Who ended a wait.
@@ -103,6 +139,8 @@ pub struct Events {
     pub cpu: bool,
     /// Where threads wait.
     pub off_cpu: bool,
+    /// Where memory is allocated.
+    pub malloc: bool,
 }
 
 /// Samples with what they refer to.
@@ -122,7 +160,11 @@ pub struct Recording {
     pub samples: Vec<Sample>,
     /// Waits, in the order of their arrival.
     pub waits: Vec<Wait>,
-    /// The stacks of `samples` and `waits`. A missing one was lost on its way.
+    /// Sampled allocations, in the order of their arrival.
+    pub allocations: Vec<Allocation>,
+    /// How they were sampled.
+    pub heap: HeapRecord,
+    /// The stacks of `samples`, `waits` and allocations. A missing one was lost on its way.
     pub stacks: HashMap<Slot, Arc<Stack>>,
     /// By process and thread id.
     pub threads: HashMap<(u32, u32), Thread>,

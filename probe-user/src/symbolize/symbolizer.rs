@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::heap::{self, LIVE_EVENT};
 use super::modules::{self, Named};
 use super::profile::{
     Header, Kind, Location, Module as ModuleInfo, ProcessInfo, Profile, Sample, Stack as ProfileStack, ThreadInfo,
 };
 use crate::kernel::End;
-use crate::record::{Events, Kind as RecordingKind, Recording, Space, Stack};
+use crate::record::{Events, HeapRecord, Kind as RecordingKind, Recording, Space, Stack};
 use crate::target::{self, Module, ModuleKind, ThreadState};
 use crate::text::sanitize;
 
@@ -78,6 +79,7 @@ impl Symbolizer {
         for wait in &recording.waits {
             builder.add_wait(recording, wait);
         }
+        builder.add_allocations(recording);
         builder.count_unnamed();
         builder.profile
     }
@@ -85,7 +87,7 @@ impl Symbolizer {
 
 fn header(recording: &Recording) -> Header {
     let uname = rustix::system::uname();
-    let Events { cpu, off_cpu } = match recording.kind {
+    let Events { cpu, off_cpu, malloc } = match recording.kind {
         RecordingKind::Events(events) => events,
         RecordingKind::Dump => Events::default(),
     };
@@ -93,12 +95,24 @@ fn header(recording: &Recording) -> Header {
         let parts = [(cpu, of_cpu), (off_cpu, of_waits)].into_iter().filter(|(is_there, _)| *is_there);
         parts.map(|(_, part)| part).collect::<Vec<_>>().join(",")
     };
+    let (event, unit, sampler, period) = match malloc {
+        true => {
+            let HeapRecord { sample_bytes, live, .. } = &recording.heap;
+            let event = if live.is_some() { LIVE_EVENT } else { "malloc" };
+            (event.to_owned(), "bytes", heap::sampler(&recording.heap), *sample_bytes)
+        }
+        false => {
+            let event = if recording.kind == RecordingKind::Dump { "threads".into() } else { both("cpu", "off-cpu") };
+            let period = 1_000_000_000u64.checked_div(recording.frequency).unwrap_or(0);
+            (event, "nanoseconds", both(recording.clock, "sched_switch"), period)
+        }
+    };
     Header {
-        event: if recording.kind == RecordingKind::Dump { "threads".into() } else { both("cpu", "off-cpu") },
-        unit: "nanoseconds".into(),
-        sampler: both(recording.clock, "sched_switch"),
+        event,
+        unit: unit.into(),
+        sampler,
         frequency: recording.frequency,
-        period: 1_000_000_000u64.checked_div(recording.frequency).unwrap_or(0),
+        period,
         started_at_ns: target::wall_ns(recording.from_ns),
         duration_ns: recording.to_ns.saturating_sub(recording.from_ns),
         host: sanitize(&uname.nodename().to_string_lossy()),
@@ -216,7 +230,7 @@ impl Builder {
         self.count_losses(stack, sample.user, 1);
         let time_ns = sample.time_ns.saturating_sub(recording.from_ns);
         let (value, state) = (self.profile.header.period, ThreadState::Running);
-        self.profile.samples.push(Sample { thread, stack, time_ns, count: 1, value, state });
+        self.profile.samples.push(Sample { thread, stack, time_ns, count: 1, value, state, ..Sample::default() });
     }
 
     pub(super) fn count_losses(&mut self, stack: u32, user: Option<u32>, count: u64) {

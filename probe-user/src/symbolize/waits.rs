@@ -36,7 +36,7 @@ impl Builder {
         self.count_losses(stack, wait.user, wait.count);
         let time_ns = wait.time_ns.saturating_sub(recording.from_ns);
         let (count, value, state) = (wait.count, wait.total_ns, wait.state);
-        self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state });
+        self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state, ..Sample::default() });
     }
 
     /// The stack of a wait with, on top of its leaf, the stack of the thread that woke it turned round: read from the leaf

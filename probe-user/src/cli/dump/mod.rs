@@ -129,8 +129,9 @@ fn take(args: &Args) -> Result<Shown> {
             kernel_stacks: !args.user_only,
             waits: WaitFilter::default(),
             functions: 0,
+            heap: kernel::HeapOptions::default(),
         },
-        events: Events { cpu: true, off_cpu: false },
+        events: Events { cpu: true, off_cpu: false, malloc: false },
         retention: Retention { window_ns: WINDOW_NS, memory: MEMORY },
         unwind_memory: UNWIND_MEMORY,
     })?;

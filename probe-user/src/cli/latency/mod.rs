@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(short, long, value_name = "TEST", value_parser = judge::parse, allow_hyphen_values = true)]
     errors: Option<judge::ErrorTest>,
     /// What the probes may cost, in percent of one core; what would cost more is looked at for a part of the time
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = parse_percent)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = super::parse_percent)]
     max_overhead: f64,
     /// How often the table is shown
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
@@ -92,11 +92,4 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
         false => print(&table::render(&rows, timer.elapsed()))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn parse_percent(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(percent) if percent > 0.0 && percent <= 10_000.0 => Ok(percent),
-        _ => Err("a number of percent above 0".into()),
-    }
 }

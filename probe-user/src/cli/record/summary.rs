@@ -6,25 +6,40 @@ use std::time::Duration;
 use super::{Plan, Target};
 use crate::cli::tell;
 use crate::kernel::Clock;
-use crate::symbolize::Profile;
+use crate::symbolize::{LIVE_EVENT, Profile, Sample};
 use crate::target::ThreadState;
 
+/// Whose allocations are sampled, and how.
+pub fn started_heaps(plan: &Plan, files: &[String]) {
+    let (whom, until) = (whom(plan), until(plan));
+    let what = if plan.heap.live { "allocations until they are freed" } else { "allocations" };
+    let (files, percent) = (files.join(" and "), 100.0 * plan.budget);
+    tell(&format!("sampling {what} of {whom} {until} by uprobes in {files}, for at most {percent} % of one core"));
+}
+
 pub fn started(plan: &Plan, clock: Option<Clock>) {
-    let whom = match &plan.target {
-        Target::All => "every process".into(),
-        Target::Pids(pids) => format!("pid {}", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
-        Target::Command(command) => command[0].to_string_lossy().into_owned(),
-    };
-    let until = match (plan.duration, &plan.target) {
-        (Some(duration), _) => format!("for {}", humantime::format_duration(duration)),
-        (None, Target::Command(_)) => "until it ends".into(),
-        (None, _) => "until Ctrl-C".into(),
-    };
+    let (whom, until) = (whom(plan), until(plan));
     let sampling = clock.map(|clock| format!("sampling {whom} {until} at {} Hz by {}", plan.frequency, clock.name()));
     match sampling {
         None => tell(&format!("following where {whom} waits {until}")),
         Some(sampling) if plan.events.off_cpu => tell(&format!("{sampling}, and following its waits")),
         Some(sampling) => tell(&sampling),
+    }
+}
+
+fn whom(plan: &Plan) -> String {
+    match &plan.target {
+        Target::All => "every process".into(),
+        Target::Pids(pids) => format!("pid {}", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
+        Target::Command(command) => command[0].to_string_lossy().into_owned(),
+    }
+}
+
+fn until(plan: &Plan) -> String {
+    match (plan.duration, &plan.target) {
+        (Some(duration), _) => format!("for {}", humantime::format_duration(duration)),
+        (None, Target::Command(_)) => "until it ends".into(),
+        (None, _) => "until Ctrl-C".into(),
     }
 }
 
@@ -47,6 +62,9 @@ fn show(text: &str) {
 }
 
 pub fn finished(profile: &Profile, written: &str) {
+    if profile.header.unit == "bytes" {
+        return finished_heaps(profile, written);
+    }
     let count = |waits: bool| {
         let of_kind = profile.samples.iter().filter(|sample| (sample.state != ThreadState::Running) == waits);
         of_kind.map(|sample| sample.count).sum::<u64>()
@@ -63,6 +81,18 @@ pub fn finished(profile: &Profile, written: &str) {
         if threads == 1 { "" } else { "s" },
         if processes == 1 { "" } else { "es" },
     ));
+    losses(profile);
+}
+
+fn finished_heaps(profile: &Profile, written: &str) {
+    let sum = |get: fn(&Sample) -> u64| profile.samples.iter().map(get).sum::<u64>();
+    let is_live = profile.header.event == LIVE_EVENT;
+    let (objects, bytes) = (sum(|sample| sample.count), sum(|sample| sample.value) as f64 / f64::from(1 << 20));
+    let what = if is_live { "in use of what was allocated" } else { "allocated" };
+    let seconds = profile.header.duration_ns as f64 / 1e9;
+    let (sampler, samples) = (&profile.header.sampler, profile.samples.len());
+    tell(&format!("{bytes:.1} MiB in {objects} objects {what} in {seconds:.1} s; wrote {written}"));
+    tell(&format!("  {sampler}; {samples} samples"));
     losses(profile);
 }
 

@@ -6,8 +6,11 @@ use anyhow::{Context, Result, ensure};
 use prost::Message;
 
 use super::super::flat;
+use super::encode::ALLOCATED;
 use super::{key, proto, size};
-use crate::symbolize::{Header, Kind, Line, Location, Module, ProcessInfo, Profile, Sample, Stack, ThreadInfo};
+use crate::symbolize::{
+    Allocated, Header, Kind, Line, Location, Module, ProcessInfo, Profile, Sample, Stack, ThreadInfo,
+};
 use crate::target::ThreadState;
 
 /// Reads uncompressed pprof.
@@ -35,6 +38,8 @@ enum Place {
 struct Values {
     count: Option<usize>,
     value: usize,
+    /// Number and bytes of what was allocated, where the value is something else.
+    allocated: Option<[usize; 2]>,
 }
 
 impl<'a> Decoder<'a> {
@@ -74,7 +79,13 @@ impl<'a> Decoder<'a> {
             duration_ns: number(message.duration_nanos),
             ..Header::default()
         };
-        Ok(Values { count, value })
+        let at = |kind| types.iter().position(|known| *known == kind);
+        let allocated = ALLOCATED.map(at);
+        let allocated = match allocated {
+            [Some(count), Some(bytes)] if bytes != value => Some([count, bytes]),
+            _ => None,
+        };
+        Ok(Values { count, value, allocated })
     }
 
     /// Mapping id → module.
@@ -161,6 +172,9 @@ impl<'a> Decoder<'a> {
                 *self.profile.losses.entry("negative value".into()).or_default() += 1;
                 continue;
             };
+            let of = |at: usize| u64::try_from(sample.value[at]).unwrap_or(0);
+            let [allocated_count, allocated_bytes] = values.allocated.map_or([0, 0], |places| places.map(of));
+            let allocated = Allocated { count: allocated_count, bytes: allocated_bytes };
             let stack = match stacks.get(sample.location_id.as_slice()) {
                 Some(&stack) => stack,
                 None => {
@@ -180,7 +194,7 @@ impl<'a> Decoder<'a> {
                 self.profile.threads.len() as u32 - 1
             });
             let Labels { time_ns, state, .. } = labels;
-            self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state });
+            self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state, allocated });
         }
         Ok(())
     }
@@ -224,6 +238,7 @@ impl<'a> Decoder<'a> {
         let Some((key, text)) = comment.split_once(": ") else { return };
         let header = &mut self.profile.header;
         match key.split_once(' ') {
+            None if key == key::EVENT => header.event = text.to_owned(),
             None if key == key::SAMPLER => header.sampler = text.to_owned(),
             None if key == key::FREQUENCY => header.frequency = text.parse().unwrap_or(0),
             None if key == key::HOST => header.host = text.to_owned(),

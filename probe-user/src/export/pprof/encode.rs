@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::super::{Options, flat};
 use super::{key, proto};
-use crate::symbolize::{Kind, Location, Profile, Sample};
+use crate::symbolize::{Kind, LIVE_EVENT, Location, Profile, Sample};
 use crate::target::ThreadState;
 
 /// The message for `profile`. Tables keep their order; ids are indexes plus one.
@@ -59,6 +59,14 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// The types of values of memory that was allocated, and of memory in use, as Go's heap profiles have them.
+pub(super) const ALLOCATED: [(&str, &str); 2] = [("alloc_objects", "count"), ("alloc_space", "bytes")];
+const IN_USE: [(&str, &str); 2] = [("inuse_objects", "count"), ("inuse_space", "bytes")];
+
+fn is_memory(profile: &Profile) -> bool {
+    matches!(profile.header.event.as_str(), "malloc" | LIVE_EVENT)
+}
+
 /// True where samples have a value besides their number.
 fn has_value(profile: &Profile) -> bool {
     !matches!(profile.header.unit.as_str(), "" | "count")
@@ -71,12 +79,19 @@ impl<'a> Encoder<'a> {
             r#type: self.strings.id(r#type),
             unit: self.strings.id(unit),
         };
-        self.message.sample_type = vec![kind("samples", "count")];
-        if has_value(profile) {
-            let value = kind(&header.event, &header.unit);
-            self.message.sample_type.push(value);
+        let types = match header.event.as_str() {
+            "malloc" => ALLOCATED.map(|(name, unit)| kind(name, unit)).to_vec(),
+            LIVE_EVENT => [ALLOCATED, IN_USE].as_flattened().iter().map(|(name, unit)| kind(name, unit)).collect(),
+            event if has_value(profile) => vec![kind("samples", "count"), kind(event, &header.unit)],
+            _ => vec![kind("samples", "count")],
+        };
+        if is_memory(profile) {
+            // What a heap profile says in Go: so many bytes apart.
+            self.message.period_type = Some(kind("space", "bytes"));
+        } else if let [_, value] = types[..] {
             self.message.period_type = Some(value);
         }
+        self.message.sample_type = types;
         self.message.period = signed(header.period);
         self.message.time_nanos = signed(header.started_at_ns);
         self.message.duration_nanos = signed(header.duration_ns);
@@ -84,7 +99,9 @@ impl<'a> Encoder<'a> {
             0 => String::new(),
             frequency => frequency.to_string(),
         };
+        let event = if is_memory(profile) { header.event.as_str() } else { "" };
         for (key, text) in [
+            (key::EVENT, event),
             (key::SAMPLER, header.sampler.as_str()),
             (key::FREQUENCY, frequency.as_str()),
             (key::HOST, header.host.as_str()),
@@ -187,7 +204,11 @@ impl<'a> Encoder<'a> {
         let stack = &profile.stacks[sample.stack as usize];
         let mut location_id: Vec<u64> = stack.locations.iter().map(|&index| u64::from(index) + 1).collect();
         location_id.extend(stack.truncated.as_deref().map(|reason| self.cut(reason)));
-        let mut value = vec![signed(sample.count)];
+        let mut value = Vec::with_capacity(4);
+        if profile.header.event == LIVE_EVENT {
+            value.extend([signed(sample.allocated.count), signed(sample.allocated.bytes)]);
+        }
+        value.push(signed(sample.count));
         if has_value(profile) {
             value.push(signed(sample.value));
         }

@@ -1,0 +1,112 @@
+//! `Heaps`: the processes whose allocations are sampled, and the probes in their allocators.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::recorder::Recorder;
+use super::recording::{Heap, Recording};
+use crate::heap::{Allocators, Scale};
+use crate::kernel::{HeapOptions, MAX_HEAPS, Sampler};
+use crate::probes::{self, Change, Governor, ProbeSet};
+use crate::target::monotonic_ns;
+
+/// How often it is looked what the probes cost: at most this long more than the budget is spent.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// See the head of this file.
+#[derive(Default)]
+pub struct Heaps {
+    /// By their numbers.
+    heaps: Vec<Sampled>,
+    /// Processes that have another program since they were last asked for.
+    executed: Vec<u32>,
+}
+
+struct Sampled {
+    pid: u32,
+    allocators: Arc<Allocators>,
+    probes: ProbeSet,
+}
+
+impl Heaps {
+    /// True if none is sampled.
+    pub fn is_empty(&self) -> bool {
+        self.heaps.is_empty()
+    }
+
+    /// Sets probes in the allocators of watched processes. Returns since when, and the files of the allocators.
+    pub fn start(
+        &mut self,
+        sampler: &mut Sampler,
+        recorder: &Recorder,
+        pids: &[u32],
+        live: bool,
+        budget: f64,
+    ) -> Result<(u64, Vec<String>)> {
+        let hit_cost = probes::measure_hit(sampler, 0)?;
+        tracing::debug!(?hit_cost, "a hit of a probe");
+        let mut files = Vec::new();
+        for &pid in pids {
+            let number = self.heaps.len() as u32;
+            ensure!(number < MAX_HEAPS, "the allocations of {MAX_HEAPS} processes at most can be sampled at once");
+            let finder = recorder.finder(pid).with_context(|| format!("pid {pid} is not watched"))?;
+            let allocators = Allocators::find(pid, &finder, live)?;
+            files.extend(allocators.files().into_iter().filter(|file| !files.contains(file)).collect::<Vec<_>>());
+            let wanted = allocators.probes(number, live);
+            tracing::debug!(pid, probes = wanted.len(), ?wanted, "sampling allocations");
+            let governor = Governor::new(budget, hit_cost, monotonic_ns());
+            let probes = ProbeSet::set(sampler, pid, wanted, governor, 0)?;
+            self.heaps.push(Sampled { pid, allocators: Arc::new(allocators), probes });
+        }
+        Ok((monotonic_ns(), files))
+    }
+
+    /// Keeps the budgets.
+    pub fn look(&mut self, sampler: &mut Sampler) -> Result<()> {
+        for (number, heap) in (0..).zip(&mut self.heaps) {
+            let (hits, sampling) = sampler.heaps().cost(number)?;
+            if heap.probes.look_at(sampler, hits, sampling)? == Change::Gone {
+                sampler.heaps().forget_pending();
+            }
+        }
+        Ok(())
+    }
+
+    /// A process has another program from now on.
+    pub fn has_executed(&mut self, pid: u32) {
+        if self.heaps.iter().any(|heap| heap.pid == pid) {
+            self.executed.push(pid);
+        }
+    }
+
+    /// Forgets what processes had allocated before they got another program.
+    pub fn forget_executed(&mut self, sampler: &mut Sampler, now_ns: u64) {
+        for pid in self.executed.drain(..) {
+            sampler.heaps().forget_live(pid, now_ns);
+        }
+    }
+
+    /// Adds to a recording how allocations were sampled, and which of them are in use.
+    pub fn report(
+        &self,
+        sampler: &mut Sampler,
+        recorder: &mut Recorder,
+        options: HeapOptions,
+        recording: &mut Recording,
+    ) {
+        let now_ns = monotonic_ns();
+        let heap = |heap: &Sampled| {
+            let scale = Scale::new(heap.probes.windows(), now_ns);
+            (heap.pid, Heap { allocators: heap.allocators.clone(), scale })
+        };
+        recording.heap.sample_bytes = options.sample_bytes;
+        recording.heap.heaps = self.heaps.iter().map(heap).collect::<HashMap<_, _>>();
+        if options.live {
+            let live = sampler.heaps().live();
+            recorder.add_live(recording, &live);
+        }
+    }
+}
