@@ -470,8 +470,6 @@ pub struct Settings {
     pub min_wait_ns: u64,
     /// Waits above this are left out, in nanoseconds.
     pub max_wait_ns: u64,
-    /// One sample point for so many allocated bytes, on average; below 2^32.
-    pub sample_bytes: u64,
     /// 1: sampled allocations are followed until they are freed.
     pub follow_live: u32,
     /// Zero.
@@ -611,7 +609,7 @@ assert_packed! {
     MappedRange { start, end, bias, table, pages }
     MappingBlock { next_start, ranges }
     Settings {
-        all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, sample_bytes, follow_live, padding, offsets,
+        all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, follow_live, padding, offsets,
     }
     Offsets {
         task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
     bpf_get_attach_cookie, bpf_get_current_comm, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_probe_read_user,
 };
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::ProbeContext;
 use probe_ebpf::abi::{Counter, MAX_CALLING_THREADS, kind};
 use probe_ebpf::heap::{
@@ -30,6 +30,10 @@ static HEAP_CPU: PerCpuArray<HeapCpu> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static HEAP_COSTS: PerCpuArray<HeapCost> = PerCpuArray::with_max_entries(MAX_HEAPS, 0);
 
+/// By the number of the heap: one sample point for so many bytes, on average; below 2^32. 0: none at all.
+#[map]
+static HEAP_MEANS: Array<u64> = Array::with_max_entries(MAX_HEAPS, 0);
+
 /// See [`HeapCpu::is_busy`].
 #[map]
 static HEAP_STACK: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
@@ -47,23 +51,24 @@ const PENDING_NS: u64 = 100_000_000;
 /// And so has one whose frame is further away than this.
 const PENDING_BYTES: u64 = 256 * 1024;
 
-/// The number of the probe that was hit: which heap, and what the function takes.
+/// Which heap's probe was hit, what its function takes, and what the probes of the heap have cost.
 #[inline(always)]
-fn hit(context: &impl EbpfContext) -> Option<(u32, &'static mut HeapCost)> {
+fn hit(context: &impl EbpfContext) -> Option<(u32, u32, &'static mut HeapCost)> {
     // SAFETY: the context of a uprobe.
     let number = unsafe { bpf_get_attach_cookie(context.as_ptr()) } as u32;
+    let heap = number >> function::BITS;
     // SAFETY: this CPU's own.
-    let cost = unsafe { &mut *HEAP_COSTS.get_ptr_mut(number >> function::BITS)? };
+    let cost = unsafe { &mut *HEAP_COSTS.get_ptr_mut(heap)? };
     cost.hits += 1;
-    Some((number, cost))
+    Some((heap, number & ((1 << function::BITS) - 1), cost))
 }
 
 #[inline(always)]
 pub fn enter(context: &ProbeContext) {
-    let Some((number, cost)) = hit(context) else { return };
+    let Some((heap, kind, cost)) = hit(context) else { return };
+    let takes = kind & !function::UNSEEN;
     // SAFETY: the registers of the interrupted thread.
     let regs = unsafe { &*context.regs };
-    let takes = number & ((1 << function::BITS) - 1);
     let (tgid, tid) = current();
     let old = match takes {
         function::OLD | function::OLD_SIZE | function::OLD_COUNT_SIZE => regs.rdi,
@@ -86,17 +91,22 @@ pub fn enter(context: &ProbeContext) {
     let Some(cpu) = HEAP_CPU.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's own.
     let cpu = unsafe { &mut *cpu };
-    if cpu.is_jumped_to(number, tid, regs.rsp, return_address) || size >= MAX_SIZE {
+    if cpu.is_jumped_to(regs.rip, tid, regs.rsp, return_address) || size >= MAX_SIZE {
         return;
     }
+    let Some(&mean) = HEAP_MEANS.get(heap) else { return };
     // SAFETY: a helper without arguments.
-    if !cpu.is_sampled(size, setting!(sample_bytes), || unsafe { bpf_get_prandom_u32() }) {
+    if mean == 0 || !cpu.is_sampled(size, mean, || unsafe { bpf_get_prandom_u32() }) {
         return;
     }
     let begin = now();
     let result = if takes == function::RESULT_ALIGNMENT_SIZE { regs.rdi } else { 0 };
     let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
-    sample(cpu, &Start { registers, cs: regs.cs }, size, result, begin);
+    sample(
+        cpu,
+        &Start { registers, cs: regs.cs, return_address },
+        &Sampled { size, result, mean, time_ns: begin, is_seen: kind & function::UNSEEN == 0 },
+    );
     cost.sampling_ns += now() - begin;
 }
 
@@ -106,8 +116,19 @@ fn product(number: u64, size: u64) -> u64 {
     if number >= 1 << 32 || size >= 1 << 32 { 0 } else { number * size }
 }
 
+/// A call on which a sample point falls.
+struct Sampled {
+    size: u64,
+    result: u64,
+    mean: u64,
+    time_ns: u64,
+    /// Somebody sees what it returns.
+    is_seen: bool,
+}
+
 #[inline(always)]
-fn sample(cpu: &mut HeapCpu, start: &Start, size: u64, result: u64, time_ns: u64) {
+fn sample(cpu: &mut HeapCpu, start: &Start, call: &Sampled) {
+    let &Sampled { size, result, mean, time_ns, is_seen } = call;
     let (tgid, tid) = current();
     let Some(target) = target(tgid) else { return };
     let follow = setting!(follow_live) != 0;
@@ -135,12 +156,13 @@ fn sample(cpu: &mut HeapCpu, start: &Start, size: u64, result: u64, time_ns: u64
         tgid,
         tid,
         size,
+        mean,
         user_stack,
         comm: bpf_get_current_comm().unwrap_or_default(),
     });
     entry.submit(wakeup());
-    if follow {
-        let live = LiveAllocation { time_ns, size, user_stack, tid, padding: 0 };
+    if follow && is_seen {
+        let live = LiveAllocation { time_ns, size, user_stack, tid, mean: mean as u32 };
         let pending = PendingAllocation { sp: start.registers.sp, result, live };
         if PENDING.insert(&tid, pending, 0).is_err() {
             count(Counter::LiveFull);
@@ -158,14 +180,18 @@ fn is_inside_another(tid: u32, sp: u64, now_ns: u64) -> bool {
 
 #[inline(always)]
 pub fn leave(context: &impl EbpfContext, at_return: u64, returned: u64) {
-    let Some((number, _)) = hit(context) else { return };
-    let takes = number & ((1 << function::BITS) - 1);
+    if hit(context).is_none() {
+        return;
+    }
     let (tgid, tid) = current();
+    let Some(cpu) = HEAP_CPU.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own.
+    let is_new = unsafe { &mut *cpu }.is_new_return(tid, returned);
     // SAFETY: the current thread's own.
     let pending = unsafe { PENDING.get(&tid) }.filter(|pending| pending.sp == at_return);
     let Some(&PendingAllocation { result, live, .. }) = pending else {
         // What is handed out again was freed, though nobody saw it.
-        if takes != function::RESULT_ALIGNMENT_SIZE {
+        if is_new {
             end(tgid, returned);
         }
         return;

@@ -31,6 +31,8 @@ pub mod function {
     pub const OLD: u32 = 6;
     /// `(size)` as Go passes it, in the register of results
     pub const GO_SIZE: u32 = 7;
+    /// Added to one of them: nobody sees what the function returns.
+    pub const UNSEEN: u32 = 1 << 7;
     /// The bits of a number that hold these; those above are the number of the heap.
     pub const BITS: u32 = 8;
 }
@@ -51,6 +53,8 @@ pub struct AllocationEvent {
     pub tid: u32,
     /// Bytes.
     pub size: u64,
+    /// There was one sample point for so many bytes, on average.
+    pub mean: u64,
     /// Where it was made; the function of the allocator is the first frame.
     pub user_stack: StackId,
     /// The thread's name, zero-terminated.
@@ -93,8 +97,8 @@ pub struct LiveAllocation {
     pub user_stack: StackId,
     /// By which thread.
     pub tid: u32,
-    /// Zero.
-    pub padding: u32,
+    /// As in [`AllocationEvent`].
+    pub mean: u32,
 }
 
 /// What the probes of one heap cost on one CPU.
@@ -111,44 +115,61 @@ pub struct HeapCost {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeapCpu {
-    /// Bytes to the next sample point, which is on the last of them; 0 before the first is drawn.
+    /// Bytes to the next sample point, which is on the last of them.
     pub until: u64,
-    /// Of the last call: its thread.
-    pub tid: u32,
-    /// Its number.
-    pub number: u32,
+    /// With which mean it was drawn; 0 before the first is.
+    pub mean: u64,
+    /// Of the last call: the address of the function.
+    pub pc: u64,
     /// Its stack pointer at the first instruction.
     pub sp: u64,
     /// Its return address.
     pub return_address: u64,
+    /// One more than what it has returned; 0 before.
+    pub returned: u64,
+    /// Its thread.
+    pub tid: u32,
     /// 1 while this CPU's scratch is in use.
     pub is_busy: u32,
-    /// Zero.
-    pub padding: u32,
 }
 
 impl HeapCpu {
-    /// Notes a call of the function `number`. True if the call before, of another function, has jumped here: the same
-    /// thread is at the same place of the stack and will return to the same place, so that it is the same call.
+    /// Notes a call of the function at `pc`. True if the call before, of another function, has jumped here: the same
+    /// thread is at the same place of the stack and will return to the same place, so that it is the same call. A probe may
+    /// have replaced the return address meanwhile: by the beginning of a page, where no call returns to.
     #[inline(always)]
-    pub fn is_jumped_to(&mut self, number: u32, tid: u32, sp: u64, return_address: u64) -> bool {
-        let is_same = self.tid == tid && self.sp == sp && self.return_address == return_address;
-        let is_jumped_to = is_same && self.number != number;
-        (self.number, self.tid, self.sp, self.return_address) = (number, tid, sp, return_address);
+    pub fn is_jumped_to(&mut self, pc: u64, tid: u32, sp: u64, return_address: u64) -> bool {
+        let is_replaced = return_address & 0xfff == 0;
+        let is_same = self.tid == tid && self.sp == sp && (self.return_address == return_address || is_replaced);
+        let is_jumped_to = is_same && self.pc != pc;
+        self.returned = 0;
+        (self.pc, self.tid, self.sp, self.return_address) = (pc, tid, sp, return_address);
         is_jumped_to
+    }
+
+    /// Notes that a call returns. False if it is the call that has just returned the same from another function, to which
+    /// this one had jumped.
+    #[inline(always)]
+    pub fn is_new_return(&mut self, tid: u32, returned: u64) -> bool {
+        let is_new = self.tid != tid || self.returned != returned.wrapping_add(1);
+        if self.tid == tid {
+            self.returned = returned.wrapping_add(1);
+        }
+        is_new
     }
 
     /// True if a sample point falls on the next `size` bytes. `random` is asked for a random number for each new point.
     #[inline(always)]
     pub fn is_sampled(&mut self, size: u64, mean: u64, random: impl Fn() -> u32) -> bool {
-        if self.until == 0 {
+        // How far it is to the next point does not depend on the past, so that it may be drawn anew at any time.
+        if self.mean != mean {
+            self.mean = mean;
             self.until = exponential(random(), mean);
         }
         if size < self.until {
             self.until -= size;
             return false;
         }
-        // How far it is from the end of this allocation to the next point does not depend on the past.
         self.until = exponential(random(), mean);
         true
     }
@@ -187,12 +208,12 @@ fn log2(number: u64) -> u64 {
 }
 
 assert_packed! {
-    AllocationEvent { kind, cpu, time_ns, tgid, tid, size, user_stack, comm }
+    AllocationEvent { kind, cpu, time_ns, tgid, tid, size, mean, user_stack, comm }
     PendingAllocation { sp, result, live }
     LiveKey { address, tgid, padding }
-    LiveAllocation { time_ns, size, user_stack, tid, padding }
+    LiveAllocation { time_ns, size, user_stack, tid, mean }
     HeapCost { hits, sampling_ns }
-    HeapCpu { until, tid, number, sp, return_address, is_busy, padding }
+    HeapCpu { until, mean, pc, sp, return_address, returned, tid, is_busy }
 }
 
 #[cfg(test)]
@@ -277,5 +298,16 @@ mod tests {
         assert!(!cpu.is_jumped_to(0, 7, 0x1000, 0x400), "a loop calls malloc again");
         assert!(!cpu.is_jumped_to(2, 7, 0x1000, 0x408), "from elsewhere in the same function");
         assert!(!cpu.is_jumped_to(0, 8, 0x1000, 0x408), "another thread");
+        assert!(cpu.is_jumped_to(1, 8, 0x1000, 0x7000), "a probe has replaced the return address");
+    }
+
+    #[test]
+    fn a_call_returns_once_whatever_it_has_jumped_to() {
+        let mut cpu = HeapCpu::default();
+        cpu.is_jumped_to(2, 7, 0x1000, 0x400);
+        cpu.is_jumped_to(0, 7, 0x1000, 0x400);
+        assert!(cpu.is_new_return(7, 0x5000) && !cpu.is_new_return(7, 0x5000));
+        cpu.is_jumped_to(0, 7, 0x1000, 0x400);
+        assert!(cpu.is_new_return(7, 0x5000), "the same address is handed out again");
     }
 }

@@ -21,7 +21,6 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     kernel_stacks: 1,
     min_wait_ns: 0,
     max_wait_ns: u64::MAX,
-    sample_bytes: 512 * 1024,
     follow_live: 0,
     padding: 0,
     offsets: Offsets {

@@ -8,6 +8,7 @@ mod errors;
 mod formats;
 mod latency;
 mod lifetime;
+mod memory;
 mod stacks;
 mod symbols;
 mod unwind;
@@ -22,6 +23,7 @@ fn main() {
         waits::tests(),
         dump::tests(),
         latency::tests(),
+        memory::tests(),
         symbols::tests(),
         containers::tests(),
         lifetime::tests(),

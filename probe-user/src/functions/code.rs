@@ -43,6 +43,56 @@ pub(super) fn returns(code: &[u8], address: u64) -> Result<Returns, &'static str
     Ok(found)
 }
 
+/// Of a function that reaches more code than this, returns are not looked for.
+const MAX_REACHED: usize = 1 << 14;
+
+/// Finds the return instructions to which control can get from `entry`, also by jumps to other functions, but not within
+/// what it calls, and not through `others`, of which that is known. `read` has the code from an address on.
+pub(super) fn reached_returns(
+    entry: u64,
+    others: &BTreeSet<u64>,
+    read: impl Fn(u64) -> Option<Vec<u8>>,
+) -> Result<BTreeSet<u64>, &'static str> {
+    let (mut found, mut seen, mut starts) = (BTreeSet::new(), BTreeSet::new(), vec![entry]);
+    while let Some(mut next) = starts.pop() {
+        'block: while !seen.contains(&next) {
+            let (begin, bytes) = (next, read(next).ok_or("its code leads out of the file")?);
+            for instruction in instructions(&bytes, begin) {
+                let at = instruction.ip();
+                match instruction.is_invalid() {
+                    // Its bytes may go on behind those that were read.
+                    true if at != begin => continue 'block,
+                    true => return Err("its code cannot be taken apart"),
+                    false => {}
+                }
+                let is_other = at != entry && others.contains(&at);
+                if is_other || !seen.insert(at) {
+                    break 'block;
+                }
+                if seen.len() > MAX_REACHED {
+                    return Err("too much code");
+                }
+                match instruction.flow_control() {
+                    FlowControl::Return => {
+                        found.insert(at);
+                        break 'block;
+                    }
+                    FlowControl::IndirectBranch => return Err("it jumps where its code does not say"),
+                    FlowControl::UnconditionalBranch => {
+                        starts.push(instruction.near_branch_target());
+                        break 'block;
+                    }
+                    FlowControl::ConditionalBranch => starts.push(instruction.near_branch_target()),
+                    FlowControl::Exception | FlowControl::Interrupt => break 'block,
+                    _ => {}
+                }
+                next = instruction.next_ip();
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The addresses that a function at `address` calls or jumps to, as far as its code says so and can be taken apart.
 pub(super) fn callees(code: &[u8], address: u64) -> BTreeSet<u64> {
     let is_direct = |i: &Instruction| matches!(i.op0_kind(), OpKind::NearBranch64);
@@ -124,6 +174,28 @@ mod tests {
         // The byte of a return within another instruction is none: mov eax, 0xc3.
         assert_eq!(returns(&[0xb8, 0xc3, 0, 0, 0, 0xc3], 0).unwrap().offsets, [5]);
         assert!(returns(&[0x06], 0).is_err());
+    }
+
+    #[test]
+    fn returns_are_found_behind_jumps() {
+        // 0: test edi, edi; 2: jz 8; 4: call 0x40; 9 is no instruction that is reached but by falling through
+        let mut code = [0x90; 0x60];
+        code[..4].copy_from_slice(&[0x85, 0xff, 0x74, 0x10]);
+        // 4: call somewhere; 9: ret
+        code[4..10].copy_from_slice(&[0xe8, 0, 1, 0, 0, 0xc3]);
+        // 0x14: jmp 0x30; 0x30: ret; 0x31: ret, which nothing reaches
+        code[0x14..0x16].copy_from_slice(&[0xeb, 0x1a]);
+        code[0x30..0x32].copy_from_slice(&[0xc3, 0xc3]);
+        let read = |at: u64| code.get(at as usize..).map(<[u8]>::to_vec);
+        let none = BTreeSet::new();
+        assert_eq!(reached_returns(0, &none, read), Ok([9, 0x30].into()));
+        assert_eq!(reached_returns(0, &[0x30].into(), read), Ok([9].into()), "another function tells of its own");
+        // In pieces that end within an instruction.
+        let short = |at: u64| code.get(at as usize..at as usize + 7).map(<[u8]>::to_vec);
+        assert_eq!(reached_returns(0, &none, short), Ok([9, 0x30].into()));
+        assert!(reached_returns(0, &none, |at| (at < 0x20).then(|| code[at as usize..].to_vec())).is_err());
+        // jmp rax
+        assert!(reached_returns(0, &none, |_| Some(vec![0xff, 0xe0])).is_err());
     }
 
     #[test]

@@ -74,6 +74,27 @@ impl Place {
         bytes().map(|bytes| code::callees(&bytes, self.file_offset)).unwrap_or_default()
     }
 
+    /// File offsets of the return instructions by which a call ends, also those of functions to which this one jumps, but
+    /// not through `others`: file offsets of functions that are looked at themselves.
+    pub fn ends(&self, others: &BTreeSet<u64>) -> Result<BTreeSet<u64>> {
+        /// Most blocks of code are shorter.
+        const PIECE: u64 = 256;
+        let what = || format!("{} in {}", self.name, self.module.path);
+        let image = Image::open(self.module.file().context("the file is not open")?).with_context(what)?;
+        ensure!(image.machine == EM_X86_64, "{}: only instructions of x86-64 are understood", what());
+        let code = |offset| {
+            let segment =
+                image.segments.iter().find(|s| s.executable && offset >= s.offset && offset - s.offset < s.size)?;
+            image.bytes(offset, PIECE.min(segment.offset + segment.size - offset))
+        };
+        let mut ends = match code::reached_returns(self.file_offset, others, code) {
+            Ok(ends) => ends,
+            Err(reason) => bail!("{}: {reason}", what()),
+        };
+        ends.retain(|&offset| code(offset).is_some_and(|bytes| code::refused(&bytes).is_none()));
+        Ok(ends)
+    }
+
     /// Where the function is left, by looking at its instructions: an error if they cannot be told apart.
     pub fn returns(&self) -> Result<Returns> {
         let what = || format!("{} in {}", self.name, self.module.path);

@@ -13,7 +13,7 @@ use crate::problem::{Exit, Problem};
 use crate::target::Module;
 
 /// A function with more return instructions than this has its return address replaced instead.
-const MAX_RETURNS: usize = 16;
+const MAX_ENDS: usize = 64;
 /// The dynamic linker has an allocator of its own, for the time before the C library is there.
 const LINKER: &str = "ld-linux";
 
@@ -69,18 +69,46 @@ impl Allocators {
     /// Their probes, those of heap number `heap`. Without `live` nobody asks where memory is and when it is freed.
     pub fn probes(&self, heap: u32, live: bool) -> Vec<Wanted> {
         let mut wanted = Vec::new();
+        // Functions may share their ends.
+        let mut ends = BTreeSet::new();
         let followed = self.functions.iter().filter(|function| live || function.takes != takes::OLD);
         for Function { place, takes } in followed {
             let Some(file) = place.module.open_path() else { continue };
-            let number = heap << takes::BITS | takes;
-            let probe = |(offset, role)| Wanted { file: file.clone(), offset, role, number };
+            let mut number = heap << takes::BITS | takes;
             // Returns first: a call whose beginning is seen has its end seen.
             if live && *takes != takes::OLD {
-                wanted.extend(leaving(place).into_iter().map(probe));
+                let of_this = self.ends(place);
+                if of_this.is_none() {
+                    number |= takes::UNSEEN;
+                }
+                let new = of_this.into_iter().flatten().filter(|(end, _)| ends.insert((key(place).0, *end)));
+                wanted.extend(new.map(|(offset, role)| Wanted { file: file.clone(), offset, role, number }));
             }
-            wanted.push(probe((place.file_offset, Role::Allocate)));
+            wanted.push(Wanted { file, offset: place.file_offset, role: Role::Allocate, number });
         }
         wanted
+    }
+
+    /// Where it is seen what a function returns: at return instructions, also those of functions to which it jumps. Where
+    /// its code does not tell of all of them, because it jumps to another file, its return address is replaced; an operator
+    /// may throw, which does not bear that: `None`.
+    fn ends(&self, place: &Place) -> Option<Vec<(u64, Role)>> {
+        let module = key(place).0;
+        let others = self.functions.iter().filter(|function| key(&function.place).0 == module);
+        let others = others.map(|function| function.place.file_offset).collect();
+        match place.ends(&others) {
+            Ok(ends) if ends.len() <= MAX_ENDS => {
+                Some(ends.into_iter().map(|end| (end, Role::AllocateLeave)).collect())
+            }
+            _ if place.allows_return_probe() && !names::is_operator(&place.symbol) => {
+                Some(vec![(place.file_offset, Role::AllocateReturned)])
+            }
+            Ok(_) => None,
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "what it returns is not followed");
+                None
+            }
+        }
     }
 
     /// The files they are in, by their names without folder.
@@ -117,18 +145,4 @@ impl Function {
 
 fn key(place: &Place) -> (usize, u64) {
     (Arc::as_ptr(&place.module) as usize, place.file_offset)
-}
-
-/// Return instructions, because a replaced return address confuses whoever unwinds the stack meanwhile; where a function also
-/// ends by a jump to another one, its end is seen from its caller alone. An operator may throw, which does not bear that.
-fn leaving(place: &Place) -> Vec<(u64, Role)> {
-    match place.returns() {
-        Ok(returns) if returns.offsets.len() <= MAX_RETURNS && returns.jumps_out == 0 => {
-            returns.offsets.into_iter().map(|offset| (offset, Role::AllocateLeave)).collect()
-        }
-        _ if place.allows_return_probe() && !names::is_operator(&place.symbol) => {
-            vec![(place.file_offset, Role::AllocateReturned)]
-        }
-        _ => Vec::new(),
-    }
 }

@@ -34,7 +34,7 @@ pub enum Role {
     Allocate,
     /// As [`Self::Leave`], of such a function.
     AllocateLeave,
-    /// As [`Self::Returned`], of such a function.
+    /// At whatever such a function returns to: the kernel replaces the return address on the stack.
     AllocateReturned,
 }
 

@@ -86,6 +86,8 @@ pub struct RawAllocation {
     pub tid: u32,
     /// Bytes.
     pub size: u64,
+    /// There was one sample point for so many bytes, on average.
+    pub mean: u64,
     /// User stack: its first frame is the function of the allocator.
     pub user_stack: StackId,
     /// The thread's name.
@@ -210,8 +212,9 @@ impl Event {
             }
             kind::ALLOCATION => {
                 let (_cpu, time_ns, pid, tid) = (reader.u32()?, reader.u64()?, reader.u32()?, reader.u32()?);
-                let (size, user_stack, comm) = (reader.u64()?, reader.stack_id()?, reader.array()?);
-                (time_ns, Self::Allocation(RawAllocation { time_ns, pid, tid, size, user_stack, comm }))
+                let (size, mean, user_stack) = (reader.u64()?, reader.u64()?, reader.stack_id()?);
+                let comm = reader.array()?;
+                (time_ns, Self::Allocation(RawAllocation { time_ns, pid, tid, size, mean, user_stack, comm }))
             }
             kind::EXEC => {
                 let (pid, time_ns) = (reader.u32()?, reader.u64()?);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use probe_ebpf::abi::StackId;
 use probe_ebpf::heap::{HeapCost, LiveAllocation, LiveKey, PendingAllocation};
 pub use probe_ebpf::heap::{MAX_HEAPS, function as takes};
@@ -35,6 +35,8 @@ pub struct RawLive {
     pub tid: u32,
     /// Bytes.
     pub size: u64,
+    /// There was one sample point for so many bytes, on average.
+    pub mean: u64,
     /// Where it was made.
     pub user_stack: StackId,
 }
@@ -42,6 +44,7 @@ pub struct RawLive {
 /// The maps of allocations.
 pub struct Heaps {
     costs: PerCpuArray<MapData, PodCost>,
+    means: Array<MapData, u64>,
     pending: HashMap<MapData, u32, PodPending>,
     live: HashMap<MapData, PodKey, PodLive>,
 }
@@ -73,12 +76,18 @@ unsafe impl Pod for PodKey {}
 unsafe impl Pod for PodLive {}
 
 impl Heaps {
-    pub(super) fn new(costs: Map, pending: Map, live: Map) -> Result<Self> {
+    pub(super) fn new(costs: Map, means: Map, pending: Map, live: Map) -> Result<Self> {
         Ok(Self {
             costs: PerCpuArray::try_from(costs)?,
+            means: Array::try_from(means)?,
             pending: HashMap::try_from(pending)?,
             live: HashMap::try_from(live)?,
         })
+    }
+
+    /// Samples a heap from now on, with one sample point for so many bytes, on average; below 4 GiB.
+    pub fn sample(&mut self, heap: u32, mean: u64) -> Result<()> {
+        self.means.set(heap, mean, 0).context("cannot tell the kernel how to sample allocations")
     }
 
     /// Hits of the probes of a heap since they were first set, and the time that samples took besides.
@@ -95,8 +104,8 @@ impl Heaps {
         // One that is freed meanwhile is no error.
         let entries = self.live.iter().flatten();
         let raw = |(PodKey(key), PodLive(live)): (PodKey, PodLive)| {
-            let LiveAllocation { time_ns, size, user_stack, tid, padding: _ } = live;
-            RawLive { time_ns, pid: key.tgid, tid, size, user_stack }
+            let LiveAllocation { time_ns, size, user_stack, tid, mean } = live;
+            RawLive { time_ns, pid: key.tgid, tid, size, mean: mean.into(), user_stack }
         };
         entries.map(raw).collect()
     }

@@ -30,6 +30,8 @@ pub enum Change {
     Nothing,
     /// They are gone: whatever was going on when they went, nobody has seen its end.
     Gone,
+    /// They are set again.
+    Set,
 }
 
 /// Probes in a process.
@@ -146,7 +148,11 @@ impl ProbeSet {
             }
             State::Away => {}
         }
-        match self.governor.observe(cost, more, elapsed) {
+        let verdict = self.governor.observe(cost, more, elapsed);
+        if verdict != Verdict::AsTheyAre || change != Change::Nothing {
+            tracing::debug!(pid = self.pid, hits, ?besides, ?verdict, ?change, rate = self.rate as u64, "probes");
+        }
+        match verdict {
             Verdict::TakeAway => self.take_away(),
             Verdict::SetAgain => self.is_due = true,
             Verdict::AsTheyAre => {}
@@ -155,6 +161,7 @@ impl ProbeSet {
         if self.is_due && change == Change::Nothing && matches!(self.state, State::Away) {
             self.is_due = false;
             self.set_all(sampler)?;
+            change = Change::Set;
         }
         Ok(change)
     }
@@ -177,6 +184,12 @@ impl ProbeSet {
         self.windows.push(Window { from_ns: now_ns, to_ns: now_ns });
         self.state = State::Set(probes);
         Ok(())
+    }
+
+    /// Takes them away for good.
+    pub fn end(&mut self) {
+        self.is_due = false;
+        self.take_away();
     }
 
     /// Off this thread, and all at once: the kernel waits some 100 ms for each.

@@ -191,8 +191,13 @@ impl Collector {
         let pids = pids.to_vec();
         self.ask(move |state| {
             let State { sampler, recorder, heaps, heap, .. } = state;
-            heaps.start(sampler, recorder, &pids, heap.live, budget)
+            heaps.start(sampler, recorder, &pids, *heap, budget)
         })?
+    }
+
+    /// Ends sampling allocations, and says when that was: what is in use then is what a recording has.
+    pub fn stop_heaps(&self) -> Result<u64> {
+        self.ask(|state| state.heaps.stop(&mut state.sampler, state.heap.live))?
     }
 
     /// Lets a process go. What was recorded of it stays until it is too old.
@@ -224,7 +229,7 @@ impl Collector {
                 recording.frequency = state.frequency;
             }
             if state.events.malloc {
-                state.heaps.report(&mut state.sampler, &mut state.recorder, state.heap, &mut recording);
+                state.heaps.report(&mut state.recorder, &mut recording);
             }
             Ok(recording)
         })?

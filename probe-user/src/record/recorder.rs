@@ -192,19 +192,19 @@ impl Recorder {
     }
 
     fn allocation(&mut self, raw: &RawAllocation) {
-        let RawAllocation { time_ns, pid, tid, size, user_stack, comm } = *raw;
+        let RawAllocation { time_ns, pid, tid, size, mean, user_stack, comm } = *raw;
         let user = self.slot(user_stack);
-        self.window(time_ns).allocations.push(Allocation { time_ns, pid, tid, size, user });
+        self.window(time_ns).allocations.push(Allocation { time_ns, pid, tid, size, mean, user });
         self.seen(pid, tid, &comm);
     }
 
     /// Adds sampled allocations that are in use to a recording.
     pub fn add_live(&mut self, recording: &mut Recording, live: &[RawLive]) {
         let known = |raw: &RawLive| {
-            let RawLive { time_ns, pid, tid, size, user_stack } = *raw;
+            let RawLive { time_ns, pid, tid, size, mean, user_stack } = *raw;
             let user = self.slot(user_stack);
             self.add_names(recording, (pid, tid), user.into_iter());
-            Allocation { time_ns, pid, tid, size, user }
+            Allocation { time_ns, pid, tid, size, mean, user }
         };
         let live = live.iter().map(known).collect();
         recording.heap.live = Some(live);

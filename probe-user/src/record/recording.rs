@@ -56,6 +56,8 @@ pub struct Allocation {
     pub tid: u32,
     /// Bytes.
     pub size: u64,
+    /// There was one sample point for so many bytes, on average.
+    pub mean: u64,
     /// User stack, if there is one.
     pub user: Option<Slot>,
 }

@@ -38,7 +38,7 @@ impl Builder {
         allocation: &Allocation,
         inner: &mut HashMap<u32, bool>,
     ) -> Option<(Sample, Allocated)> {
-        let Allocation { time_ns, pid, tid, size, user } = *allocation;
+        let Allocation { time_ns, pid, tid, size, mean, user } = *allocation;
         let heap = recording.heap.heaps.get(&pid);
         // An allocator that calls another, or itself: the caller has been there before.
         if let (Some(slot), Some(heap)) = (user, heap) {
@@ -58,7 +58,7 @@ impl Builder {
         let stack = self.stack(user, None);
         self.count_losses(stack, user, 1);
         let scale = heap.map_or(1.0, |heap| heap.scale.at(time_ns));
-        let Weight { objects, bytes } = weigh(size, recording.heap.sample_bytes, scale);
+        let Weight { objects, bytes } = weigh(size, mean, scale);
         let weight = Allocated { count: objects.round() as u64, bytes: bytes.round() as u64 };
         let time_ns = time_ns.saturating_sub(recording.from_ns);
         Some((Sample { thread, stack, time_ns, ..Sample::default() }, weight))

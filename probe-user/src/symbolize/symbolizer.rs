@@ -300,11 +300,13 @@ impl Builder {
 
     /// Counts samples with a frame that has no name, by the reason of the frame nearest to the leaf.
     fn count_unnamed(&mut self) {
-        for sample in &self.profile.samples {
+        let is_memory = self.profile.header.unit == "bytes";
+        for sample in self.profile.samples.iter().filter(|sample| sample.count > 0) {
             let locations = &self.profile.stacks[sample.stack as usize].locations;
             if let Some(reason) = locations.iter().find_map(|location| self.unnamed.get(location)) {
                 *self.profile.losses.entry(format!("samples with unnamed frames: {reason}")).or_default() +=
-                    sample.count;
+                    // How many objects a sample of memory stands for is another matter.
+                    if is_memory { 1 } else { sample.count };
             }
         }
     }

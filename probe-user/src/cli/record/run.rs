@@ -76,7 +76,11 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
         summary::started(plan, collector.clock());
     }
     wait(plan, &collector, &mut end, &signals, quiet)?;
-    let to_ns = if plan.events.off_cpu { collector.stop_waits()? } else { target::monotonic_ns() };
+    let to_ns = match plan.events {
+        Events { malloc: true, .. } => collector.stop_heaps()?,
+        Events { off_cpu: true, .. } => collector.stop_waits()?,
+        _ => target::monotonic_ns(),
+    };
     let mut recording = collector.extract(&[], from_ns, to_ns)?;
     let was_told = if let End::Command(command) = &mut end { command.end()? } else { false };
     drop(collector);

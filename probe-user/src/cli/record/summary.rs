@@ -93,6 +93,16 @@ fn finished_heaps(profile: &Profile, written: &str) {
     let (sampler, samples) = (&profile.header.sampler, profile.samples.len());
     tell(&format!("{bytes:.1} MiB in {objects} objects {what} in {seconds:.1} s; wrote {written}"));
     tell(&format!("  {sampler}; {samples} samples"));
+    if sampler.contains("attached") {
+        tell(
+            "  what was seen is scaled up to all of the time; a program that is slowed while probes are set allocates more",
+        );
+        if is_live {
+            tell(
+                "  in use is an upper bound: what is freed while no probe is set is noticed when its address is used again",
+            );
+        }
+    }
     losses(profile);
 }
 
