@@ -86,6 +86,8 @@ impl Allocators {
             }
             wanted.push(Wanted { file, offset: place.file_offset, role: Role::Allocate, number });
         }
+        // What has the same role in the same file is set at once.
+        wanted.sort_by_key(|probe| (probe.role == Role::Allocate, probe.file.clone(), probe.role as u32));
         wanted
     }
 

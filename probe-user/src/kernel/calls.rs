@@ -1,6 +1,7 @@
 //! Timed functions: the probes at their entries and returns, and what the kernel programs make of them.
 
 use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use aya::{Ebpf, Pod};
 pub use probe_ebpf::abi::{Judgement, error_test};
 use probe_ebpf::calls::{BUCKETS, Figures as RawFigures, ThreadCalls, middle, was_left};
 
+use super::multi::Multi;
 use super::sampler::permission;
 
 /// The maps of timed functions.
@@ -52,7 +54,14 @@ impl Role {
 }
 
 /// A probe in a process. Dropping it takes the kernel some 100 ms: not where anybody waits.
-pub struct Probe(#[expect(dead_code, reason = "held for its drop")] UProbeLink);
+pub struct Probe(#[expect(dead_code, reason = "held for its drop")] Link);
+
+enum Link {
+    /// A perf event.
+    Event(#[expect(dead_code, reason = "as above")] UProbeLink),
+    /// One link for many.
+    Multi(#[expect(dead_code, reason = "as above")] OwnedFd),
+}
 
 /// What is known of the calls of a function, since the probes were first there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -217,7 +226,21 @@ pub(super) fn attach(ebpf: &mut Ebpf, pid: u32, file: &Path, offset: u64, functi
     let link = program
         .attach(point, file, scope)
         .map_err(|error| permission(&format!("set a probe at {}+{offset:#x}", file.display()), error))?;
-    Ok(Probe(program.take_link(link)?))
+    Ok(Probe(Link::Event(program.take_link(link)?)))
+}
+
+/// Sets probes of one role into one file at once; `None` where that does not work.
+pub(super) fn attach_many(
+    multi: &mut Multi,
+    pid: u32,
+    file: &Path,
+    role: Role,
+    places: &[(u64, u64)],
+) -> Option<Probe> {
+    let at_return = matches!(role, Role::Returned | Role::AllocateReturned);
+    let link = multi.attach(role.program(), at_return, pid, file, places);
+    let link = link.inspect_err(|error| tracing::debug!(file = %file.display(), "no link for many probes: {error:#}"));
+    Some(Probe(Link::Multi(link.ok()?)))
 }
 
 #[cfg(test)]

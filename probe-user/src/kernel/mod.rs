@@ -7,6 +7,7 @@ mod event;
 mod heap;
 pub mod host;
 mod mappings;
+mod multi;
 mod offsets;
 mod sampler;
 mod tables;

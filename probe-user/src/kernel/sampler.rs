@@ -19,6 +19,7 @@ use super::dump::{Dumper, RawThread, Whom};
 use super::event::RawWait;
 use super::heap::{HeapOptions, Heaps};
 use super::mappings::MappingEvents;
+use super::multi::Multi;
 use super::tables::{MappingTable, UnwindTables};
 use super::waits::{OpenWait, WaitFilter, Waits};
 use super::{Event, offsets};
@@ -87,6 +88,8 @@ pub struct Sampler {
     generation: Array<MapData, u64>,
     calls: Calls,
     heaps: Heaps,
+    /// `None` where the kernel does not know it.
+    multi: Option<Multi>,
 }
 
 #[derive(Clone, Copy)]
@@ -129,6 +132,8 @@ impl Sampler {
         }
         attach_process_events(&mut ebpf)?;
         let mappings = MappingEvents::open().map_err(|error| permission("open perf events for mappings", error))?;
+        let multi = Multi::new(OBJECT, &ebpf);
+        let multi = multi.inspect_err(|error| tracing::debug!("probes are set one by one: {error}")).ok();
         let mut take = |name| ebpf.take_map(name).with_context(|| format!("the kernel object has no map {name}"));
         Ok(Self {
             events: RingBuf::try_from(take("EVENTS")?)?,
@@ -143,6 +148,7 @@ impl Sampler {
             calls: Calls::new(take("FIGURES")?, take("JUDGEMENTS")?, take("CALLS")?)?,
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
             mappings,
+            multi,
             ebpf,
         })
     }
@@ -212,6 +218,17 @@ impl Sampler {
     /// Sets a probe into a process, at a place of a file; `function` is the number of what is timed there.
     pub fn probe(&mut self, pid: u32, file: &Path, offset: u64, function: u32, role: Role) -> Result<Probe> {
         calls::attach(&mut self.ebpf, pid, file, offset, function, role)
+    }
+
+    /// Sets probes of one role into one file: pairs of place and number. One by one where the kernel knows no other way.
+    pub fn probe_many(&mut self, pid: u32, file: &Path, role: Role, places: &[(u64, u64)]) -> Result<Vec<Probe>> {
+        if let Some(multi) = &mut self.multi
+            && let Some(probe) = calls::attach_many(multi, pid, file, role, places)
+        {
+            return Ok(vec![probe]);
+        }
+        let one = |&(offset, number): &(u64, u64)| self.probe(pid, file, offset, number as u32, role);
+        places.iter().map(one).collect()
     }
 
     /// Makes a process a target, or changes its [`super::target_flags`].

@@ -3,6 +3,7 @@
 mod cost;
 mod governor;
 mod set;
+mod traps;
 
 pub use cost::measure as measure_hit;
 pub use governor::{Governor, Verdict};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::governor::{Governor, Verdict};
+use super::traps::Traps;
 use crate::kernel::{Probe, Role, Sampler};
 use crate::target::monotonic_ns;
 
@@ -67,8 +68,9 @@ pub struct Window {
 
 enum State {
     Set(Vec<Probe>),
-    /// They are on their way out; the channel tells when the kernel is done.
-    Leaving(Receiver<()>),
+    /// They are on their way out; the channel tells when the kernel is done, which is later than when they are gone from
+    /// the code.
+    Leaving(Receiver<()>, Option<Traps>),
     Away,
 }
 
@@ -132,17 +134,20 @@ impl ProbeSet {
         match &self.state {
             State::Set(_) => {
                 self.attach_for(elapsed);
-                self.rate = new as f64 / elapsed.as_secs_f64().max(1e-6);
+                // Some were there while the others were set.
+                self.rate = new as f64 / elapsed.as_secs_f64().max(1e-3);
             }
             // The kernel first takes the program from a probe, then waits some 100 ms, then takes the probe: meanwhile it
             // costs what it did, and nobody counts (kernel/trace/bpf_trace.c, perf_event_detach_bpf_prog).
-            State::Leaving(done) if done.try_recv() == Err(TryRecvError::Empty) => {
+            State::Leaving(done, traps) if done.try_recv() == Err(TryRecvError::Empty) => {
+                if traps.as_ref().is_none_or(|traps| traps.are_there() == Some(true)) {
+                    cost = new.max((self.rate * elapsed.as_secs_f64()) as u64);
+                }
                 if new > 0 {
                     self.attach_for(elapsed);
                 }
-                cost = new.max((self.rate * elapsed.as_secs_f64()) as u64);
             }
-            State::Leaving(_) => {
+            State::Leaving(..) => {
                 self.state = State::Away;
                 change = Change::Gone;
             }
@@ -174,9 +179,10 @@ impl ProbeSet {
     }
 
     fn set_all(&mut self, sampler: &mut Sampler) -> Result<()> {
-        let mut probes = Vec::with_capacity(self.wanted.len());
-        for Wanted { file, offset, role, number } in &self.wanted {
-            probes.push(sampler.probe(self.pid, file, *offset, *number, *role)?);
+        let mut probes = Vec::new();
+        for alike in self.wanted.chunk_by(|one, other| one.role == other.role && one.file == other.file) {
+            let places: Vec<(u64, u64)> = alike.iter().map(|wanted| (wanted.offset, wanted.number.into())).collect();
+            probes.extend(sampler.probe_many(self.pid, &alike[0].file, alike[0].role, &places)?);
         }
         // What setting them took is no time in which they could see.
         self.looked = Instant::now();
@@ -204,6 +210,6 @@ impl ProbeSet {
             });
         }
         drop(tell);
-        self.state = State::Leaving(done);
+        self.state = State::Leaving(done, Traps::of(self.pid, &self.wanted));
     }
 }
