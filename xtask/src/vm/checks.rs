@@ -21,13 +21,14 @@ macro_rules! checks {
 }
 
 /// All checks, in the order in which they run.
-pub const ALL: [Check; 8] = checks! {
+pub const ALL: [Check; 9] = checks! {
     "check" => host,
     "record" => deep,
     "command" => command,
     "off-cpu" => waits,
     "wakers" => wakers,
     "settings" => settings,
+    "malloc" => leak,
     "dump" => dump,
     "daemon" => daemon,
 };
@@ -100,6 +101,16 @@ fn settings(result: &str) -> Result<String> {
     let settings: Vec<_> = result.lines().collect();
     ensure!(settings.len() == 5, "{} recordings instead of five", settings.len());
     Ok(format!("the programs load for each of: {}", settings.join(", ")))
+}
+
+/// The program `heap`: a tenth of what it allocates stays.
+fn leak(result: &str) -> Result<String> {
+    let stacks = Stacks::parse(result)?;
+    let bytes = |name| stacks.sum(|frames| frames.contains(&"main") && frames.contains(&name));
+    let (leaked, churned) = (bytes("leaks"), bytes("churns"));
+    let seen = format!("{leaked} bytes were leaked, {churned} are in use besides");
+    ensure!(leaked > 1_000_000 && leaked > churned, "{seen}");
+    Ok(seen)
 }
 
 fn dump(result: &str) -> Result<String> {

@@ -36,7 +36,7 @@ const PROGRAMS: [(&str, &str); 4] =
     [(machine::EMULATOR, "qemu-system-x86"), ("busybox", "busybox-static"), ("gcc", "gcc"), ("strip", "binutils")];
 
 /// The programs of `tests/workloads` that the checks run.
-const WORKLOADS: [&str; 3] = ["deep", "waits", "hotcold"];
+const WORKLOADS: [&str; 4] = ["deep", "waits", "hotcold", "heap"];
 
 /// Runs `cargo xtask vm`.
 pub fn run(args: &Args) -> Result<()> {
