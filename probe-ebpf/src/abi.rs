@@ -74,6 +74,8 @@ pub mod kind {
     pub const CALL: u32 = 7;
     /// A [`super::MemoryEvent`].
     pub const MEMORY: u32 = 10;
+    /// A [`crate::heap::AllocationEvent`].
+    pub const ALLOCATION: u32 = 16;
 }
 
 /// Identity of a stack: a 128-bit hash of its frames and of whose they are. All zero means "no stack".
@@ -684,6 +686,10 @@ pub struct Settings {
     pub each_wait: u64,
     /// Time between two page faults that are looked at on a CPU, on average and at least, in nanoseconds; 0: memory is not followed.
     pub fault_gap_ns: u64,
+    /// 1: sampled allocations are followed until they are freed.
+    pub follow_live: u32,
+    /// Zero.
+    pub padding: u32,
     /// Offsets of the kernel's fields.
     pub offsets: Offsets,
 }
@@ -755,11 +761,15 @@ pub enum Counter {
     MemoryLost = 10,
     /// Changes of mappings beyond the budget of a CPU.
     MappingsSkipped = 11,
+    /// Sampled allocations that found the ring buffer full.
+    AllocationsLost = 12,
+    /// Sampled allocations that could not be followed: their table was full.
+    LiveFull = 13,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 14;
     /// All of them with the name under which a loss is reported; `None` for what is no loss.
     pub const ALL: [(Self, Option<&'static str>); Self::COUNT as usize] = [
         (Self::Samples, None),
@@ -770,6 +780,8 @@ impl Counter {
         (Self::Compat, Some("32-bit code: leaf only")),
         (Self::WaitsLost, Some("waits lost: ring buffer full or busy")),
         (Self::CallsLost, Some("slow calls lost: ring buffer full or busy")),
+        (Self::AllocationsLost, Some("sampled allocations lost: ring buffer full or busy")),
+        (Self::LiveFull, Some("sampled allocations not followed: table full")),
         (Self::WaitersFull, Some("waits lost: table of waiting threads full")),
         (Self::Faults, None),
         (Self::MemoryLost, Some("changes of memory lost: ring buffer full or busy")),
@@ -831,7 +843,10 @@ assert_packed! {
     MappingKey { tgid, block }
     MappedRange { start, end, bias, table, pages }
     MappingBlock { next_start, ranges }
-    Settings { all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, fault_gap_ns, offsets }
+    Settings {
+        all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, fault_gap_ns, follow_live, padding,
+        offsets,
+    }
     Offsets {
         task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
         task_runtime_at_arrival, task_arrival, task_queued, signal_live, binprm_filename,

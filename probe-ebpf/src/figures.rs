@@ -141,7 +141,11 @@ fn slow(hit: &Hit, ended: &Ended<'_>, regs: &pt_regs) {
             let epoch = target(hit.tgid).map_or(0, |target| target.epoch);
             let owner = Owner { tgid: hit.tgid, epoch, time_ns: hit.time_ns };
             // SAFETY: nobody else uses it before it is given back.
-            user_stack = stack::user(unsafe { &raw mut (*own).scratch }, &Start { registers, cs: regs.cs }, owner);
+            user_stack = stack::user(
+                unsafe { &raw mut (*own).scratch },
+                &Start { registers, cs: regs.cs, return_address: 0 },
+                owner,
+            );
             swap(is_used, 0);
         } else {
             count(Counter::StacksLost);

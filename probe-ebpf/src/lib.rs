@@ -5,6 +5,7 @@
 pub mod abi;
 pub mod calls;
 pub mod hash;
+pub mod heap;
 pub mod span;
 pub mod table;
 pub mod unwind;

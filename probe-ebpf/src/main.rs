@@ -7,6 +7,8 @@
 //! - `on_syscall`: memory is mapped and unmapped → a `MemoryEvent`
 //! - `enter`, `leave` or `returned`: a function is called and returns → its `Figures`, and the calls that its thread is in
 //! - `begin`, `end`: a span from one function to another → its `Figures`
+//! - `allocate`, `allocate_leave`: an allocator is called and returns → an `AllocationEvent` for each
+//!   sample, and the sampled allocations that are in use
 //! - `dump`: an iterator over all threads → a `ThreadRecord` for each of one process
 #![no_std]
 #![no_main]
@@ -14,6 +16,7 @@
 #![allow(missing_docs, reason = "the attribute macros make undocumented wrappers")]
 #![expect(unsafe_code, reason = "BPF helpers and kernel pointers; the verifier checks every access again")]
 
+mod allocation;
 mod atomic;
 mod call;
 mod caller;
@@ -152,6 +155,22 @@ pub fn begin(context: ProbeContext) -> u32 {
 #[uprobe]
 pub fn end(context: ProbeContext) -> u32 {
     pair::end(&context, registers(&context));
+    0
+}
+
+/// A function of an allocator is entered; the cookie is its number.
+#[uprobe]
+pub fn allocate(context: ProbeContext) -> u32 {
+    allocation::enter(&context);
+    0
+}
+
+/// A function of an allocator is about to return, at one of its return instructions; the cookie is its number.
+#[uprobe]
+pub fn allocate_leave(context: ProbeContext) -> u32 {
+    // SAFETY: the registers of the interrupted thread.
+    let regs = unsafe { &*context.regs };
+    allocation::leave(&context, regs.rsp, regs.rax);
     0
 }
 

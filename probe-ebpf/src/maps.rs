@@ -24,6 +24,8 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     max_wait_ns: u64::MAX,
     each_wait: 0,
     fault_gap_ns: 0,
+    follow_live: 0,
+    padding: 0,
     offsets: Offsets {
         task_flags: 0,
         task_pid: 0,

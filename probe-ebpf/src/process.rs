@@ -4,6 +4,7 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
 use probe_ebpf::abi::{Counter, ExecEvent, ExitEvent, ForkEvent, MAX_PATH, Target, kind, target_flags};
 
+use crate::allocation;
 use crate::call;
 use crate::maps::{EVENTS, TARGETS, count, setting, target};
 use crate::memory;
@@ -98,6 +99,7 @@ pub fn fork(parent: Struct, child: Struct) {
 pub fn exit(task: Struct) {
     let (tgid, tid) = current();
     call::forget(tgid, tid);
+    allocation::forget(tid);
     let is_target = target(tgid).is_some();
     if !is_target && setting!(all_lifecycle) == 0 {
         return;

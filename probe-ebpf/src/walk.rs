@@ -33,6 +33,9 @@ const USER_CS: u64 = 0x33;
 pub struct Start {
     pub registers: Registers,
     pub cs: u64,
+    /// Where the function returns to at whose first instruction the registers are; 0 anywhere else. There the stack has
+    /// nothing of the function yet, so that no table is needed to find its caller.
+    pub return_address: u64,
 }
 
 /// Whose stack it is, and when it was taken.
@@ -61,6 +64,8 @@ struct Walk {
     is_unusual: u32,
     start_sp: u64,
     last_sp: u64,
+    /// As in [`Start`], before the first step.
+    return_address: u64,
     /// Where the last return addresses were found, in words from the first stack pointer.
     slots: [u32; MEMO_FRAMES],
 }
@@ -102,6 +107,7 @@ fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owne
     walk.is_unusual = 0;
     walk.start_sp = start.registers.sp;
     walk.last_sp = start.registers.sp;
+    walk.return_address = start.return_address;
     walk.end = End::TooDeep as u32;
     let is_compat = start.cs != USER_CS;
     let limit = if is_compat { 1 } else { MAX_FRAMES as u32 };
@@ -166,6 +172,13 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
     frames[index] = walk.registers.pc;
     walk.hash.add(walk.registers.pc);
     walk.frame_count = index as u32 + 1;
+    if walk.return_address != 0 {
+        walk.registers.pc = walk.return_address;
+        walk.registers.sp = walk.registers.sp.wrapping_add(8);
+        walk.return_address = 0;
+        walk.back = 1;
+        return 0;
+    }
     let row = caller::row(walk.registers.pc.wrapping_sub(walk.back), &mut walk.lookup);
     let mut memory = UserMemory { source, window, start: &mut walk.window_start };
     match table::step(row, &mut walk.registers, &mut memory) {

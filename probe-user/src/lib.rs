@@ -16,6 +16,8 @@ pub mod functions;
 
 pub mod probes;
 
+pub mod heap;
+
 pub mod latency;
 
 pub mod record;

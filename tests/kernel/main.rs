@@ -11,6 +11,7 @@ mod functions;
 mod governor;
 mod latency;
 mod lifetime;
+mod memory;
 mod stacks;
 mod symbols;
 mod unwind;
@@ -28,6 +29,7 @@ fn main() {
         latency::tests(),
         functions::tests(),
         governor::tests(),
+        memory::tests(),
         symbols::tests(),
         containers::tests(),
         lifetime::tests(),

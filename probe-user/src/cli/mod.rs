@@ -119,6 +119,14 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A budget in percent of one core.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(percent) if percent > 0.0 && percent <= 10_000.0 => Ok(percent),
+        _ => Err("a number of percent above 0".into()),
+    }
+}
+
 /// An error with its causes. Some libraries repeat in an error's text what its cause says, some causes repeat each other:
 /// everything is said once.
 fn sentence(error: &anyhow::Error) -> String {

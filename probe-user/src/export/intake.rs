@@ -55,6 +55,7 @@ pub fn check(profile: &Profile) -> Result<()> {
     let sum =
         |get: fn(&Sample) -> u64| profile.samples.iter().try_fold(0u64, |sum, sample| sum.checked_add(get(sample)));
     let sums = sum(|sample| sample.count).and(sum(|sample| sample.value));
+    let sums = sums.and(sum(|sample| sample.allocated.count)).and(sum(|sample| sample.allocated.bytes));
     ensure!(sums.is_some(), "its samples add up to more than a number can hold");
     Ok(())
 }

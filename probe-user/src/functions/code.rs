@@ -71,6 +71,64 @@ fn is_switch(jump: &Instruction, since_table: usize) -> bool {
     is_marked || is_table || jump.op0_kind() == OpKind::Register && since_table <= NEAR
 }
 
+/// Of a function that reaches more code than this, returns are not looked for.
+const MAX_REACHED: usize = 1 << 14;
+
+/// Finds the return instructions to which control can get from `entry`, also by jumps to other functions, but not within
+/// what it calls, and not through `others`, of which that is known. `read` has the code from an address on.
+pub(super) fn reached_returns(
+    entry: u64,
+    others: &BTreeSet<u64>,
+    read: impl Fn(u64) -> Option<Vec<u8>>,
+) -> Result<BTreeSet<u64>, &'static str> {
+    let (mut found, mut seen, mut starts) = (BTreeSet::new(), BTreeSet::new(), vec![entry]);
+    while let Some(mut next) = starts.pop() {
+        'block: while !seen.contains(&next) {
+            let (begin, bytes) = (next, read(next).ok_or("its code leads out of the file")?);
+            for instruction in instructions(&bytes, begin) {
+                let at = instruction.ip();
+                match instruction.is_invalid() {
+                    // Its bytes may go on behind those that were read.
+                    true if at != begin => continue 'block,
+                    true => return Err("its code cannot be taken apart"),
+                    false => {}
+                }
+                let is_other = at != entry && others.contains(&at);
+                if is_other || !seen.insert(at) {
+                    break 'block;
+                }
+                if seen.len() > MAX_REACHED {
+                    return Err("too much code");
+                }
+                match instruction.flow_control() {
+                    FlowControl::Return => {
+                        found.insert(at);
+                        break 'block;
+                    }
+                    FlowControl::IndirectBranch => return Err("it jumps where its code does not say"),
+                    FlowControl::UnconditionalBranch => {
+                        starts.push(instruction.near_branch_target());
+                        break 'block;
+                    }
+                    FlowControl::ConditionalBranch => starts.push(instruction.near_branch_target()),
+                    FlowControl::Exception | FlowControl::Interrupt => break 'block,
+                    _ => {}
+                }
+                next = instruction.next_ip();
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The addresses that a function at `address` calls or jumps to, as far as its code says so and can be taken apart.
+pub(super) fn callees(code: &[u8], address: u64) -> BTreeSet<u64> {
+    let is_direct = |i: &Instruction| matches!(i.op0_kind(), OpKind::NearBranch64);
+    let valid = instructions(code, address).take_while(|i| !i.is_invalid());
+    let targets = valid.filter(is_direct).map(|i| i.near_branch_target());
+    targets.filter(|target| !(address..address.saturating_add(code.len() as u64)).contains(target)).collect()
+}
+
 /// Whether an instruction begins `offset` bytes into a function.
 pub(super) fn is_boundary(code: &[u8], offset: u64) -> bool {
     instructions(code, 0).take_while(|i| !i.is_invalid() && i.ip() <= offset).any(|i| i.ip() == offset)
@@ -155,6 +213,35 @@ mod tests {
         assert!(!leads_out(&[0x3e, 0xff, 0xe0]), "notrack jmp rax");
         assert!(!leads_out(&[0xff, 0x24, 0xc5, 0, 0x20, 0x40, 0]), "jmp [rax * 8 + table]");
         assert!(!leads_out(&[0x48, 0x63, 0x04, 0x82, 0x48, 0x01, 0xd0, 0xff, 0xe0]), "movsxd rax, [rdx + rax * 4]; …");
+    }
+
+    #[test]
+    fn returns_are_found_behind_jumps() {
+        // 0: test edi, edi; 2: jz 8; 4: call 0x40; 9 is no instruction that is reached but by falling through
+        let mut code = [0x90; 0x60];
+        code[..4].copy_from_slice(&[0x85, 0xff, 0x74, 0x10]);
+        // 4: call somewhere; 9: ret
+        code[4..10].copy_from_slice(&[0xe8, 0, 1, 0, 0, 0xc3]);
+        // 0x14: jmp 0x30; 0x30: ret; 0x31: ret, which nothing reaches
+        code[0x14..0x16].copy_from_slice(&[0xeb, 0x1a]);
+        code[0x30..0x32].copy_from_slice(&[0xc3, 0xc3]);
+        let read = |at: u64| code.get(at as usize..).map(<[u8]>::to_vec);
+        let none = BTreeSet::new();
+        assert_eq!(reached_returns(0, &none, read), Ok([9, 0x30].into()));
+        assert_eq!(reached_returns(0, &[0x30].into(), read), Ok([9].into()), "another function tells of its own");
+        // In pieces that end within an instruction.
+        let short = |at: u64| code.get(at as usize..at as usize + 7).map(<[u8]>::to_vec);
+        assert_eq!(reached_returns(0, &none, short), Ok([9, 0x30].into()));
+        assert!(reached_returns(0, &none, |at| (at < 0x20).then(|| code[at as usize..].to_vec())).is_err());
+        // jmp rax
+        assert!(reached_returns(0, &none, |_| Some(vec![0xff, 0xe0])).is_err());
+    }
+
+    #[test]
+    fn what_is_called_is_found() {
+        // call +0x100; jz back to the start; jmp -0x10 from behind itself; ret
+        let code = [0xe8, 0x00, 0x01, 0, 0, 0x74, 0xf9, 0xe9, 0xf0, 0xff, 0xff, 0xff, 0xc3];
+        assert_eq!(Vec::from_iter(callees(&code, 0x1000)), [0xffc, 0x1105]);
     }
 
     #[test]

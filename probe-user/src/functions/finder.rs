@@ -93,6 +93,24 @@ impl Finder {
         };
         Err(Box::new(Missing { wanted: spec.text.clone(), why, unreadable: search.unreadable }))
     }
+
+    /// The functions whose symbols are wanted, in all files: symbols as the files have them, without version. A file that
+    /// cannot be read has none.
+    pub fn symbols(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<Place> {
+        let mut places = Vec::new();
+        for file in &self.files {
+            let (Ok(image), Ok(loaded)) = (file.image(), file.loaded()) else { continue };
+            let mut by_address: BTreeMap<u64, Vec<(&Symbol, &str)>> = BTreeMap::new();
+            for (symbol, text) in loaded.symbols.iter() {
+                if matches!(symbol.sort, Sort::Function) && is_wanted(without_version(text)) {
+                    by_address.entry(symbol.address).or_default().push((symbol, text));
+                }
+            }
+            let builder = Builder::new(file, &image, loaded);
+            places.extend(by_address.values().filter_map(|matched| builder.function(matched, 0)?.ok()));
+        }
+        places
+    }
 }
 
 struct Search<'spec> {

@@ -1,8 +1,14 @@
 //! `Place`: an instruction in a file to which a probe can be attached, and `Refusal`: one to which none can, and why.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use anyhow::{Context, Result, bail, ensure};
+use object::elf::EM_X86_64;
+
+use super::code;
+use super::image::Image;
 use super::usdt::Argument;
 use crate::target::Module;
 
@@ -50,6 +56,39 @@ pub enum Kind {
         /// Where its arguments are.
         arguments: Vec<Argument>,
     },
+}
+
+impl Place {
+    /// File offsets that the function calls or jumps to directly, in its own file; none where its code is not understood.
+    pub fn callees(&self) -> BTreeSet<u64> {
+        let bytes = || {
+            let image = Image::open(self.module.file()?).ok()?;
+            let is_known = image.machine == EM_X86_64 && (1..=code::MAX_FUNCTION).contains(&self.size);
+            image.bytes(self.file_offset, self.size).filter(|_| is_known)
+        };
+        bytes().map(|bytes| code::callees(&bytes, self.file_offset)).unwrap_or_default()
+    }
+
+    /// File offsets of the return instructions by which a call ends, also those of functions to which this one jumps, but
+    /// not through `others`: file offsets of functions that are looked at themselves.
+    pub fn ends(&self, others: &BTreeSet<u64>) -> Result<BTreeSet<u64>> {
+        /// Most blocks of code are shorter.
+        const PIECE: u64 = 256;
+        let what = || format!("{} in {}", self.name, self.module.path);
+        let image = Image::open(self.module.file().context("the file is not open")?).with_context(what)?;
+        ensure!(image.machine == EM_X86_64, "{}: only instructions of x86-64 are understood", what());
+        let code = |offset| {
+            let segment =
+                image.segments.iter().find(|s| s.executable && offset >= s.offset && offset - s.offset < s.size)?;
+            image.bytes(offset, PIECE.min(segment.offset + segment.size - offset))
+        };
+        let mut ends = match code::reached_returns(self.file_offset, others, code) {
+            Ok(ends) => ends,
+            Err(reason) => bail!("{}: {reason}", what()),
+        };
+        ends.retain(|&offset| code(offset).is_some_and(|bytes| code::refused(&bytes).is_none()));
+        Ok(ends)
+    }
 }
 
 impl fmt::Display for Place {

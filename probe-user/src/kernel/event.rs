@@ -20,6 +20,8 @@ pub enum Event {
     Call(RawCall),
     /// A target's memory has changed.
     Memory(RawMemory),
+    /// A target's thread allocated memory, and was sampled.
+    Allocation(RawAllocation),
     /// The frames of a stack, once.
     Stack(RawStack),
     /// A process replaced its program.
@@ -120,6 +122,25 @@ pub enum MemoryChange {
         /// Its length before, in bytes.
         old_bytes: u64,
     },
+}
+
+/// A sampled allocation, as the kernel took it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawAllocation {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// There was one sample point for so many bytes, on average.
+    pub mean: u64,
+    /// User stack: its first frame is the function of the allocator.
+    pub user_stack: StackId,
+    /// The thread's name.
+    pub comm: [u8; COMM_LEN],
 }
 
 /// Waits of a thread with the same stacks, as the kernel added them up.
@@ -278,6 +299,12 @@ impl Event {
                 let memory = RawMemory { time_ns, pid, tid, change, start, bytes, count, user_stack, comm };
                 (time_ns, Self::Memory(memory))
             }
+            kind::ALLOCATION => {
+                let (_cpu, time_ns, pid, tid) = (reader.u32()?, reader.u64()?, reader.u32()?, reader.u32()?);
+                let (size, mean, user_stack) = (reader.u64()?, reader.u64()?, reader.stack_id()?);
+                let comm = reader.array()?;
+                (time_ns, Self::Allocation(RawAllocation { time_ns, pid, tid, size, mean, user_stack, comm }))
+            }
             kind::EXEC => {
                 let (pid, time_ns) = (reader.u32()?, reader.u64()?);
                 let path = reader.array::<MAX_PATH>()?;
@@ -372,6 +399,7 @@ mod tests {
             (kind::WAIT, size_of::<WaitEvent>()),
             (kind::CALL, size_of::<CallEvent>()),
             (kind::MEMORY, size_of::<MemoryEvent>()),
+            (kind::ALLOCATION, size_of::<probe_ebpf::heap::AllocationEvent>()),
             (kind::EXEC, size_of::<ExecEvent>()),
             (kind::FORK, size_of::<ForkEvent>()),
             (kind::EXIT, size_of::<ExitEvent>()),

@@ -4,6 +4,7 @@ mod btf;
 mod calls;
 mod dump;
 mod event;
+mod heap;
 mod hits;
 pub mod host;
 mod mappings;
@@ -20,7 +21,10 @@ pub use calls::{
     functions_within, source,
 };
 pub use dump::{RawThread, Whom};
-pub use event::{Event, MemoryChange, RawCall, RawMemory, RawSample, RawStack, RawWait, RawWaker, thread_name};
+pub use event::{
+    Event, MemoryChange, RawAllocation, RawCall, RawMemory, RawSample, RawStack, RawWait, RawWaker, thread_name,
+};
+pub use heap::{HeapOptions, Heaps, MAX_HEAPS, RawLive, takes};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use sampler::{Clock, Options, Sampler};

@@ -16,6 +16,7 @@ use super::btf::Btf;
 use super::calls::Calls;
 use super::dump::{Dumper, RawThread, Whom};
 use super::event::RawWait;
+use super::heap::{HeapOptions, Heaps};
 use super::hits::Hits;
 use super::mappings::MappingEvents;
 use super::memory::Memory;
@@ -52,6 +53,8 @@ pub struct Options {
     pub faults: u64,
     /// How many functions can be timed.
     pub functions: u32,
+    /// How allocations are sampled.
+    pub heap: HeapOptions,
 }
 
 /// What makes a CPU sample.
@@ -90,6 +93,7 @@ pub struct Sampler {
     uprobes: Uprobes,
     hits: Hits,
     memory: Memory,
+    heaps: Heaps,
 }
 
 #[derive(Clone, Copy)]
@@ -116,6 +120,8 @@ impl Sampler {
             max_wait_ns: options.waits.max_ns,
             each_wait: options.waits.each.into(),
             fault_gap_ns: 1_000_000_000u64.checked_div(options.faults).unwrap_or(0),
+            follow_live: options.heap.live.into(),
+            padding: 0,
             offsets: offsets::look_up(&btf)?,
         });
         drop(btf);
@@ -148,6 +154,7 @@ impl Sampler {
             generations: Array::try_from(take("GENERATIONS")?)?,
             calls,
             memory: Memory::new(take("BREAKS")?)?,
+            heaps: Heaps::new(take("HEAP_COSTS")?, take("HEAP_MEANS")?, take("PENDING")?, take("LIVE")?)?,
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
             hits: Hits::new(take("HITS")?)?,
             uprobes,
@@ -216,6 +223,11 @@ impl Sampler {
     /// What is known of the calls of timed functions.
     pub fn calls(&mut self) -> &mut Calls {
         &mut self.calls
+    }
+
+    /// Allocations.
+    pub fn heaps(&mut self) -> &mut Heaps {
+        &mut self.heaps
     }
 
     /// Sets probes in their order into a process, 0 for all.

@@ -27,6 +27,10 @@ pub enum Role {
     Begin,
     /// Where a span ends.
     End,
+    /// At the first instruction of a function of an allocator.
+    Allocate,
+    /// At a return instruction of such a function.
+    AllocateLeave,
 }
 
 impl Role {
@@ -37,6 +41,8 @@ impl Role {
             Self::Returned => "returned",
             Self::Begin => "begin",
             Self::End => "end",
+            Self::Allocate => "allocate",
+            Self::AllocateLeave => "allocate_leave",
         }
     }
 }

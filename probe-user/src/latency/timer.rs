@@ -30,6 +30,7 @@ impl Timer {
             kernel_stacks: false,
             waits: WaitFilter::default(),
             faults: 0,
+            heap: kernel::HeapOptions::default(),
             // One more, to measure with.
             functions: slots + 1,
         })?;

@@ -30,6 +30,8 @@ pub(super) struct Group {
     since: Instant,
     /// When they were set last, `CLOCK_MONOTONIC` in nanoseconds.
     pub set_ns: u64,
+    /// When they were set, where that is asked for.
+    windows: Option<Vec<Window>>,
 }
 
 enum State {
@@ -51,6 +53,15 @@ struct Leaving {
 pub(super) fn hurry() {
     // Without the privilege it goes on as it is.
     let _ = rustix::process::setpriority_process(None, -20);
+}
+
+/// A time in which probes were set, `CLOCK_MONOTONIC` in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its beginning.
+    pub from_ns: u64,
+    /// Its end.
+    pub to_ns: u64,
 }
 
 /// What a look at a group finds.
@@ -79,7 +90,18 @@ impl Group {
             attached,
             since,
             set_ns: 0,
+            windows: None,
         }
+    }
+
+    /// Remembers from now on when the probes were set.
+    pub fn keep_windows(&mut self) {
+        self.windows.get_or_insert_with(|| vec![Window { from_ns: self.set_ns, to_ns: self.set_ns }]);
+    }
+
+    /// When they were, oldest first.
+    pub fn windows(&self) -> &[Window] {
+        self.windows.as_deref().unwrap_or_default()
     }
 
     pub fn is_set(&self) -> bool {
@@ -127,6 +149,9 @@ impl Group {
         // What setting them took is no time in which they could see.
         (self.since, self.set_ns) = (Instant::now(), monotonic_ns());
         self.is_due = false;
+        if let Some(windows) = &mut self.windows {
+            windows.push(Window { from_ns: self.set_ns, to_ns: self.set_ns });
+        }
         Ok(())
     }
 
@@ -142,6 +167,22 @@ impl Group {
     /// Looks what there was since the last time, by the hits of all numbers.
     pub fn pass(&mut self, hits: &[u64], now: Instant) -> Passed {
         let hits = self.sum(hits);
+        self.pass_all(hits, now)
+    }
+
+    /// The same with all hits of the group.
+    pub fn pass_all(&mut self, hits: u64, now: Instant) -> Passed {
+        let attached = self.attached;
+        let passed = self.look(hits, now);
+        if self.attached != attached
+            && let Some(window) = self.windows.as_mut().and_then(|windows| windows.last_mut())
+        {
+            window.to_ns = monotonic_ns();
+        }
+        passed
+    }
+
+    fn look(&mut self, hits: u64, now: Instant) -> Passed {
         let (new, elapsed) = (hits.saturating_sub(self.hits), now.saturating_duration_since(self.since));
         self.hits = hits;
         let mut passed = Passed { hits: new, is_gone: false };

@@ -8,4 +8,5 @@ mod traps;
 
 pub use cost::measure as measure_hit;
 pub use governor::{Governor, Verdict};
-pub use set::ProbeSet;
+pub use group::Window;
+pub use set::{Change, ProbeSet};

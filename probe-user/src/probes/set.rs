@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::governor::{Governor, Verdict};
-use super::group::{Group, hurry};
+use super::group::{Group, Passed, Window, hurry};
 use crate::kernel::{Sampler, Wanted};
 use crate::target::{descendants, monotonic_ns};
 
@@ -25,6 +25,19 @@ pub struct ProbeSet {
     /// Descendants of the process, and when they were looked for.
     children: Vec<u32>,
     swept: Instant,
+    /// What they had cost besides hits, where that is told.
+    besides: Duration,
+}
+
+/// What has become of the probes of a set of one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing new.
+    Nothing,
+    /// They are gone: whatever was going on when they went, nobody has seen its end.
+    Gone,
+    /// They are set again.
+    Set,
 }
 
 impl ProbeSet {
@@ -34,7 +47,8 @@ impl ProbeSet {
         hurry();
         let (now, children) = (Instant::now(), descendants(pid));
         let governor = Governor::new(budget, 0, monotonic_ns());
-        Self { pid, groups: Vec::new(), governor, hit_cost, started: now, looked: now, children, swept: now }
+        let (groups, besides) = (Vec::new(), Duration::ZERO);
+        Self { pid, groups, governor, hit_cost, started: now, looked: now, children, swept: now, besides }
     }
 
     /// Sets the probes of each group, in their order; the groups are named by their numbers from 0 on.
@@ -142,15 +156,52 @@ impl ProbeSet {
         self.observe(sampler, &hits)
     }
 
+    /// The same for a set of one group whose hits are counted elsewhere: how many there were so far, and what they have cost
+    /// besides.
+    pub fn look_at(&mut self, sampler: &mut Sampler, hits: u64, besides: Duration) -> Result<Change> {
+        let more = besides.saturating_sub(self.besides);
+        self.besides = besides;
+        let was_set = self.groups.first().map(|(_, group)| group.set_ns);
+        let gone = self.govern(sampler, more, |group, now| group.pass_all(hits, now))?;
+        Ok(match was_set == self.groups.first().map(|(_, group)| group.set_ns) {
+            false => Change::Set,
+            true if gone.is_empty() => Change::Nothing,
+            true => Change::Gone,
+        })
+    }
+
+    /// The times in which a group's probes were set, oldest first; the last one may go on. Only where [`Self::keep_windows`]
+    /// was asked for.
+    pub fn windows(&self, name: u32) -> &[Window] {
+        self.group(name).map(Group::windows).unwrap_or_default()
+    }
+
+    /// Remembers from now on when probes were set: one or two times a second at most.
+    pub fn keep_windows(&mut self) {
+        for (_, group) in &mut self.groups {
+            group.keep_windows();
+        }
+    }
+
     /// The same for one of several sets, with the hits that [`Sampler::hits`] has told.
     pub fn observe(&mut self, sampler: &mut Sampler, hits: &[u64]) -> Result<Vec<u32>> {
+        self.govern(sampler, Duration::ZERO, |group, now| group.pass(hits, now))
+    }
+
+    /// Asks the governor, with what each group has paid since the last time, and `besides` for each of them.
+    fn govern(
+        &mut self,
+        sampler: &mut Sampler,
+        besides: Duration,
+        pass: impl Fn(&mut Group, Instant) -> Passed,
+    ) -> Result<Vec<u32>> {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.looked);
         self.looked = now;
         let (mut gone, mut costs) = (Vec::new(), Vec::with_capacity(self.groups.len()));
         for (name, group) in &mut self.groups {
-            let passed = group.pass(hits, now);
-            costs.push(self.hit_cost.mul_f64(passed.hits as f64));
+            let passed = pass(group, now);
+            costs.push(self.hit_cost.mul_f64(passed.hits as f64) + besides);
             gone.extend(passed.is_gone.then_some(*name));
         }
         for ((_, group), verdict) in self.groups.iter_mut().zip(self.governor.observe(&costs, elapsed)) {

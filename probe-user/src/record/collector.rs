@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::dump::{self, Dump};
+use super::heap::Heaps;
 use super::recorder::{Recorder, Retention};
 use super::recording::{Events, Kind, Recording};
 use super::state::State;
@@ -113,6 +114,7 @@ impl Collector {
             waits: options.kernel.waits,
             user_stacks: options.kernel.user_stacks,
             kernel_stacks: options.kernel.kernel_stacks,
+            heap: options.kernel.heap,
             lifecycle: None,
             lifecycle_lost: 0,
             told: BTreeMap::new(),
@@ -120,6 +122,7 @@ impl Collector {
             incomplete: HashSet::new(),
             unmapped: 0,
             unfollowed: 0,
+            heaps: Heaps::default(),
         };
         let (requests, inbox) = sync_channel(REQUESTS);
         let thread = std::thread::Builder::new().name("collector".into()).spawn(move || state.run(&inbox))?;
@@ -187,6 +190,21 @@ impl Collector {
         self.ask(State::stop_waits)?
     }
 
+    /// Samples the allocations of watched processes from now on, at a cost of at most `budget` (a share of one core) for
+    /// each. Says since when, and which allocators they have.
+    pub fn start_heaps(&self, pids: &[u32], budget: f64) -> Result<(u64, Vec<String>)> {
+        let pids = pids.to_vec();
+        self.ask(move |state| {
+            let State { sampler, recorder, heaps, heap, .. } = state;
+            heaps.start(sampler, recorder, &pids, *heap, budget)
+        })?
+    }
+
+    /// Ends sampling allocations, and says when that was: what is in use then is what a recording has.
+    pub fn stop_heaps(&self) -> Result<u64> {
+        self.ask(|state| state.heaps.stop(&mut state.sampler, state.heap.live))?
+    }
+
     /// Lets a process go. What was recorded of it stays until it is too old.
     pub fn unwatch(&self, pid: u32) -> Result<()> {
         self.ask(move |state| {
@@ -214,6 +232,9 @@ impl Collector {
             if let Some(clock) = state.clock {
                 recording.clock = clock.name();
                 recording.frequency = state.frequency;
+            }
+            if state.events.malloc {
+                state.heaps.report(&mut state.recorder, &mut recording);
             }
             Ok(recording)
         })?

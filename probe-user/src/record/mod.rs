@@ -6,6 +6,7 @@ mod calls;
 mod collector;
 mod dump;
 mod growth;
+mod heap;
 mod recorder;
 mod recording;
 mod stacks;
@@ -16,5 +17,7 @@ pub use collector::{Collector, Lifecycle, Options, Stats};
 pub use dump::{Dump, DumpedThread};
 pub use growth::{Grown, Growth};
 pub use recorder::{Recorder, Retention};
-pub use recording::{Events, Kind, RecordedProcess, Recording, Sample, SlowCall, Thread, Wait, Waker};
+pub use recording::{
+    Allocation, Events, Heap, HeapRecord, Kind, RecordedProcess, Recording, Sample, SlowCall, Thread, Wait, Waker,
+};
 pub use stacks::{Frame, Space, Stack};

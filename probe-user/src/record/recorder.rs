@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use super::dump;
 use super::growth::{Change, growth};
-use super::recording::{RecordedProcess, Recording, Sample, SlowCall, Thread, Wait, Waker};
+use super::recording::{Allocation, RecordedProcess, Recording, Sample, SlowCall, Thread, Wait, Waker};
 use super::stacks::{Frame, Slot, Space, Stack, Stacks};
-use crate::kernel::{End, Event, RawCall, RawMemory, RawSample, RawStack, RawWait, StackId, thread_name};
+use crate::functions::Finder;
+use crate::kernel::{
+    End, Event, RawAllocation, RawCall, RawLive, RawMemory, RawSample, RawStack, RawWait, StackId, thread_name,
+};
 use crate::target::{Mappings, Modules, Process};
 
 /// Length of a window in nanoseconds.
@@ -52,6 +55,7 @@ struct Window {
     waits: Vec<Wait>,
     calls: Vec<SlowCall>,
     changes: Vec<Change>,
+    allocations: Vec<Allocation>,
     losses: BTreeMap<String, u64>,
 }
 
@@ -104,6 +108,7 @@ impl Recorder {
             Event::Wait(wait) => self.wait(&wait),
             Event::Call(call) => self.call(&call),
             Event::Memory(memory) => self.memory(&memory),
+            Event::Allocation(allocation) => self.allocation(&allocation),
             Event::Stack(stack) => self.stack(stack, now_ns),
             Event::NewImage { pid } => {
                 if let Some(tracked) = self.processes.get_mut(&pid) {
@@ -208,6 +213,30 @@ impl Recorder {
         self.seen(pid, tid, &raw.comm);
     }
 
+    fn allocation(&mut self, raw: &RawAllocation) {
+        let RawAllocation { time_ns, pid, tid, size, mean, user_stack, comm } = *raw;
+        let user = self.slot(user_stack);
+        self.window(time_ns).allocations.push(Allocation { time_ns, pid, tid, size, mean, user });
+        self.seen(pid, tid, &comm);
+    }
+
+    /// Adds sampled allocations that are in use to a recording.
+    pub fn add_live(&mut self, recording: &mut Recording, live: &[RawLive]) {
+        let known = |raw: &RawLive| {
+            let RawLive { time_ns, pid, tid, size, mean, user_stack } = *raw;
+            let user = self.slot(user_stack);
+            self.add_names(recording, (pid, tid), user.into_iter());
+            Allocation { time_ns, pid, tid, size, mean, user }
+        };
+        let live = live.iter().map(known).collect();
+        recording.heap.live = Some(live);
+    }
+
+    /// Finds functions in what a process has mapped; `None` if it is not watched.
+    pub fn finder(&self, pid: u32) -> Option<Finder> {
+        self.processes.get(&pid).map(|tracked| Finder::of_process(&tracked.process))
+    }
+
     fn slot(&mut self, id: StackId) -> Option<Slot> {
         (id != StackId::NONE).then(|| self.stacks.slot(id))
     }
@@ -300,7 +329,9 @@ impl Recorder {
         let mut dropped = 0;
         for _ in 0..self.windows.len().div_ceil(10).min(self.windows.len().saturating_sub(1)) {
             let waits = |window: &Window| window.waits.iter().map(|wait| wait.count).sum::<u64>();
-            let all = |window: &Window| (window.samples.len() + window.changes.len()) as u64 + waits(window);
+            let all = |window: &Window| {
+                (window.samples.len() + window.changes.len() + window.allocations.len()) as u64 + waits(window)
+            };
             dropped += self.windows.pop_front().map_or(0, |window| all(&window));
         }
         // Whoever asks for the time from here on is told.
@@ -315,13 +346,16 @@ impl Recorder {
         let calls = || self.windows.iter().flat_map(|window| &window.calls);
         let changes = || self.windows.iter().flat_map(|window| &window.changes);
         let used = samples().flat_map(|s| s.user.into_iter().chain(s.kernel)).chain(waits().flat_map(Wait::slots));
+        let allocations = || self.windows.iter().flat_map(|window| &window.allocations);
+        let used = used.chain(allocations().filter_map(|allocation| allocation.user));
         let used = used.chain(calls().filter_map(|call| call.stack)).chain(changes().filter_map(|change| change.user));
         self.stacks.sweep(used, forget);
         let mut threads = HashSet::new();
         let mut processes = HashSet::new();
         let of_samples = samples().map(|s| (s.pid, s.tid)).chain(waits().map(|w| (w.pid, w.tid)));
         let of_others = calls().map(|call| (call.pid, call.tid)).chain(changes().map(|c| (c.pid, c.tid)));
-        for thread in of_samples.chain(of_others) {
+        let of_allocations = allocations().map(|a| (a.pid, a.tid));
+        for thread in of_samples.chain(of_others).chain(of_allocations) {
             threads.insert(thread);
             processes.insert(thread.0);
         }
@@ -342,6 +376,7 @@ impl Recorder {
                 + window.waits.capacity() * size_of::<Wait>()
                 + window.calls.capacity() * size_of::<SlowCall>()
                 + window.changes.capacity() * size_of::<Change>()
+                + window.allocations.capacity() * size_of::<Allocation>()
         };
         self.windows.iter().map(bytes).sum()
     }
@@ -375,6 +410,12 @@ impl Recorder {
         for index in 0..recording.growth.len() {
             let grown = recording.growth[index];
             self.add_names(&mut recording, (grown.pid, grown.tid), grown.user.into_iter());
+        }
+        let allocations = self.windows.iter().flat_map(|window| &window.allocations);
+        recording.allocations = allocations.filter(|a| wanted(a.time_ns, a.pid)).copied().collect();
+        for index in 0..recording.allocations.len() {
+            let Allocation { pid, tid, user, .. } = recording.allocations[index];
+            self.add_names(&mut recording, (pid, tid), user.into_iter());
         }
         for index in 0..recording.samples.len() {
             let Sample { pid, tid, user, kernel, .. } = recording.samples[index];
@@ -415,7 +456,9 @@ impl Recorder {
             let samples = window.samples.iter().flat_map(|sample| sample.user);
             let waits = window.waits.iter().flat_map(|wait| wait.user);
             let changes = window.changes.iter().filter_map(|change| change.user);
-            for slot in samples.chain(waits).chain(changes).filter(|slot| seen.insert(*slot)) {
+            let allocations = window.allocations.iter().filter_map(|allocation| allocation.user);
+            let all = samples.chain(waits).chain(changes).chain(allocations);
+            for slot in all.filter(|slot| seen.insert(*slot)) {
                 let frames = self.stacks.get(slot).into_iter().flat_map(|stack| stack.frames.iter());
                 for module in frames.filter_map(|frame| frame.module.as_ref()) {
                     used_ns.entry(Arc::as_ptr(module) as usize).or_insert(window.start_ns + WINDOW_NS);

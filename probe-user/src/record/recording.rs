@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::growth::Growth;
 use super::stacks::{Slot, Stack};
+use crate::heap::{Allocators, Scale};
 use crate::target::ThreadState;
 
 /// A sample in a window.
@@ -60,6 +61,43 @@ pub struct SlowCall {
     pub tid: u32,
     /// The stack that called it, with the function itself where its return was seen there.
     pub stack: Option<Slot>,
+}
+
+/// A sampled allocation, in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// There was one sample point for so many bytes, on average.
+    pub mean: u64,
+    /// User stack, if there is one.
+    pub user: Option<Slot>,
+}
+
+/// How the allocations of a process were sampled.
+#[derive(Clone, Debug)]
+pub struct Heap {
+    /// Its allocators.
+    pub allocators: Arc<Allocators>,
+    /// When the probes were set.
+    pub scale: Scale,
+}
+
+/// How allocations were sampled, and what is in use.
+#[derive(Clone, Debug, Default)]
+pub struct HeapRecord {
+    /// One sample point for so many bytes, on average.
+    pub sample_bytes: u64,
+    /// By process id.
+    pub heaps: HashMap<u32, Heap>,
+    /// Sampled allocations that are in use at the end; `None` where that is not followed.
+    pub live: Option<Vec<Allocation>>,
 }
 
 /// Who ended a wait.
@@ -125,6 +163,8 @@ pub struct Events {
     pub off_cpu: bool,
     /// Where memory grows, by page faults.
     pub page_fault: bool,
+    /// Where memory is allocated.
+    pub malloc: bool,
 }
 
 /// Samples with what they refer to.
@@ -148,7 +188,11 @@ pub struct Recording {
     pub calls: Vec<SlowCall>,
     /// Where memory has grown, in the order of time.
     pub growth: Vec<Growth>,
-    /// The stacks of `samples`, `waits`, `calls` and `growth`. A missing one was lost on its way.
+    /// Sampled allocations, in the order of their arrival.
+    pub allocations: Vec<Allocation>,
+    /// How they were sampled.
+    pub heap: HeapRecord,
+    /// The stacks of `samples`, `waits`, `calls`, `growth` and allocations. A missing one was lost on its way.
     pub stacks: HashMap<Slot, Arc<Stack>>,
     /// By process and thread id.
     pub threads: HashMap<(u32, u32), Thread>,

@@ -11,10 +11,11 @@ use anyhow::{Context, Result};
 
 use super::collector::{Lifecycle, Request};
 use super::dump;
+use super::heap::{self, Heaps};
 use super::recorder::Recorder;
 use super::recording::Events;
 use super::unwinding::Unwinding;
-use crate::kernel::{Clock, Event, OpenWait, RawStack, RawThread, Sampler, StackId, WaitFilter, Whom};
+use crate::kernel::{Clock, Event, HeapOptions, OpenWait, RawStack, RawThread, Sampler, StackId, WaitFilter, Whom};
 use crate::target::{ThreadState, monotonic_ns};
 
 /// Samples and new mappings are read this often; process events wake the thread at once. The code of a library that is
@@ -39,6 +40,7 @@ pub(super) struct State {
     pub(super) waits: WaitFilter,
     pub(super) user_stacks: bool,
     pub(super) kernel_stacks: bool,
+    pub(super) heap: HeapOptions,
     pub(super) lifecycle: Option<SyncSender<Lifecycle>>,
     pub(super) lifecycle_lost: u64,
     /// Losses that the recorder was told of.
@@ -48,6 +50,8 @@ pub(super) struct State {
     pub(super) incomplete: HashSet<u32>,
     /// Times that mappings were too many for the kernel's table.
     pub(super) unmapped: u64,
+    /// Processes whose allocations are sampled.
+    pub(super) heaps: Heaps,
     /// Waits that had begun before and were too many for the kernel's table.
     pub(super) unfollowed: u64,
 }
@@ -66,8 +70,15 @@ impl State {
                     Err(TryRecvError::Disconnected) => return,
                 }
             }
-            let busy = self.unwinding.pending() > 0;
-            if let Err(error) = self.read(if busy { BUSY_INTERVAL } else { READ_INTERVAL }) {
+            let interval = match self.unwinding.pending() {
+                0 if self.heaps.is_empty() => READ_INTERVAL,
+                0 => heap::LOOK_INTERVAL,
+                _ => BUSY_INTERVAL,
+            };
+            if let Err(error) = self.heaps.look(&mut self.sampler) {
+                tracing::error!(error = format!("{error:#}"), "the probes of allocators cannot be looked after");
+            }
+            if let Err(error) = self.read(interval) {
                 tracing::error!(error = format!("{error:#}"), "the events of the kernel cannot be read");
                 // Not a busy loop, should it persist.
                 match inbox.recv_timeout(READ_INTERVAL) {
@@ -104,7 +115,7 @@ impl State {
     }
 
     pub(super) fn read(&mut self, timeout: Duration) -> Result<()> {
-        let Self { sampler, recorder, lifecycle, lifecycle_lost, alarm, .. } = self;
+        let Self { sampler, recorder, lifecycle, lifecycle_lost, alarm, heaps, .. } = self;
         sampler
             .read(timeout, alarm.as_fd(), |event| {
                 if let (Some(listener), Some(change)) = (&lifecycle, lifecycle_of(&event)) {
@@ -114,9 +125,13 @@ impl State {
                         Err(TrySendError::Disconnected(_)) => *lifecycle = None,
                     }
                 }
+                if let Event::Exec { pid, .. } = event {
+                    heaps.has_executed(pid);
+                }
                 recorder.handle(event, monotonic_ns());
             })
             .context("cannot read the ring buffer")?;
+        heaps.forget_executed(sampler, monotonic_ns());
         self.sync_unwinding()
     }
 
@@ -260,6 +275,7 @@ fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
         | Event::Wait(_)
         | Event::Call(_)
         | Event::Memory(_)
+        | Event::Allocation(_)
         | Event::Stack(_)
         | Event::NewImage { .. }
         | Event::Map { .. } => None,

@@ -1,6 +1,6 @@
 //! Growth of memory on its way into a profile.
 
-use super::profile::{Measure, Sample};
+use super::profile::{Allocated, Measure, Sample};
 use super::symbolizer::Builder;
 use crate::record::{Grown, Growth, Recording};
 use crate::target::ThreadState;
@@ -17,6 +17,8 @@ impl Builder {
         };
         let time_ns = time_ns.saturating_sub(recording.from_ns);
         let state = ThreadState::Running;
-        self.profile.samples.push(Sample { thread, stack, time_ns, count, value: bytes, state, measure });
+        let allocated = Allocated::default();
+        let value = bytes;
+        self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state, measure, allocated });
     }
 }

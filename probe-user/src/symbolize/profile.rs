@@ -36,8 +36,8 @@ pub struct Profile {
 /// How a profile came to be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// The events, joined by commas: `cpu`, `off-cpu` (where threads wait), `page-fault` (where memory grows), or `threads`
-    /// (a dump).
+    /// The events, joined by commas: `cpu`, `off-cpu` (where threads wait), `page-fault` (where memory grows); or by itself
+    /// `malloc` (memory that was allocated), `malloc-live` (memory in use), `threads` (a dump), `calls` (slow ones).
     pub event: String,
     /// Unit of [`Sample::value`]: `nanoseconds`, `bytes`. Beside times, memory is in bytes nevertheless.
     pub unit: String,
@@ -184,6 +184,24 @@ pub struct Sample {
     /// What `value` measures.
     #[serde(default, skip_serializing_if = "Measure::is_time")]
     pub measure: Measure,
+    /// Where the value is the memory in use: what was allocated.
+    #[serde(default, skip_serializing_if = "Allocated::is_nothing")]
+    pub allocated: Allocated,
+}
+
+/// Memory that was allocated, whether it is in use or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Allocated {
+    /// Allocations.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Allocated {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One displayed frame: a line of a location, or the location itself where it has no name.
@@ -277,11 +295,13 @@ impl Profile {
         let mut totals: Vec<Sample> = Vec::new();
         for sample in &self.samples {
             let at = *index.entry((sample.thread, sample.stack, sample.state, sample.measure)).or_insert_with(|| {
-                totals.push(Sample { time_ns: 0, count: 0, value: 0, ..*sample });
+                totals.push(Sample { time_ns: 0, count: 0, value: 0, allocated: Allocated::default(), ..*sample });
                 totals.len() - 1
             });
             totals[at].count += sample.count;
             totals[at].value += sample.value;
+            totals[at].allocated.count += sample.allocated.count;
+            totals[at].allocated.bytes += sample.allocated.bytes;
         }
         totals
     }

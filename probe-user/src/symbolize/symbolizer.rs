@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::heap::{self, LIVE_EVENT};
 use super::modules::{self, Named};
 use super::profile::{
     Header, Kind, Location, Module as ModuleInfo, PAGE_FAULT, PAGE_FAULTS, ProcessInfo, Profile, Sample,
     Stack as ProfileStack, ThreadInfo,
 };
 use crate::kernel::End;
-use crate::record::{Events, Kind as RecordingKind, Recording, Space, Stack};
+use crate::record::{Events, HeapRecord, Kind as RecordingKind, Recording, Space, Stack};
 use crate::target::{self, Module, ModuleKind, ThreadState};
 use crate::text::sanitize;
 
@@ -82,6 +83,7 @@ impl Symbolizer {
         for growth in &recording.growth {
             builder.add_growth(recording, growth);
         }
+        builder.add_allocations(recording);
         builder.count_unnamed();
         builder.profile
     }
@@ -89,7 +91,7 @@ impl Symbolizer {
 
 fn header(recording: &Recording) -> Header {
     let uname = rustix::system::uname();
-    let Events { cpu, off_cpu, page_fault } = match recording.kind {
+    let Events { cpu, off_cpu, page_fault, malloc } = match recording.kind {
         RecordingKind::Events(events) => events,
         RecordingKind::Dump | RecordingKind::Calls => Events::default(),
     };
@@ -98,16 +100,29 @@ fn header(recording: &Recording) -> Header {
         let parts = parts.into_iter().filter(|(is_there, _)| *is_there);
         parts.map(|(_, part)| part).collect::<Vec<_>>().join(",")
     };
+    let (event, unit, sampler, period) = match malloc {
+        true => {
+            let HeapRecord { sample_bytes, live, .. } = &recording.heap;
+            let event = if live.is_some() { LIVE_EVENT } else { "malloc" };
+            (event.to_owned(), "bytes", heap::sampler(&recording.heap), *sample_bytes)
+        }
+        false => {
+            let event = match recording.kind {
+                RecordingKind::Events(_) => all("cpu", "off-cpu", PAGE_FAULT),
+                RecordingKind::Dump => "threads".into(),
+                RecordingKind::Calls => "calls".into(),
+            };
+            let unit = if page_fault && !cpu && !off_cpu { "bytes" } else { "nanoseconds" };
+            let period = 1_000_000_000u64.checked_div(recording.frequency).unwrap_or(0);
+            (event, unit, all(recording.clock, "sched_switch", PAGE_FAULTS), period)
+        }
+    };
     Header {
-        event: match recording.kind {
-            RecordingKind::Events(_) => all("cpu", "off-cpu", PAGE_FAULT),
-            RecordingKind::Dump => "threads".into(),
-            RecordingKind::Calls => "calls".into(),
-        },
-        unit: if page_fault && !cpu && !off_cpu { "bytes" } else { "nanoseconds" }.into(),
-        sampler: all(recording.clock, "sched_switch", PAGE_FAULTS),
+        event,
+        unit: unit.into(),
+        sampler,
         frequency: recording.frequency,
-        period: 1_000_000_000u64.checked_div(recording.frequency).unwrap_or(0),
+        period,
         started_at_ns: target::wall_ns(recording.from_ns),
         duration_ns: recording.to_ns.saturating_sub(recording.from_ns),
         host: sanitize(&uname.nodename().to_string_lossy()),
@@ -295,11 +310,13 @@ impl Builder {
 
     /// Counts samples with a frame that has no name, by the reason of the frame nearest to the leaf.
     fn count_unnamed(&mut self) {
-        for sample in &self.profile.samples {
+        let is_memory = self.profile.header.unit == "bytes";
+        for sample in self.profile.samples.iter().filter(|sample| sample.count > 0) {
             let locations = &self.profile.stacks[sample.stack as usize].locations;
             if let Some(reason) = locations.iter().find_map(|location| self.unnamed.get(location)) {
                 *self.profile.losses.entry(format!("samples with unnamed frames: {reason}")).or_default() +=
-                    sample.count;
+                    // How many objects a sample of memory stands for is another matter.
+                    if is_memory { 1 } else { sample.count };
             }
         }
     }

@@ -21,7 +21,7 @@ macro_rules! checks {
 }
 
 /// All checks, in the order in which they run.
-pub const ALL: [Check; 11] = checks! {
+pub const ALL: [Check; 12] = checks! {
     "check" => host,
     "record" => deep,
     "command" => command,
@@ -29,6 +29,7 @@ pub const ALL: [Check; 11] = checks! {
     "wakers" => wakers,
     "page-fault" => growth,
     "settings" => settings,
+    "malloc" => leak,
     "dump" => dump,
     "latency" => latency,
     "daemon" => daemon,
@@ -132,6 +133,16 @@ fn latency(result: &str) -> Result<String> {
     );
     ensure!(calls >= 20.0 && (2.0..8.0).contains(&median_ms), "{seen}");
     ensure!(cheap > 0.9 && dear > 0.0 && dear < 0.9, "{seen}");
+    Ok(seen)
+}
+
+/// The program `heap`: a tenth of what it allocates stays.
+fn leak(result: &str) -> Result<String> {
+    let stacks = Stacks::parse(result)?;
+    let bytes = |name| stacks.sum(|frames| frames.contains(&"main") && frames.contains(&name));
+    let (leaked, churned) = (bytes("leaks"), bytes("churns"));
+    let seen = format!("{leaked} bytes were leaked, {churned} are in use besides");
+    ensure!(leaked > 1_000_000 && leaked > churned, "{seen}");
     Ok(seen)
 }
 

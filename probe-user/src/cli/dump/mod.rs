@@ -130,6 +130,7 @@ fn take(args: &Args) -> Result<Shown> {
             waits: WaitFilter::default(),
             faults: 0,
             functions: 0,
+            heap: kernel::HeapOptions::default(),
         },
         events: Events { cpu: true, ..Events::default() },
         mappings: false,

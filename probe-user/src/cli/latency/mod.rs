@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(short, long, value_name = "TEST", allow_hyphen_values = true)]
     errors: Option<ErrorTest>,
     /// What the probes of a process may cost, in percent of one core; what would cost more is looked at for a part of the time
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = parse_percent)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = super::parse_percent)]
     max_overhead: f64,
     /// Write what threads do inside of calls over the threshold, on a CPU and waiting, as a profile: slow.html, or any format
     /// of `probe record`; and tell where these calls come from
@@ -207,12 +207,5 @@ fn usage(error: &anyhow::Error) -> anyhow::Error {
             let hint = "`probe latency --help` shows how functions and spans are named";
             Problem::new(Exit::Usage, format!("{error:#}"), hint).into()
         }
-    }
-}
-
-fn parse_percent(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(percent) if percent > 0.0 && percent <= 10_000.0 => Ok(percent),
-        _ => Err("a number of percent above 0".into()),
     }
 }

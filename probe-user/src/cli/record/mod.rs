@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::Descriptors;
 use crate::export::Format;
-use crate::kernel::WaitFilter;
+use crate::kernel::{HeapOptions, WaitFilter};
 use crate::problem::{Exit, Problem};
 use crate::record::Events;
 use anyhow::{Result, bail};
@@ -34,6 +34,8 @@ const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
   probe record -a -d 10 -o host.pb.gz    everything on this host, for `go tool pprof`
   probe record -e off-cpu -p 1234 -d 10  where its threads wait, and for how long
   probe record -e page-fault -p 1234     where its memory grows, in bytes
+  probe record -e malloc -p 1234 -d 10   where it allocates memory
+  probe record -e malloc --live -p 1234  which of that it does not free
   probe record -o build.svg -- make      a command from its first instruction")]
 pub struct Args {
     /// Processes to sample, with their children
@@ -50,7 +52,9 @@ pub struct Args {
     #[arg(short, long, value_parser = parse_duration, value_name = "TIME")]
     duration: Option<Duration>,
     /// What to record: cpu (on which code CPU time is spent), off-cpu (where threads wait, and for how long), page-fault
-    /// (where memory grows: what page faults make resident, and what is mapped), or several of them: cpu,off-cpu
+    /// (where memory grows: what page faults make resident, and what is mapped), or several of them: cpu,off-cpu; malloc
+    /// (where memory is allocated, of all that malloc, C++'s new and their kin return), or alloc: the same in the cheapest
+    /// way that there is
     #[arg(short, long, default_value = "cpu", value_parser = parse_event, value_delimiter = ',')]
     event: Vec<Event>,
     /// off-cpu: leave shorter waits out, such as 100us
@@ -62,6 +66,19 @@ pub struct Args {
     /// off-cpu: show who ended each wait; its stack stands on the waiting thread's, turned round
     #[arg(long)]
     wakers: bool,
+    /// malloc: what is not freed until the end, in bytes in use, instead of all that is allocated
+    #[arg(long)]
+    live: bool,
+    /// malloc --live: only what has been in use for at least this long, such as 30s
+    #[arg(long, value_parser = parse_wait, value_name = "TIME", requires = "live")]
+    older_than: Option<Duration>,
+    /// malloc: one sample in so many allocated bytes, on average, such as 512KiB
+    #[arg(long, value_name = "SIZE", default_value = "512KiB", value_parser = parse_sample_bytes)]
+    sample_bytes: u64,
+    /// malloc: what the probes may cost each process, in percent of one core; where they would cost more, they are set
+    /// for a part of the time, and what they see is scaled up
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = super::parse_percent)]
+    max_overhead: f64,
     /// File to write, `-` for stdout [default: profile.html, or profile with the ending of --format]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -95,6 +112,8 @@ enum Event {
     OffCpu,
     /// Where memory grows
     PageFault,
+    /// Where memory is allocated
+    Malloc,
 }
 
 /// Whom to sample.
@@ -122,6 +141,10 @@ struct Plan {
     events: Events,
     waits: WaitFilter,
     wakers: bool,
+    heap: HeapOptions,
+    older_than: Duration,
+    /// What probes may cost, as a share of one core.
+    budget: f64,
 }
 
 /// Runs `probe record`.
@@ -131,7 +154,9 @@ pub fn run(args: Args, quiet: bool) -> Result<ExitCode> {
 }
 
 fn plan(args: Args) -> Result<Plan> {
-    let (events, waits) = (events(&args.event), waits(&args)?);
+    let (events, waits) = (events(&args)?, waits(&args)?);
+    let heap = HeapOptions { sample_bytes: args.sample_bytes, live: args.live };
+    let (older_than, budget) = (args.older_than.unwrap_or_default(), args.max_overhead / 100.0);
     let Args { pid, all, frequency, duration, wakers, output, format, threads, states, .. } = args;
     let Args { user_only, kernel_only, command, .. } = args;
     let target = match (pid.is_empty(), all, command.is_empty()) {
@@ -192,6 +217,9 @@ fn plan(args: Args) -> Result<Plan> {
         events,
         waits,
         wakers,
+        heap,
+        older_than,
+        budget,
     })
 }
 
@@ -209,11 +237,32 @@ fn beside(output: &Path, format: Format) -> Result<PathBuf> {
     Ok(output.with_file_name(format!("{stem}.page-fault{}", format.extension())))
 }
 
-fn events(events: &[Event]) -> Events {
-    Events {
-        cpu: events.contains(&Event::Cpu),
-        off_cpu: events.contains(&Event::OffCpu),
-        page_fault: events.contains(&Event::PageFault),
+fn events(args: &Args) -> Result<Events> {
+    let is_meant = |event| args.event.contains(&event);
+    let events = Events {
+        cpu: is_meant(Event::Cpu),
+        off_cpu: is_meant(Event::OffCpu),
+        page_fault: is_meant(Event::PageFault),
+        malloc: is_meant(Event::Malloc),
+    };
+    let problem = |what: &str, hint: &str| Err(Problem::new(Exit::Usage, what, hint).into());
+    match events {
+        Events { malloc: true, cpu, off_cpu, page_fault } if cpu || off_cpu || page_fault => problem(
+            "malloc is recorded by itself: what it counts does not add up with others",
+            "record twice, at the same time",
+        ),
+        Events { malloc: true, .. } if args.all => problem(
+            "the allocations of every process cannot be recorded: each has to be probed",
+            "name processes with -p PID",
+        ),
+        Events { malloc: true, .. } if !args.command.is_empty() => problem(
+            "the allocations of a command cannot be recorded from its first instruction: its allocator is not there yet",
+            "start it, then record it with -p PID",
+        ),
+        Events { malloc: false, .. } if args.live => {
+            problem("--live is about memory, which is not recorded", "add -e malloc")
+        }
+        events => Ok(events),
     }
 }
 
@@ -253,13 +302,27 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}, as in 100us or 5ms"))
 }
 
+/// A number of bytes, with or without a unit of 1024: 65536, 64KiB, 1M.
+fn parse_sample_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        _ => return Err("a number of bytes, as in 512KiB".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "a number of bytes, as in 512KiB")?;
+    let bytes = number.checked_mul(1 << shift).filter(|bytes| (1..1 << 32).contains(bytes));
+    bytes.ok_or_else(|| "more than nothing and less than 4 GiB, please".into())
+}
+
 fn parse_event(text: &str) -> Result<Event, String> {
     match text {
         "cpu" => Ok(Event::Cpu),
         "off-cpu" => Ok(Event::OffCpu),
         "page-fault" => Ok(Event::PageFault),
-        "alloc" | "malloc" => Err("not supported yet; this version records `cpu`, `off-cpu` and `page-fault`".into()),
-        _ => Err("no such event; this version records `cpu`, `off-cpu` and `page-fault`".into()),
+        "malloc" | "alloc" => Ok(Event::Malloc),
+        _ => Err("no such event; there are `cpu`, `off-cpu`, `page-fault` and `malloc`".into()),
     }
 }
 
@@ -307,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_later_versions_are_told_from_nonsense() {
+    fn events_are_told_from_nonsense() {
         for (line, [cpu, off_cpu, page_fault]) in [
             ("", [true, false, false]),
             (" -e off-cpu", [false, true, false]),
@@ -315,9 +378,9 @@ mod tests {
             (" -e cpu,page-fault -o x.pb.gz", [true, false, true]),
         ] {
             let plan = parse(&format!("record -p 1{line}")).unwrap();
-            assert_eq!(plan.events, Events { cpu, off_cpu, page_fault }, "{line}");
+            assert_eq!(plan.events, Events { cpu, off_cpu, page_fault, malloc: false }, "{line}");
         }
-        for (event, expected) in [("malloc", "not supported yet"), ("cpu,nonsense", "no such event")] {
+        for (event, expected) in [("cpu,malloc", "by itself"), ("cpu,nonsense", "no such event")] {
             let error = parse(&format!("record -p 1 -e {event}")).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
@@ -340,6 +403,29 @@ mod tests {
         assert_eq!(plan.waits, WaitFilter { min_ns: 100_000, max_ns: 5_000_000, each: false });
         for bad in ["--min-wait 1ms", "--wakers", "-e off-cpu --min-wait 5", "-e off-cpu --min-wait 2s --max-wait 1s"] {
             assert!(parse(&format!("record -p 1 {bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn memory_is_recorded_by_itself_and_of_processes() {
+        for event in ["malloc", "alloc"] {
+            let plan = parse(&format!("record -p 1 -e {event} --live --older-than 30s --sample-bytes 64k")).unwrap();
+            assert_eq!(plan.events, Events { malloc: true, ..Events::default() });
+            assert_eq!(plan.heap, HeapOptions { sample_bytes: 64 << 10, live: true });
+            assert_eq!((plan.older_than, plan.budget), (Duration::from_secs(30), 0.05));
+        }
+        for bad in [
+            "-p 1 -e malloc,cpu",
+            "-p 1 -e malloc,off-cpu",
+            "-a -e malloc",
+            "-e malloc -- ls",
+            "-p 1 --live",
+            "-p 1 -e malloc --older-than 3s",
+            "-p 1 -e malloc --sample-bytes 0",
+            "-p 1 -e malloc --sample-bytes 4096M",
+            "-p 1 -e malloc --max-overhead 0",
+        ] {
+            assert!(parse(&format!("record {bad}")).is_err(), "{bad}");
         }
     }
 

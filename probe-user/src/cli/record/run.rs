@@ -16,7 +16,7 @@ use crate::cli::{Descriptors, targets, tell};
 use crate::export;
 use crate::kernel::{self, target_flags};
 use crate::problem::{Exit, Problem};
-use crate::record::{Collector, Options, Retention};
+use crate::record::{Collector, Events, Options, Retention};
 use crate::symbolize::Symbolizer;
 use crate::target;
 
@@ -46,6 +46,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
             waits: plan.waits,
             faults: if plan.events.page_fault { FAULTS } else { 0 },
             functions: 0,
+            heap: plan.heap,
         },
         events: plan.events,
         mappings: plan.events.page_fault,
@@ -70,19 +71,28 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
         collector.wait_for_tables(TABLES)?;
     }
     // What was there before is recorded from when all of it is: unwound, and its waits. A command is from its exec on.
-    let from_ns = match plan.events.off_cpu {
+    let from_ns = match plan.events {
         _ if is_command => begin_ns,
-        true => collector.start_waits(plan.wakers)?,
-        false => target::monotonic_ns(),
+        Events { malloc: true, .. } => start_heaps(plan, &collector, &end, quiet)?,
+        Events { off_cpu: true, .. } => collector.start_waits(plan.wakers)?,
+        _ => target::monotonic_ns(),
     };
-    if !quiet {
+    if !quiet && !plan.events.malloc {
         summary::started(plan, collector.clock());
     }
     wait(plan, &collector, &mut end, &signals, quiet)?;
-    let to_ns = if plan.events.off_cpu { collector.stop_waits()? } else { target::monotonic_ns() };
+    let to_ns = match plan.events {
+        Events { malloc: true, .. } => collector.stop_heaps()?,
+        Events { off_cpu: true, .. } => collector.stop_waits()?,
+        _ => target::monotonic_ns(),
+    };
     let mut recording = collector.extract(&[], from_ns, to_ns)?;
     let was_told = if let End::Command(command) = &mut end { command.end()? } else { false };
     drop(collector);
+    if let Some(live) = &mut recording.heap.live {
+        let latest_ns = to_ns.saturating_sub(u64::try_from(plan.older_than.as_nanos()).unwrap_or(u64::MAX));
+        live.retain(|allocation| allocation.time_ns <= latest_ns);
+    }
     if !plan.user_stacks {
         // Taken in user mode: there is nothing of it that was asked for.
         recording.samples.retain(|sample| sample.kernel.is_some());
@@ -91,6 +101,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
     if profile.samples.is_empty() {
         summary::losses(&profile);
         let mode = match (plan.events.cpu, plan.user_stacks) {
+            _ if plan.events.malloc => "to allocate memory",
             (false, _) if plan.events.off_cpu => "to wait",
             (false, _) => "to take memory",
             (true, true) => "on a CPU",
@@ -123,6 +134,9 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
 }
 
 fn hint(plan: &Plan) -> String {
+    if plan.events.malloc {
+        return "record longer (-d), or take more samples: --sample-bytes 16KiB".into();
+    }
     if !plan.events.cpu && !plan.events.off_cpu {
         return "record longer (-d), at a time when their memory grows: what is used again takes nothing".into();
     }
@@ -154,6 +168,17 @@ fn begin(plan: &Plan, collector: &Collector, descriptors: Descriptors, signals: 
             Running::start(collector, command, is_stdout(&plan.output), descriptors, signals).map(End::Command)
         }
     }
+}
+
+/// Samples the allocations of the targets that are there. Those of their children are not sampled: each would have to be
+/// probed.
+fn start_heaps(plan: &Plan, collector: &Collector, end: &End, quiet: bool) -> Result<u64> {
+    let End::Processes(pids) = end else { bail!("only processes can be probed") };
+    let (from_ns, files) = collector.start_heaps(pids, plan.budget)?;
+    if !quiet {
+        summary::started_heaps(plan, &files);
+    }
+    Ok(from_ns)
 }
 
 /// Watches processes and their descendants. Those that come later are watched by the kernel.

@@ -6,23 +6,24 @@ use std::time::Duration;
 use super::{Plan, Target};
 use crate::cli::tell;
 use crate::kernel::Clock;
-use crate::symbolize::{Measure, Profile};
+use crate::symbolize::{LIVE_EVENT, Measure, Profile, Sample};
 use crate::target::ThreadState;
 
 /// How memory is followed.
 const TIER: &str = "page faults and mappings (tier 1)";
 
+/// Whose allocations are sampled, and how.
+pub fn started_heaps(plan: &Plan, files: &[String]) {
+    let (whom, until) = (whom(plan), until(plan));
+    let what = if plan.heap.live { "allocations until they are freed" } else { "allocations" };
+    let (files, percent) = (files.join(" and "), 100.0 * plan.budget);
+    tell(&format!(
+        "sampling {what} of {whom} {until} by uprobes in {files} (tier 3), for at most {percent} % of one core"
+    ));
+}
+
 pub fn started(plan: &Plan, clock: Option<Clock>) {
-    let whom = match &plan.target {
-        Target::All => "every process".into(),
-        Target::Pids(pids) => format!("pid {}", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
-        Target::Command(command) => command[0].to_string_lossy().into_owned(),
-    };
-    let until = match (plan.duration, &plan.target) {
-        (Some(duration), _) => format!("for {}", humantime::format_duration(duration)),
-        (None, Target::Command(_)) => "until it ends".into(),
-        (None, _) => "until Ctrl-C".into(),
-    };
+    let (whom, until) = (whom(plan), until(plan));
     let mut parts = Vec::new();
     if let Some(clock) = clock {
         parts.push(format!("sampling {whom} {until} at {} Hz by {}", plan.frequency, clock.name()));
@@ -38,6 +39,22 @@ pub fn started(plan: &Plan, clock: Option<Clock>) {
         _ => {}
     }
     tell(&parts.join(", and "));
+}
+
+fn whom(plan: &Plan) -> String {
+    match &plan.target {
+        Target::All => "every process".into(),
+        Target::Pids(pids) => format!("pid {}", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
+        Target::Command(command) => command[0].to_string_lossy().into_owned(),
+    }
+}
+
+fn until(plan: &Plan) -> String {
+    match (plan.duration, &plan.target) {
+        (Some(duration), _) => format!("for {}", humantime::format_duration(duration)),
+        (None, Target::Command(_)) => "until it ends".into(),
+        (None, _) => "until Ctrl-C".into(),
+    }
 }
 
 pub fn progress(elapsed: Duration, total: Option<Duration>, samples: u64) {
@@ -59,6 +76,9 @@ fn show(text: &str) {
 }
 
 pub fn finished(profile: &Profile, written: &str) {
+    if matches!(profile.header.event.as_str(), "malloc" | LIVE_EVENT) {
+        return finished_heaps(profile, written);
+    }
     let what = counted(profile);
     let seconds = profile.header.duration_ns as f64 / 1e9;
     let (threads, processes) = (profile.threads.len(), profile.processes.len());
@@ -93,6 +113,28 @@ fn counted(profile: &Profile) -> String {
         kinds.push(format!("{resident} more resident, {mapped} more mapped"));
     }
     kinds.join(" and ")
+}
+
+fn finished_heaps(profile: &Profile, written: &str) {
+    let sum = |get: fn(&Sample) -> u64| profile.samples.iter().map(get).sum::<u64>();
+    let is_live = profile.header.event == LIVE_EVENT;
+    let (objects, bytes) = (sum(|sample| sample.count), sum(|sample| sample.value) as f64 / f64::from(1 << 20));
+    let what = if is_live { "in use of what was allocated" } else { "allocated" };
+    let seconds = profile.header.duration_ns as f64 / 1e9;
+    let (sampler, samples) = (&profile.header.sampler, profile.samples.len());
+    tell(&format!("{bytes:.1} MiB in {objects} objects {what} in {seconds:.1} s; wrote {written}"));
+    tell(&format!("  {sampler}; {samples} samples"));
+    if sampler.contains("attached") {
+        tell(
+            "  what was seen is scaled up to all of the time; a program that is slowed while probes are set allocates more",
+        );
+        if is_live {
+            tell(
+                "  in use is an upper bound: what is freed while no probe is set is noticed when its address is used again",
+            );
+        }
+    }
+    losses(profile);
 }
 
 pub fn losses(profile: &Profile) {

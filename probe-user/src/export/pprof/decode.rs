@@ -7,9 +7,11 @@ use prost::Message;
 
 use super::super::flat;
 use super::columns::{Columns, MEMORY};
+use super::encode::ALLOCATED;
 use super::{key, proto, size};
 use crate::symbolize::{
-    Header, Kind, Line, Location, Measure, Module, PAGE_FAULT, ProcessInfo, Profile, Sample, Stack, ThreadInfo,
+    Allocated, Header, Kind, Line, Location, Measure, Module, PAGE_FAULT, ProcessInfo, Profile, Sample, Stack,
+    ThreadInfo,
 };
 use crate::target::ThreadState;
 
@@ -39,13 +41,16 @@ struct Values {
     measure: Measure,
     count: Option<usize>,
     value: usize,
+    /// Number and bytes of what was allocated, where the value is something else.
+    allocated: Option<[usize; 2]>,
 }
 
 /// Those of memory, in profiles by probe.
 fn memory(types: &[(&str, &str)]) -> Vec<Values> {
     let place = |name: &str, unit: &str| types.iter().position(|kind| *kind == (name, unit));
     let columns = MEMORY.iter().filter_map(|&Columns { measure, count, value }| {
-        Some(Values { measure, count: Some(place(count, "count")?), value: place(value, "bytes")? })
+        let (count, value) = (Some(place(count, "count")?), place(value, "bytes")?);
+        Some(Values { measure, count, value, allocated: None })
     });
     columns.collect()
 }
@@ -89,14 +94,19 @@ impl<'a> Decoder<'a> {
         };
         let mut values = memory(&types);
         if values.is_empty() {
-            return Ok(vec![Values { measure: Measure::Time, count, value }]);
+            let at = |kind| types.iter().position(|known| *known == kind);
+            let allocated = match ALLOCATED.map(at) {
+                [Some(count), Some(bytes)] if bytes != value => Some([count, bytes]),
+                _ => None,
+            };
+            return Ok(vec![Values { measure: Measure::Time, count, value, allocated }]);
         }
         let header = &mut self.profile.header;
         if values.iter().any(|memory| memory.value == value) {
             header.event = PAGE_FAULT.to_owned();
         } else {
             header.event = format!("{},{PAGE_FAULT}", header.event);
-            values.push(Values { measure: Measure::Time, count, value });
+            values.push(Values { measure: Measure::Time, count, value, allocated: None });
         }
         Ok(values)
     }
@@ -198,14 +208,26 @@ impl<'a> Decoder<'a> {
                 self.profile.threads.len() as u32 - 1
             });
             let Labels { time_ns, state, .. } = labels;
-            for &Values { measure, count, value } in values {
+            for &Values { measure, count, value, allocated } in values {
                 let count = count.map_or(1, |count| sample.value[count]);
                 let (Ok(value), Ok(count)) = (u64::try_from(sample.value[value]), u64::try_from(count)) else {
                     *self.profile.losses.entry("negative value".into()).or_default() += 1;
                     continue;
                 };
+                let of = |at: usize| u64::try_from(sample.value[at]).unwrap_or(0);
+                let [allocated_count, allocated_bytes] = allocated.map_or([0, 0], |places| places.map(of));
+                let allocated = Allocated { count: allocated_count, bytes: allocated_bytes };
                 if values.len() == 1 || count > 0 || value > 0 {
-                    self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state, measure });
+                    self.profile.samples.push(Sample {
+                        thread,
+                        stack,
+                        time_ns,
+                        count,
+                        value,
+                        state,
+                        measure,
+                        allocated,
+                    });
                 }
             }
         }
@@ -251,6 +273,7 @@ impl<'a> Decoder<'a> {
         let Some((key, text)) = comment.split_once(": ") else { return };
         let header = &mut self.profile.header;
         match key.split_once(' ') {
+            None if key == key::EVENT => header.event = text.to_owned(),
             None if key == key::SAMPLER => header.sampler = text.to_owned(),
             None if key == key::FREQUENCY => header.frequency = text.parse().unwrap_or(0),
             None if key == key::HOST => header.host = text.to_owned(),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::{Options, flat};
 use super::columns::{self, Columns};
 use super::{key, proto};
-use crate::symbolize::{Kind, Location, Measure, PAGE_FAULT, Profile, Sample};
+use crate::symbolize::{Kind, LIVE_EVENT, Location, Measure, PAGE_FAULT, Profile, Sample};
 use crate::target::ThreadState;
 
 /// The message for `profile`. Tables keep their order; ids are indexes plus one.
@@ -60,6 +60,14 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// The types of values of memory that was allocated, and of memory in use, as Go's heap profiles have them.
+pub(super) const ALLOCATED: [(&str, &str); 2] = [("alloc_objects", "count"), ("alloc_space", "bytes")];
+const IN_USE: [(&str, &str); 2] = [("inuse_objects", "count"), ("inuse_space", "bytes")];
+
+fn is_memory(profile: &Profile) -> bool {
+    matches!(profile.header.event.as_str(), "malloc" | LIVE_EVENT)
+}
+
 /// True where samples have a value besides their number.
 fn has_value(profile: &Profile) -> bool {
     !matches!(profile.header.unit.as_str(), "" | "count")
@@ -72,7 +80,18 @@ impl<'a> Encoder<'a> {
             r#type: self.strings.id(r#type),
             unit: self.strings.id(unit),
         };
-        for Columns { measure, count, value } in columns::of(profile) {
+        let types: Vec<_> = match header.event.as_str() {
+            "malloc" => ALLOCATED.map(|(name, unit)| kind(name, unit)).to_vec(),
+            LIVE_EVENT => [ALLOCATED, IN_USE].as_flattened().iter().map(|(name, unit)| kind(name, unit)).collect(),
+            _ => Vec::new(),
+        };
+        let columns = if types.is_empty() { columns::of(profile) } else { Vec::new() };
+        if is_memory(profile) {
+            // What a heap profile says in Go: so many bytes apart.
+            self.message.period_type = Some(kind("space", "bytes"));
+        }
+        self.message.sample_type = types;
+        for Columns { measure, count, value } in columns {
             self.message.sample_type.push(kind(count, "count"));
             if measure.is_memory() {
                 self.message.sample_type.push(kind(value, "bytes"));
@@ -90,7 +109,9 @@ impl<'a> Encoder<'a> {
             0 => String::new(),
             frequency => frequency.to_string(),
         };
+        let event = if is_memory(profile) { header.event.as_str() } else { "" };
         for (key, text) in [
+            (key::EVENT, event),
             (key::SAMPLER, header.sampler.as_str()),
             (key::FREQUENCY, frequency.as_str()),
             (key::HOST, header.host.as_str()),
@@ -193,12 +214,19 @@ impl<'a> Encoder<'a> {
         let stack = &profile.stacks[sample.stack as usize];
         let mut location_id: Vec<u64> = stack.locations.iter().map(|&index| u64::from(index) + 1).collect();
         location_id.extend(stack.truncated.as_deref().map(|reason| self.cut(reason)));
-        let mut value = Vec::new();
-        for Columns { measure, .. } in columns::of(profile) {
-            let own = |number| if measure == sample.measure { signed(number) } else { 0 };
-            value.push(own(sample.count));
-            if measure != Measure::Time || has_value(profile) {
-                value.push(own(sample.value));
+        let mut value = Vec::with_capacity(4);
+        if is_memory(profile) {
+            if profile.header.event == LIVE_EVENT {
+                value.extend([signed(sample.allocated.count), signed(sample.allocated.bytes)]);
+            }
+            value.extend([signed(sample.count), signed(sample.value)]);
+        } else {
+            for Columns { measure, .. } in columns::of(profile) {
+                let own = |number| if measure == sample.measure { signed(number) } else { 0 };
+                value.push(own(sample.count));
+                if measure != Measure::Time || has_value(profile) {
+                    value.push(own(sample.value));
+                }
             }
         }
         let thread = &profile.threads[sample.thread as usize];

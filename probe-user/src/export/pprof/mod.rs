@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | thread and process of a sample | labels `thread`, `tid`, `process`, `pid` |
 //! | what the thread did, if it did not run | label `state` |
+//! | memory that was allocated, where the value is what is in use | `alloc_objects`, `alloc_space` |
 //! | time of a sample since the start | label `time`, in nanoseconds |
 //! | the reason why a stack was cut | a root frame `[truncated: reason]` without an address |
 //! | growth of memory | sample types `resident_space` and `mapped_space` beside that of time |
@@ -53,6 +54,8 @@ mod key {
     pub const TIME: &str = "time";
     pub const STATE: &str = "state";
 
+    /// The header's event, where pprof has other names for what was measured.
+    pub const EVENT: &str = "event";
     pub const SAMPLER: &str = "sampler";
     pub const FREQUENCY: &str = "frequency";
     pub const HOST: &str = "host";

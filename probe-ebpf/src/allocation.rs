@@ -1,0 +1,226 @@
+//! Allocations: a few of them are sampled, by chance and by size, and their stacks taken. Where they are to be followed, those
+//! samples are remembered by their address until it is freed, or handed out again.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::helpers::{
+    bpf_get_attach_cookie, bpf_get_current_comm, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_probe_read_user,
+};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::programs::ProbeContext;
+use probe_ebpf::abi::{Counter, MAX_CALLERS, kind};
+use probe_ebpf::heap::{
+    AllocationEvent, HeapCost, HeapCpu, LiveAllocation, LiveKey, MAX_HEAPS, MAX_LIVE, MAX_SIZE, PendingAllocation,
+    function,
+};
+use probe_ebpf::unwind::Registers;
+
+use crate::maps::{EVENTS, count, setting, target, wakeup};
+use crate::stack;
+use crate::task::{current, now};
+use crate::walk::{Owner, Scratch, Start};
+
+/// What each CPU remembers. A thread may lose its CPU to another between reading and writing it: that costs a few bytes of the
+/// distance to the next sample point, which are independent of everything.
+#[map]
+static HEAP_CPU: PerCpuArray<HeapCpu> = PerCpuArray::with_max_entries(1, 0);
+
+/// By the number of the heap.
+#[map]
+static HEAP_COSTS: PerCpuArray<HeapCost> = PerCpuArray::with_max_entries(MAX_HEAPS, 0);
+
+/// By the number of the heap: one sample point for so many bytes, on average; below 2^32. 0: none at all.
+#[map]
+static HEAP_MEANS: Array<u64> = Array::with_max_entries(MAX_HEAPS, 0);
+
+/// See [`HeapCpu::is_busy`].
+#[map]
+static HEAP_STACK: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Sampled calls that have not returned, by tid.
+#[map]
+static PENDING: HashMap<u32, PendingAllocation> = HashMap::with_max_entries(MAX_CALLERS, BPF_F_NO_PREALLOC);
+
+/// Sampled allocations that are in use.
+#[map]
+static LIVE: HashMap<LiveKey, LiveAllocation> = HashMap::with_max_entries(MAX_LIVE, BPF_F_NO_PREALLOC);
+
+/// A call that is inside another for longer than this has been left without a return.
+const PENDING_NS: u64 = 100_000_000;
+/// And so has one whose frame is further away than this.
+const PENDING_BYTES: u64 = 256 * 1024;
+
+/// Which heap's probe was hit, what its function takes, and what the probes of the heap have cost.
+#[inline(always)]
+fn hit(context: &impl EbpfContext) -> Option<(u32, u32, &'static mut HeapCost)> {
+    // SAFETY: the context of a uprobe.
+    let number = unsafe { bpf_get_attach_cookie(context.as_ptr()) } as u32;
+    let heap = number >> function::BITS;
+    // SAFETY: this CPU's own.
+    let cost = unsafe { &mut *HEAP_COSTS.get_ptr_mut(heap)? };
+    cost.hits += 1;
+    Some((heap, number & ((1 << function::BITS) - 1), cost))
+}
+
+#[inline(always)]
+pub fn enter(context: &ProbeContext) {
+    let Some((heap, kind, cost)) = hit(context) else { return };
+    let takes = kind & !function::UNSEEN;
+    // SAFETY: the registers of the interrupted thread.
+    let regs = unsafe { &*context.regs };
+    let (tgid, tid) = current();
+    let old = match takes {
+        function::OLD | function::OLD_SIZE | function::OLD_COUNT_SIZE => regs.rdi,
+        _ => 0,
+    };
+    if setting!(follow_live) != 0 && old != 0 {
+        end(tgid, old);
+    }
+    let size = match takes {
+        function::SIZE => regs.rdi,
+        function::GO_SIZE => regs.rax,
+        function::OLD_SIZE | function::ALIGNMENT_SIZE => regs.rsi,
+        function::RESULT_ALIGNMENT_SIZE => regs.rdx,
+        function::COUNT_SIZE => product(regs.rdi, regs.rsi),
+        function::OLD_COUNT_SIZE => product(regs.rsi, regs.rdx),
+        _ => return,
+    };
+    // SAFETY: the helper checks the address.
+    let return_address = unsafe { bpf_probe_read_user(regs.rsp as *const u64) }.unwrap_or(0);
+    let Some(cpu) = HEAP_CPU.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own.
+    let cpu = unsafe { &mut *cpu };
+    if cpu.is_jumped_to(regs.rip, tid, regs.rsp, return_address) || size >= MAX_SIZE {
+        return;
+    }
+    let Some(&mean) = HEAP_MEANS.get(heap) else { return };
+    // SAFETY: a helper without arguments.
+    if mean == 0 || !cpu.is_sampled(size, mean, || unsafe { bpf_get_prandom_u32() }) {
+        return;
+    }
+    let begin = now();
+    let result = if takes == function::RESULT_ALIGNMENT_SIZE { regs.rdi } else { 0 };
+    let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
+    sample(
+        cpu,
+        &Start { registers, cs: regs.cs, return_address },
+        &Sampled { size, result, mean, time_ns: begin, is_seen: kind & function::UNSEEN == 0 },
+    );
+    cost.sampling_ns += now() - begin;
+}
+
+/// What an array takes; one that has no size takes nothing.
+#[inline(always)]
+fn product(number: u64, size: u64) -> u64 {
+    if number >= 1 << 32 || size >= 1 << 32 { 0 } else { number * size }
+}
+
+/// A call on which a sample point falls.
+struct Sampled {
+    size: u64,
+    result: u64,
+    mean: u64,
+    time_ns: u64,
+    /// Somebody sees what it returns.
+    is_seen: bool,
+}
+
+#[inline(always)]
+fn sample(cpu: &mut HeapCpu, start: &Start, call: &Sampled) {
+    let &Sampled { size, result, mean, time_ns, is_seen } = call;
+    let (tgid, tid) = current();
+    let Some(target) = target(tgid) else { return };
+    let follow = setting!(follow_live) != 0;
+    if follow && is_inside_another(tid, start.registers.sp, time_ns) {
+        return;
+    }
+    // Another thread that was interrupted here, on this CPU.
+    if cpu.is_busy != 0 {
+        count(Counter::AllocationsLost);
+        return;
+    }
+    let Some(scratch) = HEAP_STACK.get_ptr_mut(0) else { return };
+    cpu.is_busy = 1;
+    let user_stack = stack::user(scratch, start, Owner { tgid, epoch: target.epoch, time_ns });
+    cpu.is_busy = 0;
+    let Some(mut entry) = EVENTS.reserve::<AllocationEvent>(0) else {
+        count(Counter::AllocationsLost);
+        return;
+    };
+    entry.write(AllocationEvent {
+        kind: kind::ALLOCATION,
+        // SAFETY: a helper without arguments.
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        time_ns,
+        tgid,
+        tid,
+        size,
+        mean,
+        user_stack,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    });
+    entry.submit(wakeup());
+    if follow && is_seen {
+        let live = LiveAllocation { time_ns, size, user_stack, tid, mean: mean as u32 };
+        let pending = PendingAllocation { sp: start.registers.sp, result, live };
+        if PENDING.insert(&tid, pending, 0).is_err() {
+            count(Counter::LiveFull);
+        }
+    }
+}
+
+/// True within a sampled call of the same thread: an allocator that is made of others.
+#[inline(always)]
+fn is_inside_another(tid: u32, sp: u64, now_ns: u64) -> bool {
+    // SAFETY: the current thread's own.
+    let Some(outer) = (unsafe { PENDING.get(&tid) }) else { return false };
+    outer.sp > sp && outer.sp - sp < PENDING_BYTES && now_ns.wrapping_sub(outer.live.time_ns) < PENDING_NS
+}
+
+#[inline(always)]
+pub fn leave(context: &impl EbpfContext, at_return: u64, returned: u64) {
+    if hit(context).is_none() {
+        return;
+    }
+    let (tgid, tid) = current();
+    let Some(cpu) = HEAP_CPU.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own.
+    let is_new = unsafe { &mut *cpu }.is_new_return(tid, returned);
+    // SAFETY: the current thread's own.
+    let pending = unsafe { PENDING.get(&tid) }.filter(|pending| pending.sp == at_return);
+    let Some(&PendingAllocation { result, live, .. }) = pending else {
+        // What is handed out again was freed, though nobody saw it.
+        if is_new {
+            end(tgid, returned);
+        }
+        return;
+    };
+    let _ = PENDING.remove(&tid);
+    let address = match result {
+        0 => returned,
+        // SAFETY: the helper checks the address.
+        result if returned as u32 == 0 => unsafe { bpf_probe_read_user(result as *const u64) }.unwrap_or(0),
+        _ => 0,
+    };
+    if address != 0 && LIVE.insert(&LiveKey { address, tgid, padding: 0 }, live, 0).is_err() {
+        count(Counter::LiveFull);
+    }
+}
+
+/// What is at this address is in use no more.
+#[inline(always)]
+fn end(tgid: u32, address: u64) {
+    let key = LiveKey { address, tgid, padding: 0 };
+    // Looking takes no lock, and most addresses were not sampled.
+    // SAFETY: only its presence matters.
+    if unsafe { LIVE.get(&key) }.is_some() {
+        let _ = LIVE.remove(&key);
+    }
+}
+
+/// A thread exits: it leaves all its calls.
+#[inline(always)]
+pub fn forget(tid: u32) {
+    let _ = PENDING.remove(&tid);
+}

@@ -1,0 +1,144 @@
+//! `Allocators`: the functions of a process by which it gets and gives back memory, as probes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+
+use super::names::{self, GO};
+use crate::functions::{Finder, Place};
+use crate::kernel::{Role, Wanted, takes};
+use crate::problem::{Exit, Problem};
+use crate::target::Module;
+
+/// What a function with more return instructions than this returns is not looked at.
+const MAX_ENDS: usize = 64;
+/// The dynamic linker has an allocator of its own, for the time before the C library is there.
+const LINKER: &str = "ld-linux";
+
+/// The functions of a process's allocators.
+#[derive(Clone, Debug)]
+pub struct Allocators {
+    functions: Vec<Function>,
+}
+
+#[derive(Clone, Debug)]
+struct Function {
+    place: Place,
+    takes: u32,
+}
+
+impl Allocators {
+    /// Those of a process. Fails where there are none, or none whose memory can be followed until it is freed if that is
+    /// asked for.
+    pub fn find(pid: u32, finder: &Finder, live: bool) -> Result<Self> {
+        let places = finder.symbols(|symbol| symbol == GO || names::takes(symbol).is_some());
+        let mut functions: Vec<Function> = places.into_iter().filter_map(Function::new).collect();
+        let is_allocating = |function: &Function| function.takes != takes::OLD;
+        if let Some(go) = functions.iter().find(|function| function.takes == takes::GO_SIZE)
+            && live
+        {
+            let what =
+                format!("cannot follow the memory of pid {pid} until it is freed: {} is Go", go.place.module.path);
+            bail!(Problem::new(Exit::Failure, what, "Go frees by garbage collection: leave --live away"));
+        }
+        // C++'s operators end at malloc, unless an allocator brings its own.
+        let own: Vec<Arc<Module>> = functions
+            .iter()
+            .filter(|function| !names::is_operator(&function.place.symbol) && is_allocating(function))
+            .map(|function| function.place.module.clone())
+            .collect();
+        let starts: BTreeSet<(usize, u64)> = functions.iter().map(|function| key(&function.place)).collect();
+        functions.retain(|Function { place, .. }| {
+            let is_own = own.iter().any(|module| Arc::ptr_eq(module, &place.module));
+            let ends_at_another = || place.callees().iter().any(|&offset| starts.contains(&(key(place).0, offset)));
+            !names::is_operator(&place.symbol) || is_own && !ends_at_another()
+        });
+        if !functions.iter().any(is_allocating) {
+            bail!(Problem::new(
+                Exit::Failure,
+                format!("pid {pid} has no allocator that is known: no malloc among the symbols of its files"),
+                "a stripped program with an allocator of its own cannot be followed; -e page-fault shows where its memory \
+                 is first touched"
+            ));
+        }
+        Ok(Self { functions })
+    }
+
+    /// Their probes, those of heap number `heap`. Without `live` nobody asks where memory is and when it is freed.
+    pub fn probes(&self, heap: u32, live: bool) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        // Functions may share their ends.
+        let mut ends = BTreeSet::new();
+        let followed = self.functions.iter().filter(|function| live || function.takes != takes::OLD);
+        for Function { place, takes } in followed {
+            let Some(file) = place.module.open_path() else { continue };
+            let mut number = heap << takes::BITS | takes;
+            // Returns first: a call whose beginning is seen has its end seen.
+            if live && *takes != takes::OLD {
+                let of_this = self.ends(place);
+                if of_this.is_none() {
+                    number |= takes::UNSEEN;
+                }
+                let new = of_this.into_iter().flatten().filter(|end| ends.insert((key(place).0, *end)));
+                wanted.extend(new.map(|offset| Wanted {
+                    file: file.clone(),
+                    offset,
+                    role: Role::AllocateLeave,
+                    number,
+                    semaphore: None,
+                }));
+            }
+            wanted.push(Wanted { file, offset: place.file_offset, role: Role::Allocate, number, semaphore: None });
+        }
+        // What has the same role in the same file is set at once.
+        wanted.sort_by_key(|probe| (probe.role == Role::Allocate, probe.file.clone(), probe.role as u32));
+        wanted
+    }
+
+    /// Where it is seen what a function returns: at return instructions, also those of functions to which it jumps. `None`
+    /// where its code does not tell of all of them, because it jumps to another file: what it returns is not followed then.
+    fn ends(&self, place: &Place) -> Option<BTreeSet<u64>> {
+        let module = key(place).0;
+        let others = self.functions.iter().filter(|function| key(&function.place).0 == module);
+        let others = others.map(|function| function.place.file_offset).collect();
+        let ends = place.ends(&others);
+        let ends = ends.inspect_err(|error| tracing::debug!("what it returns is not followed: {error:#}")).ok()?;
+        (ends.len() <= MAX_ENDS).then_some(ends)
+    }
+
+    /// The files they are in, by their names without folder.
+    pub fn files(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for Function { place, takes } in &self.functions {
+            let name = place.module.path.rsplit('/').next().unwrap_or_default().to_owned();
+            if *takes != takes::OLD && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// True for code of one of them.
+    pub fn contains(&self, module: &Arc<Module>, offset: u64) -> bool {
+        self.functions.iter().any(|Function { place, .. }| {
+            let inside = offset.checked_sub(place.file_offset);
+            Arc::ptr_eq(module, &place.module) && inside.is_some_and(|inside| inside < place.size)
+        })
+    }
+}
+
+impl Function {
+    fn new(place: Place) -> Option<Self> {
+        if place.module.path.rsplit('/').next().is_some_and(|file| file.starts_with(LINKER)) {
+            return None;
+        }
+        let name = place.symbol.split('@').next().unwrap_or_default();
+        let takes = if place.is_go && name == GO { takes::GO_SIZE } else { names::takes(name)? };
+        Some(Self { place, takes })
+    }
+}
+
+fn key(place: &Place) -> (usize, u64) {
+    (Arc::as_ptr(&place.module) as usize, place.file_offset)
+}
