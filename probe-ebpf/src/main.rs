@@ -7,7 +7,7 @@
 //! - `on_syscall`: memory is mapped and unmapped → a `MemoryEvent`
 //! - `enter`, `leave` or `returned`: a function is called and returns → its `Figures`, and the calls that its thread is in
 //! - `begin`, `end`: a span from one function to another → its `Figures`
-//! - `allocate`, `allocate_leave`: an allocator is called and returns → an `AllocationEvent` for each
+//! - `allocate`, `allocate_leave` or `allocate_returned`: an allocator is called and returns → an `AllocationEvent` for each
 //!   sample, and the sampled allocations that are in use
 //! - `dump`: an iterator over all threads → a `ThreadRecord` for each of one process
 #![no_std]
@@ -37,8 +37,8 @@ mod wait;
 mod walk;
 
 use aya_ebpf::bindings::{pt_regs, task_struct};
-use aya_ebpf::macros::{btf_tracepoint, perf_event, uprobe};
-use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext, ProbeContext};
+use aya_ebpf::macros::{btf_tracepoint, perf_event, uprobe, uretprobe};
+use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext, ProbeContext, RetProbeContext};
 use aya_log_ebpf::debug;
 
 /// A CPU clock or cycle counter ran over.
@@ -171,6 +171,15 @@ pub fn allocate_leave(context: ProbeContext) -> u32 {
     // SAFETY: the registers of the interrupted thread.
     let regs = unsafe { &*context.regs };
     allocation::leave(&context, regs.rsp, regs.rax);
+    0
+}
+
+/// A function of an allocator has returned, by way of a replaced return address; the cookie is its number.
+#[uretprobe]
+pub fn allocate_returned(context: RetProbeContext) -> u32 {
+    // SAFETY: as above.
+    let regs = unsafe { &*context.regs };
+    allocation::leave(&context, regs.rsp.wrapping_sub(8), regs.rax);
     0
 }
 

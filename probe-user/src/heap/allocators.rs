@@ -11,7 +11,7 @@ use crate::kernel::{Role, Wanted, takes};
 use crate::problem::{Exit, Problem};
 use crate::target::Module;
 
-/// What a function with more return instructions than this returns is not looked at.
+/// A function with more return instructions than this has its return address replaced instead.
 const MAX_ENDS: usize = 64;
 /// The dynamic linker has an allocator of its own, for the time before the C library is there.
 const LINKER: &str = "ld-linux";
@@ -80,11 +80,11 @@ impl Allocators {
                 if of_this.is_none() {
                     number |= takes::UNSEEN;
                 }
-                let new = of_this.into_iter().flatten().filter(|end| ends.insert((key(place).0, *end)));
-                wanted.extend(new.map(|offset| Wanted {
+                let new = of_this.into_iter().flatten().filter(|(end, _)| ends.insert((key(place).0, *end)));
+                wanted.extend(new.map(|(offset, role)| Wanted {
                     file: file.clone(),
                     offset,
-                    role: Role::AllocateLeave,
+                    role,
                     number,
                     semaphore: None,
                 }));
@@ -96,15 +96,26 @@ impl Allocators {
         wanted
     }
 
-    /// Where it is seen what a function returns: at return instructions, also those of functions to which it jumps. `None`
-    /// where its code does not tell of all of them, because it jumps to another file: what it returns is not followed then.
-    fn ends(&self, place: &Place) -> Option<BTreeSet<u64>> {
+    /// Where it is seen what a function returns: at return instructions, also those of functions to which it jumps. Where
+    /// its code does not tell of all of them, because it jumps to another file, its return address is replaced; an operator
+    /// may throw, which does not bear that: `None`.
+    fn ends(&self, place: &Place) -> Option<Vec<(u64, Role)>> {
         let module = key(place).0;
         let others = self.functions.iter().filter(|function| key(&function.place).0 == module);
         let others = others.map(|function| function.place.file_offset).collect();
-        let ends = place.ends(&others);
-        let ends = ends.inspect_err(|error| tracing::debug!("what it returns is not followed: {error:#}")).ok()?;
-        (ends.len() <= MAX_ENDS).then_some(ends)
+        match place.ends(&others) {
+            Ok(ends) if ends.len() <= MAX_ENDS => {
+                Some(ends.into_iter().map(|end| (end, Role::AllocateLeave)).collect())
+            }
+            _ if !place.is_go && !names::is_operator(&place.symbol) => {
+                Some(vec![(place.file_offset, Role::AllocateReturned)])
+            }
+            Ok(_) => None,
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "what it returns is not followed");
+                None
+            }
+        }
     }
 
     /// The files they are in, by their names without folder.

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::Map;
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_prog_type};
-use aya_obj::{Object, copy_instructions};
+use aya_obj::{Function, Object, copy_instructions};
 
 use super::uprobes::Wanted;
 
@@ -30,8 +30,8 @@ pub(super) struct Multi {
     bytes: &'static [u8],
     /// Its maps, by their names.
     maps: Vec<(String, OwnedFd)>,
-    /// The object with instructions that refer to these maps.
-    object: Option<Object>,
+    /// The object with instructions that refer to these maps, and its types.
+    object: Option<(Object, OwnedFd)>,
     loaded: HashMap<&'static str, OwnedFd>,
 }
 
@@ -50,6 +50,22 @@ struct ProgramLoad {
     prog_name: [u8; 16],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+}
+
+/// The same for `BPF_BTF_LOAD`.
+#[repr(C)]
+struct TypesLoad {
+    btf: u64,
+    btf_log_buf: u64,
+    btf_size: u32,
+    btf_log_size: u32,
+    btf_log_level: u32,
+    btf_log_true_size: u32,
 }
 
 /// The same for `BPF_LINK_CREATE` and probes in a file.
@@ -78,8 +94,15 @@ impl Multi {
     }
 
     /// Sets probes into a file as one process has it mapped, 0 for all processes: all of one file and role. The program
-    /// without a name does nothing.
-    pub fn attach(&mut self, program: &'static str, pid: u32, file: &Path, wanted: &[Wanted]) -> Result<OwnedFd> {
+    /// without a name does nothing. `at_return` has it called where the functions that begin there return to.
+    pub fn attach(
+        &mut self,
+        program: &'static str,
+        at_return: bool,
+        pid: u32,
+        file: &Path,
+        wanted: &[Wanted],
+    ) -> Result<OwnedFd> {
         let path = CString::new(file.as_os_str().as_encoded_bytes())?;
         let (offsets, cookies): (Vec<u64>, Vec<u64>) =
             wanted.iter().map(|wanted| (wanted.offset, u64::from(wanted.number))).unzip();
@@ -96,7 +119,8 @@ impl Multi {
             ref_ctr_offsets: if has_counters { counters.as_ptr() as u64 } else { 0 },
             cookies: cookies.as_ptr() as u64,
             count: wanted.len() as u32,
-            multi_flags: 0,
+            // BPF_F_UPROBE_MULTI_RETURN
+            multi_flags: at_return.into(),
             pid,
             padding: 0,
         };
@@ -105,18 +129,18 @@ impl Multi {
 
     fn program(&mut self, name: &'static str) -> Result<&OwnedFd> {
         if name.is_empty() && !self.loaded.contains_key(name) {
-            self.loaded.insert(name, load("nothing", c"GPL", &copy_instructions(&NOTHING)?)?);
+            self.loaded.insert(name, load("nothing", c"GPL", &copy_instructions(&NOTHING)?, None)?);
         }
         if !self.loaded.contains_key(name) {
             let object = match self.object.take() {
                 Some(object) => object,
                 None => parse(self.bytes, &self.maps)?,
             };
-            let object = self.object.insert(object);
+            let (object, types) = &*self.object.insert(object);
             let program = object.programs.get(name).with_context(|| format!("no program {name}"))?;
             let function = object.functions.get(&program.function_key()).context("a program without code")?;
-            let fd =
-                load(name, &program.license, &function.instructions).with_context(|| format!("cannot load {name}"))?;
+            let fd = load(name, &program.license, &function.instructions, Some((function, types)));
+            let fd = fd.with_context(|| format!("cannot load {name}"))?;
             self.loaded.insert(name, fd);
         }
         Ok(&self.loaded[name])
@@ -124,18 +148,36 @@ impl Multi {
 }
 
 /// The object as aya has it when it loads its programs.
-fn parse(bytes: &[u8], maps: &[(String, OwnedFd)]) -> Result<Object> {
+fn parse(bytes: &[u8], maps: &[(String, OwnedFd)]) -> Result<(Object, OwnedFd)> {
     let mut object = Object::parse(bytes)?;
+    // Without types the kernel takes no program that hands it a function of its own, as those do that walk stacks.
+    let features = aya::features().btf().context("the kernel has no type information")?;
+    let types = object.fixup_and_sanitize_btf(features)?.context("the object has no type information")?.to_bytes();
+    let attributes = TypesLoad {
+        btf: types.as_ptr() as u64,
+        btf_log_buf: 0,
+        btf_size: types.len() as u32,
+        btf_log_size: 0,
+        btf_log_level: 0,
+        btf_log_true_size: 0,
+    };
+    let types = bpf(bpf_cmd::BPF_BTF_LOAD, &attributes).context("cannot load the types")?;
     let parsed = object.maps.clone();
     let maps = maps.iter().filter_map(|(name, fd)| Some((name.as_str(), fd.as_raw_fd(), parsed.get(name)?)));
     let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
     object.relocate_maps(maps, &sections)?;
     object.relocate_calls(&sections)?;
     object.sanitize_functions(aya::features());
-    Ok(object)
+    Ok((object, types))
 }
 
-fn load(name: &str, license: &CStr, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
+fn load(
+    name: &str,
+    license: &CStr,
+    instructions: &[bpf_insn],
+    types: Option<(&Function, &OwnedFd)>,
+) -> io::Result<OwnedFd> {
+    let func_info = types.map(|(function, _)| function.func_info.func_info_bytes()).unwrap_or_default();
     let mut prog_name = [0; 16];
     for (to, from) in prog_name[..15].iter_mut().zip(name.bytes()) {
         *to = from;
@@ -155,6 +197,11 @@ fn load(name: &str, license: &CStr, instructions: &[bpf_insn]) -> io::Result<Own
             prog_name,
             prog_ifindex: 0,
             expected_attach_type: bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32,
+            prog_btf_fd: types.map_or(0, |(_, types)| types.as_raw_fd() as u32),
+            func_info_rec_size: types.map_or(0, |(function, _)| function.func_info_rec_size as u32),
+            func_info: func_info.as_ptr() as u64,
+            func_info_cnt: types.map_or(0, |(function, _)| function.func_info.len() as u32),
+            line_info_rec_size: 0,
         },
     )
 }

@@ -31,6 +31,9 @@ pub enum Role {
     Allocate,
     /// At a return instruction of such a function.
     AllocateLeave,
+    /// At whatever such a function returns to: the kernel replaces the return address on the stack. No exception passes
+    /// there, and no runtime moves that stack.
+    AllocateReturned,
 }
 
 impl Role {
@@ -43,6 +46,7 @@ impl Role {
             Self::End => "end",
             Self::Allocate => "allocate",
             Self::AllocateLeave => "allocate_leave",
+            Self::AllocateReturned => "allocate_returned",
         }
     }
 }
@@ -116,7 +120,7 @@ impl Uprobes {
         let Some(multi) = &mut self.multi else { return Vec::new() };
         let mut links = Vec::new();
         for alike in wanted.chunk_by(|one, other| one.file == other.file) {
-            match alike.first().map(|first| multi.attach("", pid, &first.file, alike)) {
+            match alike.first().map(|first| multi.attach("", false, pid, &first.file, alike)) {
                 Some(Ok(link)) => links.push(Probes(Link::Multi(link))),
                 Some(Err(error)) => tracing::debug!("inherited probes are not taken away: {error:#}"),
                 None => {}
@@ -128,7 +132,7 @@ impl Uprobes {
     /// `None` where it does not work: how that is, the other way will say.
     fn set_at_once(&mut self, pid: u32, alike: &[Wanted]) -> Option<OwnedFd> {
         let Wanted { file, role, .. } = alike.first()?;
-        let link = self.multi.as_mut()?.attach(role.program(), pid, file, alike);
+        let link = self.multi.as_mut()?.attach(role.program(), role == &Role::AllocateReturned, pid, file, alike);
         link.inspect_err(|error| tracing::debug!(file = %file.display(), "no link for many probes: {error:#}")).ok()
     }
 }

@@ -177,7 +177,7 @@ impl Group {
         if self.attached != attached
             && let Some(window) = self.windows.as_mut().and_then(|windows| windows.last_mut())
         {
-            window.to_ns = monotonic_ns();
+            window.to_ns += (self.attached - attached).as_nanos() as u64;
         }
         passed
     }
