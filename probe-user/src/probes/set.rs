@@ -68,9 +68,9 @@ pub struct Window {
 
 enum State {
     Set(Vec<Probe>),
-    /// They are on their way out; the channel tells when the kernel is done, which is later than when they are gone from
-    /// the code.
-    Leaving(Receiver<()>, Option<Traps>),
+    /// They are on their way out; the channel tells when the kernel began to take them away, `CLOCK_MONOTONIC`, and by being
+    /// closed that it is done, which is later than when they are gone from the code.
+    Leaving(Receiver<u64>, Option<Traps>),
     Away,
 }
 
@@ -131,28 +131,34 @@ impl ProbeSet {
         let more = besides.saturating_sub(self.besides);
         (self.hits, self.besides, self.looked) = (hits, besides, Instant::now());
         let (mut cost, mut change) = (new, Change::Nothing);
-        match &self.state {
-            State::Set(_) => {
-                self.attach_for(elapsed);
+        let state = std::mem::replace(&mut self.state, State::Away);
+        self.state = match state {
+            State::Set(probes) => {
+                self.attach_until(monotonic_ns());
                 // Some were there while the others were set.
                 self.rate = new as f64 / elapsed.as_secs_f64().max(1e-3);
+                State::Set(probes)
             }
             // The kernel first takes the program from a probe, then waits some 100 ms, then takes the probe: meanwhile it
             // costs what it did, and nobody counts (kernel/trace/bpf_trace.c, perf_event_detach_bpf_prog).
-            State::Leaving(done, traps) if done.try_recv() == Err(TryRecvError::Empty) => {
-                if traps.as_ref().is_none_or(|traps| traps.are_there() == Some(true)) {
-                    cost = new.max((self.rate * elapsed.as_secs_f64()) as u64);
+            State::Leaving(kernel, traps) => {
+                let mut told = kernel.try_recv();
+                while let Ok(began_ns) = told {
+                    self.attach_until(began_ns);
+                    told = kernel.try_recv();
                 }
-                if new > 0 {
-                    self.attach_for(elapsed);
+                if told == Err(TryRecvError::Disconnected) {
+                    change = Change::Gone;
+                    State::Away
+                } else {
+                    if traps.as_ref().is_none_or(|traps| traps.are_there() == Some(true)) {
+                        cost = new.max((self.rate * elapsed.as_secs_f64()) as u64);
+                    }
+                    State::Leaving(kernel, traps)
                 }
             }
-            State::Leaving(..) => {
-                self.state = State::Away;
-                change = Change::Gone;
-            }
-            State::Away => {}
-        }
+            State::Away => State::Away,
+        };
         let verdict = self.governor.observe(cost, more, elapsed);
         if verdict != Verdict::AsTheyAre || change != Change::Nothing {
             tracing::debug!(pid = self.pid, hits, ?besides, ?verdict, ?change, rate = self.rate as u64, "probes");
@@ -171,10 +177,11 @@ impl ProbeSet {
         Ok(change)
     }
 
-    fn attach_for(&mut self, elapsed: Duration) {
-        self.attached += elapsed;
+    /// They have seen everything until now.
+    fn attach_until(&mut self, now_ns: u64) {
         if let Some(window) = self.windows.last_mut() {
-            window.to_ns = monotonic_ns();
+            self.attached += Duration::from_nanos(now_ns.saturating_sub(window.to_ns));
+            window.to_ns = window.to_ns.max(now_ns);
         }
     }
 
@@ -205,6 +212,7 @@ impl ProbeSet {
         for probe in probes {
             let tell = tell.clone();
             std::thread::spawn(move || {
+                let _ = tell.send(monotonic_ns());
                 drop(probe);
                 drop(tell);
             });
