@@ -18,6 +18,7 @@ const EXACT: [&str; 5] = ["-e", "malloc", "--max-overhead=100", "--sample-bytes"
 pub fn tests() -> Vec<Trial> {
     vec![
         trial("memory::a_leak_is_found_among_ten_times_as_much_churn", leak),
+        trial("memory::a_leak_shows_though_probes_are_away_most_of_the_time", partly),
         trial("memory::every_function_counts_once", || kinds(Command::new(dynamic()?))),
         trial("memory::in_jemalloc", || kinds_with("libjemalloc.so.2")),
         trial("memory::in_mimalloc", || kinds_with("libmimalloc.so.2.0")),
@@ -70,6 +71,16 @@ fn leak() -> Result<()> {
     let old = record(&target, &["--live", "--older-than", "2s"])?;
     expect_rate(&old, "leaks", 2.0 * 3.0 / 5.0)?;
     ensure!(rate(&old, "churns") == 0.0, "nothing of it is two seconds old:\n{}", old.show());
+    Ok(())
+}
+
+fn partly() -> Result<()> {
+    let flags = ["-e", "malloc", "--live", "--max-overhead", "1", "--sample-bytes", "32KiB"];
+    let folded = probe::record(heap("leak")?.pid(), 2 * SECONDS, &flags)?;
+    let leaked = rate(&folded, "leaks") / 2.0;
+    ensure!((1.2..2.8).contains(&leaked), "{leaked} MB a second leak, not 2:\n{}", folded.show());
+    // 20 MB a second were allocated there, of which 1.3 MB are in use.
+    ensure!(rate(&folded, "churns") / 2.0 < leaked, "what leaks is first:\n{}", folded.show());
     Ok(())
 }
 
