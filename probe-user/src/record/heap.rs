@@ -41,6 +41,14 @@ struct Sampled {
     pid: u32,
     allocators: Arc<Allocators>,
     probes: ProbeSet,
+    /// When its probes were set, once that is over.
+    scale: Option<Scale>,
+}
+
+impl Sampled {
+    fn scale(&self, now_ns: u64) -> Scale {
+        self.scale.clone().unwrap_or_else(|| Scale::new(self.probes.windows(GROUP), now_ns))
+    }
 }
 
 impl Heaps {
@@ -73,7 +81,7 @@ impl Heaps {
             sampler.heaps().sample(number, options.sample_bytes)?;
             let mut probes = ProbeSet::set(sampler, pid, vec![wanted], budget, hit_cost)?;
             probes.keep_windows();
-            self.heaps.push(Sampled { pid, allocators: Arc::new(allocators), probes });
+            self.heaps.push(Sampled { pid, allocators: Arc::new(allocators), probes, scale: None });
         }
         Ok((monotonic_ns(), files))
     }
@@ -90,7 +98,7 @@ impl Heaps {
                 Change::Gone => sampler.heaps().forget_pending(),
                 // What is seen for a part of the time is sampled the more often, so that there are as many samples.
                 Change::Set => {
-                    let share = Scale::new(heap.probes.windows(GROUP), monotonic_ns()).share();
+                    let share = heap.scale(monotonic_ns()).share();
                     let least = self.sample_bytes.div_ceil(MOST_OFTEN);
                     let mean = ((self.sample_bytes as f64 * share) as u64).clamp(least, self.sample_bytes);
                     sampler.heaps().sample(number, mean)?;
@@ -105,7 +113,10 @@ impl Heaps {
         self.look(sampler)?;
         self.live = live.then(|| sampler.heaps().live());
         self.stopped_ns = monotonic_ns();
-        self.heaps.iter_mut().for_each(|heap| drop(heap.probes.remove(GROUP)));
+        for heap in &mut self.heaps {
+            heap.scale = Some(heap.scale(self.stopped_ns));
+            drop(heap.probes.remove(GROUP));
+        }
         Ok(self.stopped_ns)
     }
 
@@ -126,10 +137,7 @@ impl Heaps {
     /// Adds to a recording how allocations were sampled, and which of them are in use.
     pub fn report(&self, recorder: &mut Recorder, recording: &mut Recording) {
         let now_ns = if self.stopped_ns > 0 { self.stopped_ns } else { monotonic_ns() };
-        let heap = |heap: &Sampled| {
-            let scale = Scale::new(heap.probes.windows(GROUP), now_ns);
-            (heap.pid, Heap { allocators: heap.allocators.clone(), scale })
-        };
+        let heap = |heap: &Sampled| (heap.pid, Heap { allocators: heap.allocators.clone(), scale: heap.scale(now_ns) });
         recording.heap.sample_bytes = self.sample_bytes;
         recording.heap.heaps = self.heaps.iter().map(heap).collect::<HashMap<_, _>>();
         if let Some(live) = &self.live {
