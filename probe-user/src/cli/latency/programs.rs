@@ -22,8 +22,17 @@ const SHORT_WAITS: u32 = 1000;
 pub enum Programs {
     /// Of their own.
     Own(Box<Timer>),
-    /// A recorder's. `None` while it is lent.
-    Recorder(Collector, Option<Timing>, u64),
+    /// A recorder's.
+    Recorder(Box<Borrowed>),
+}
+
+/// Programs of a recorder.
+pub struct Borrowed {
+    collector: Collector,
+    /// `None` while it is lent.
+    timing: Option<Timing>,
+    /// Since when it records.
+    from_ns: u64,
 }
 
 impl Programs {
@@ -58,7 +67,7 @@ impl Programs {
         collector.wait_for_tables(TABLES)?;
         let from_ns = collector.start_waits(false)?;
         let timing = collector.with_kernel(move |sampler| Timing::new(sampler, functions))??;
-        Ok(Self::Recorder(collector, Some(timing), from_ns))
+        Ok(Self::Recorder(Box::new(Borrowed { collector, timing: Some(timing), from_ns })))
     }
 
     /// Asks, wherever the programs are.
@@ -68,7 +77,8 @@ impl Programs {
     ) -> Result<T> {
         match self {
             Self::Own(timer) => timer.ask(ask),
-            Self::Recorder(collector, lent, _) => {
+            Self::Recorder(borrowed) => {
+                let Borrowed { collector, timing: lent, .. } = &mut **borrowed;
                 let mut timing = lent.take().context("what is timed was lost")?;
                 let (timing, answer) = collector.with_kernel(move |sampler| {
                     let answer = ask(&mut timing, sampler);
@@ -115,7 +125,8 @@ impl Programs {
 
     /// What threads did, and which calls were slow; `None` if that was not asked for. Takes the probes away.
     pub fn recording(self) -> Result<Option<Recording>> {
-        let Self::Recorder(collector, timing, from_ns) = self else { return Ok(None) };
+        let Self::Recorder(borrowed) = self else { return Ok(None) };
+        let Borrowed { collector, timing, from_ns } = *borrowed;
         drop(timing);
         let to_ns = collector.stop_waits()?;
         collector.extract(&[], from_ns, to_ns).map(Some)
