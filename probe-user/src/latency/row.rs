@@ -42,7 +42,7 @@ pub struct Row {
     pub oldest_ns: Option<u64>,
     /// The share of the time in which the probes were set, from 0 to 1.
     pub attached_share: f64,
-    /// What the probes cost while they were set, a share of one core: from [`Self::MUCH`] on they slow down what they count.
+    /// What the probes cost while calls were counted, a share of one core: from [`Self::MUCH`] on they slow down what they count.
     pub load: f64,
     /// Calls that were left by an exception or a jump.
     pub left: u64,

@@ -30,6 +30,8 @@ pub(super) struct Group {
     since: Instant,
     /// When they were set last, `CLOCK_MONOTONIC` in nanoseconds.
     pub set_ns: u64,
+    /// The sum of the rates at all hits.
+    rates: f64,
     /// When they were set, where that is asked for.
     windows: Option<Vec<Window>>,
 }
@@ -90,6 +92,7 @@ impl Group {
             attached,
             since,
             set_ns: 0,
+            rates: 0.0,
             windows: None,
         }
     }
@@ -122,9 +125,10 @@ impl Group {
         self.attached
     }
 
-    /// Hits that were counted.
-    pub fn hits(&self) -> u64 {
-        self.hits - self.first_hits
+    /// Hits a second, as they were when a hit was counted, on average over the hits: a burst is not made small by the calm
+    /// around it.
+    pub fn rate_of_hits(&self) -> f64 {
+        self.rates / ((self.hits - self.first_hits) as f64).max(1.0)
     }
 
     /// The probes, in their order.
@@ -190,6 +194,7 @@ impl Group {
             State::Set(_) => {
                 self.rate = new as f64 / elapsed.as_secs_f64().max(1e-6);
                 self.attached += elapsed;
+                self.rates += new as f64 * self.rate;
             }
             State::Leaving(leaving) => {
                 let told = leaving.kernel.try_recv();

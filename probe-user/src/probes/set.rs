@@ -143,10 +143,10 @@ impl ProbeSet {
         if elapsed > 0.0 { (self.attached(name).as_secs_f64() / elapsed).min(1.0) } else { 1.0 }
     }
 
-    /// What a group's probes cost while they were set: a share of one core. If that is much they slow down what they count.
+    /// What a group's probes cost while calls were counted: a share of one core. If that is much they slow down what they
+    /// count.
     pub fn load(&self, name: u32) -> f64 {
-        let hits = self.group(name).map_or(0, Group::hits) as f64;
-        hits * self.hit_cost.as_secs_f64() / self.attached(name).as_secs_f64().max(1e-6)
+        self.group(name).map_or(0.0, Group::rate_of_hits) * self.hit_cost.as_secs_f64()
     }
 
     /// Keeps the budget: to be called every few milliseconds, because until then more than the budget may be spent. Returns
