@@ -1,0 +1,63 @@
+//! What processes have mapped, for unwinding.
+
+use super::assert_packed;
+
+/// Executables whose unwind tables are in the kernel at once, a power of two.
+pub const MAX_TABLES: u32 = 4096;
+/// Executable mappings in a [`MappingBlock`]; most processes have fewer.
+pub const MAPPINGS_PER_BLOCK: usize = 32;
+/// Blocks of one process: 1,024 mappings. What lies behind them is unwound by frame pointers.
+pub const MAX_MAPPING_BLOCKS: u32 = 32;
+/// Blocks of all processes.
+pub const MAX_BLOCKS: u32 = 4096;
+/// [`MappedRange::table`] of code without unwind table.
+pub const NO_TABLE: u32 = u32::MAX;
+
+/// Where a process's blocks of mappings are found.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MappingKey {
+    /// Process.
+    pub tgid: u32,
+    /// Blocks count from 0, in the order of addresses.
+    pub block: u32,
+}
+
+/// An executable mapping.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MappedRange {
+    /// First address; `i64::MAX` in an unused entry, so that a block is always sorted and signs of differences tell.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// An address in memory less this is the address that the executable's table speaks of, which counts from the first
+    /// page that has code.
+    pub bias: u64,
+    /// Its unwind table, or [`NO_TABLE`]: the index in the lower bits, below [`MAX_TABLES`]; above them a number that
+    /// changes when another table takes the place, so that rows of the former one are not taken for its own.
+    pub table: u32,
+    /// Pages in that table.
+    pub pages: u32,
+}
+
+impl MappedRange {
+    /// An unused entry.
+    pub const UNUSED: Self = Self { start: i64::MAX as u64, end: i64::MAX as u64, bias: 0, table: NO_TABLE, pages: 0 };
+}
+
+/// Some mappings of a process, sorted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MappingBlock {
+    /// Start of the first mapping in the next block; `u64::MAX` in the last one.
+    pub next_start: u64,
+    /// The mappings.
+    pub ranges: [MappedRange; MAPPINGS_PER_BLOCK],
+}
+
+assert_packed! {
+    MappingKey { tgid, block }
+    MappedRange { start, end, bias, table, pages }
+    MappingBlock { next_start, ranges }
+}

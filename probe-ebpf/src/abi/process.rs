@@ -1,0 +1,78 @@
+//! Processes that come and go, and those that are sampled.
+
+use super::assert_packed;
+
+/// Longest path in an [`ExecEvent`], with the terminating zero; longer ones are cut.
+pub const MAX_PATH: usize = 256;
+/// Processes that can be targets at once.
+pub const MAX_TARGETS: u32 = 16 * 1024;
+
+/// A process replaced its program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ExecEvent {
+    /// [`super::kind::EXEC`].
+    pub kind: u32,
+    /// Process.
+    pub tgid: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+    /// The path given to `execve`, zero-terminated.
+    pub path: [u8; MAX_PATH],
+}
+
+/// A process was created (not a thread).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ForkEvent {
+    /// [`super::kind::FORK`].
+    pub kind: u32,
+    /// Process that forked.
+    pub parent: u32,
+    /// The new process.
+    pub child: u32,
+    /// Zero.
+    pub padding: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+}
+
+/// The last thread of a process exited.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ExitEvent {
+    /// [`super::kind::EXIT`].
+    pub kind: u32,
+    /// Process.
+    pub tgid: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+}
+
+/// Key: tgid. A process that is sampled.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Changes at every exec, and only the kernel changes it. It is part of a stack's identity: the same address means
+    /// something else in another program.
+    pub epoch: u32,
+    /// [`target_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Target::flags`].
+pub mod target_flags {
+    /// Children become targets as well.
+    pub const INHERIT: u32 = 1;
+    /// Not sampled itself, but its children become targets when they exec (`probe record -- CMD`).
+    pub const SPAWNER: u32 = 2;
+    /// Not sampled before its next exec.
+    pub const AWAITS_EXEC: u32 = 4;
+}
+
+assert_packed! {
+    ExecEvent { kind, tgid, time_ns, path }
+    ForkEvent { kind, parent, child, padding, time_ns }
+    ExitEvent { kind, tgid, time_ns }
+    Target { epoch, flags }
+}

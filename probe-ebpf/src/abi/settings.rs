@@ -1,0 +1,91 @@
+//! What user space tells the programs: settings, offsets in the kernel's structs, generations.
+
+use super::assert_packed;
+
+/// Numbers that go up when something that was looked up may have changed: index into the generations.
+pub mod generation {
+    /// Stacks that were taken may mean something else, or have been forgotten by user space.
+    pub const STACKS: u32 = 0;
+    /// A process may have become a target, or none, by user space.
+    pub const TARGETS: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+/// Settings of the programs, fixed when they are loaded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// 1: every process is a target.
+    pub all: u32,
+    /// 1: exec, fork and exit of every process are reported, not only of targets.
+    pub all_lifecycle: u32,
+    /// 1: user stacks are taken.
+    pub user_stacks: u32,
+    /// 1: kernel stacks are taken.
+    pub kernel_stacks: u32,
+    /// Waits below this are left out, in nanoseconds.
+    pub min_wait_ns: u64,
+    /// Waits above this are left out, in nanoseconds.
+    pub max_wait_ns: u64,
+    /// 1: each wait is handed over by itself.
+    pub each_wait: u64,
+    /// Time between two page faults that are looked at on a CPU, on average and at least, in nanoseconds; 0: memory is not followed.
+    pub fault_gap_ns: u64,
+    /// 1: sampled allocations are followed until they are freed.
+    pub follow_live: u32,
+    /// Zero.
+    pub padding: u32,
+    /// Offsets of the kernel's fields.
+    pub offsets: Offsets,
+}
+
+/// Byte offsets of the fields that the programs read, looked up in the running kernel's BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Offsets {
+    /// `task_struct.flags`
+    pub task_flags: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `task_struct.__state`
+    pub task_state: u32,
+    /// `task_struct.exit_state`
+    pub task_exit_state: u32,
+    /// `task_struct.on_cpu`
+    pub task_on_cpu: u32,
+    /// `task_struct.comm`
+    pub task_comm: u32,
+    /// `task_struct.se.sum_exec_runtime`
+    pub task_runtime: u32,
+    /// `task_struct.se.prev_sum_exec_runtime`
+    pub task_runtime_at_arrival: u32,
+    /// `task_struct.sched_info.last_arrival`; [`Offsets::MISSING`] in kernels without
+    pub task_arrival: u32,
+    /// `task_struct.sched_info.last_queued`; [`Offsets::MISSING`] in kernels without
+    pub task_queued: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
+    /// `linux_binprm.filename`
+    pub binprm_filename: u32,
+}
+
+impl Offsets {
+    /// In place of the offset of a field that this kernel lacks.
+    pub const MISSING: u32 = u32::MAX;
+}
+
+assert_packed! {
+    Settings {
+        all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, fault_gap_ns, follow_live, padding,
+        offsets,
+    }
+    Offsets {
+        task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
+        task_runtime_at_arrival, task_arrival, task_queued, signal_live, binprm_filename,
+    }
+}
