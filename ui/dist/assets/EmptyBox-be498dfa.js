@@ -1,0 +1,1 @@
+import{S as e,a as t,c as n,p as r,t as i,tt as a,y as o}from"./_plugin-vue_export-helper-68a55a54.js";var s={class:`empty`,"data-testid":`empty`},c={class:`muted`},l=i(r({__name:`EmptyBox`,props:{title:{}},setup(r){return(i,l)=>(o(),n(`div`,s,[t(`h2`,null,a(r.title),1),t(`div`,c,[e(i.$slots,`default`,{},void 0,!0)])]))}}),[[`__scopeId`,`data-v-bd236b1c`]]);export{l as t};

@@ -1,0 +1,1 @@
+import{j as e,k as t}from"./_plugin-vue_export-helper-68a55a54.js";var n=e(Date.now()),r=0,i;function a(){return r++===0&&(n.value=Date.now(),i=setInterval(()=>n.value=Date.now(),1e3)),t(()=>{--r===0&&clearInterval(i)}),n}export{a as t};

@@ -1,0 +1,19 @@
+import { expect, test } from 'vitest'
+
+import type { Culprit } from '@/api/types'
+
+import { sentenceOf } from './culprit'
+
+const culprit: Culprit = {
+  function: 'match_rules', module: '/usr/bin/checkout', file: '/src/rules.c', line: 41, thread: 'matcher', share: 88, baseline_share: 0.4, change: 87.6, of: 'cpu',
+}
+
+test('the sentence is that of the server, in parts', () => {
+  expect(sentenceOf(culprit)).toEqual({ function: 'match_rules', place: 'rules.c:41', rest: 'went from 0 % to 88 % of the process', thread: 'matcher' })
+  expect(sentenceOf({ ...culprit, file: '', line: 0 }).place).toBe('checkout')
+  expect(sentenceOf({ ...culprit, of: { calls: 'book\u202e' } }).rest).toBe('went from 0 % to 88 % of the time in book⟨U+202E⟩')
+  expect(sentenceOf({ ...culprit, of: 'threads' }).rest).toBe('is what 88 % of the threads do')
+  const memory = { ...culprit, bytes: 9 << 20 }
+  expect(sentenceOf(memory).rest).toBe('took 9.0 MiB, 88 % of the memory that the process took')
+  expect(sentenceOf({ ...memory, kept_for_ns: 2e9 }).rest).toBe('keeps 9.0 MiB that it allocated, 88 % of what is in use after 2 s')
+})
