@@ -11,12 +11,14 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::ProbeContext;
 use probe_ebpf::abi::{Counter, MAX_CALLERS, kind};
 use probe_ebpf::heap::{
-    AllocationEvent, HeapCost, HeapCpu, LiveAllocation, LiveKey, MAX_HEAPS, MAX_LIVE, MAX_SIZE, PendingAllocation,
-    function,
+    AllocationEvent, HeapCost, HeapCpu, Layout, LiveAllocation, LiveKey, MAX_HEAPS, MAX_LAYOUTS, MAX_LIVE, MAX_SIZE,
+    PendingAllocation, function,
 };
 use probe_ebpf::unwind::Registers;
 
+use crate::call::read_user;
 use crate::maps::{EVENTS, count, setting, target, wakeup};
+use crate::pair::register;
 use crate::stack;
 use crate::task::{current, now};
 use crate::walk::{Owner, Scratch, Start};
@@ -33,6 +35,10 @@ static HEAP_COSTS: PerCpuArray<HeapCost> = PerCpuArray::with_max_entries(MAX_HEA
 /// By the number of the heap: one sample point for so many bytes, on average; below 2^32. 0: none at all.
 #[map]
 static HEAP_MEANS: Array<u64> = Array::with_max_entries(MAX_HEAPS, 0);
+
+/// By the low bits of a probe's number, where an allocator publishes its samples.
+#[map]
+static LAYOUTS: Array<Layout> = Array::with_max_entries(MAX_LAYOUTS, 0);
 
 /// See [`HeapCpu::is_busy`].
 #[map]
@@ -105,9 +111,53 @@ pub fn enter(context: &ProbeContext) {
     sample(
         cpu,
         &Start { registers, cs: regs.cs, return_address },
-        &Sampled { size, result, mean, time_ns: begin, is_seen: kind & function::UNSEEN == 0 },
+        &Sampled { size, result, mean, weight: 0, time_ns: begin, is_seen: kind & function::UNSEEN == 0 },
     );
     cost.sampling_ns += now() - begin;
+}
+
+/// An allocator publishes a sample of its own: whatever it says is what there is, nobody samples once more.
+#[inline(always)]
+pub fn published(context: &ProbeContext) {
+    let Some((heap, layout, cost)) = hit(context) else { return };
+    let Some(layout) = LAYOUTS.get(layout) else { return };
+    // SAFETY: the registers of the interrupted thread.
+    let regs = unsafe { &*context.regs };
+    let argument = |number| layout.argument(number, |source| register(regs, source), read_user::<u64>);
+    let (Some(address), Some(size), Some(weight)) = (argument(0), argument(1), argument(2)) else {
+        count(Counter::AllocationsLost);
+        return;
+    };
+    let is_sampled = HEAP_MEANS.get(heap).is_some_and(|mean| *mean != 0);
+    if !is_sampled || weight == 0 || size >= MAX_SIZE || weight >= MAX_SIZE {
+        return;
+    }
+    let begin = now();
+    let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
+    // The tracepoint is in the middle of a function: there is no return address that is known beforehand.
+    let start = Start { registers, cs: regs.cs, return_address: 0 };
+    let Some(cpu) = HEAP_CPU.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own.
+    let live = report(unsafe { &mut *cpu }, &start, &Sampled { size, weight, time_ns: begin, ..Sampled::default() });
+    if let Some(live) = live
+        && setting!(follow_live) != 0
+        && address != 0
+    {
+        remember(current().0, address, live);
+    }
+    cost.sampling_ns += now() - begin;
+}
+
+/// An allocator frees what it has published.
+#[inline(always)]
+pub fn published_free(context: &ProbeContext) {
+    let Some((_, layout, _)) = hit(context) else { return };
+    let Some(layout) = LAYOUTS.get(layout) else { return };
+    // SAFETY: the registers of the interrupted thread.
+    let regs = unsafe { &*context.regs };
+    if let Some(address) = layout.argument(0, |source| register(regs, source), read_user::<u64>) {
+        end(current().0, address);
+    }
 }
 
 /// What an array takes; one that has no size takes nothing.
@@ -116,11 +166,13 @@ fn product(number: u64, size: u64) -> u64 {
     if number >= 1 << 32 || size >= 1 << 32 { 0 } else { number * size }
 }
 
-/// A call on which a sample point falls.
+/// A call on which a sample point falls, or that the allocator publishes.
+#[derive(Default)]
 struct Sampled {
     size: u64,
     result: u64,
     mean: u64,
+    weight: u64,
     time_ns: u64,
     /// Somebody sees what it returns.
     is_seen: bool,
@@ -128,25 +180,38 @@ struct Sampled {
 
 #[inline(always)]
 fn sample(cpu: &mut HeapCpu, start: &Start, call: &Sampled) {
-    let &Sampled { size, result, mean, time_ns, is_seen } = call;
-    let (tgid, tid) = current();
-    let Some(target) = target(tgid) else { return };
+    let (_, tid) = current();
     let follow = setting!(follow_live) != 0;
-    if follow && is_inside_another(tid, start.registers.sp, time_ns) {
+    if follow && is_inside_another(tid, start.registers.sp, call.time_ns) {
         return;
     }
+    let Some(live) = report(cpu, start, call) else { return };
+    if follow && call.is_seen {
+        let pending = PendingAllocation { sp: start.registers.sp, result: call.result, live };
+        if PENDING.insert(&tid, pending, 0).is_err() {
+            count(Counter::LiveFull);
+        }
+    }
+}
+
+/// Takes the stack of a sample and tells user space. What there is to remember of it.
+#[inline(always)]
+fn report(cpu: &mut HeapCpu, start: &Start, call: &Sampled) -> Option<LiveAllocation> {
+    let &Sampled { size, mean, weight, time_ns, .. } = call;
+    let (tgid, tid) = current();
+    let target = target(tgid)?;
     // Another thread that was interrupted here, on this CPU.
     if cpu.is_busy != 0 {
         count(Counter::AllocationsLost);
-        return;
+        return None;
     }
-    let Some(scratch) = HEAP_STACK.get_ptr_mut(0) else { return };
+    let scratch = HEAP_STACK.get_ptr_mut(0)?;
     cpu.is_busy = 1;
     let user_stack = stack::user(scratch, start, Owner { tgid, epoch: target.epoch, time_ns });
     cpu.is_busy = 0;
     let Some(mut entry) = EVENTS.reserve::<AllocationEvent>(0) else {
         count(Counter::AllocationsLost);
-        return;
+        return None;
     };
     entry.write(AllocationEvent {
         kind: kind::ALLOCATION,
@@ -157,16 +222,18 @@ fn sample(cpu: &mut HeapCpu, start: &Start, call: &Sampled) {
         tid,
         size,
         mean,
+        weight,
         user_stack,
         comm: bpf_get_current_comm().unwrap_or_default(),
     });
     entry.submit(wakeup());
-    if follow && is_seen {
-        let live = LiveAllocation { time_ns, size, user_stack, tid, mean: mean as u32 };
-        let pending = PendingAllocation { sp: start.registers.sp, result, live };
-        if PENDING.insert(&tid, pending, 0).is_err() {
-            count(Counter::LiveFull);
-        }
+    Some(LiveAllocation { time_ns, size, weight, user_stack, tid, mean: mean as u32 })
+}
+
+#[inline(always)]
+fn remember(tgid: u32, address: u64, live: LiveAllocation) {
+    if LIVE.insert(&LiveKey { address, tgid, padding: 0 }, live, 0).is_err() {
+        count(Counter::LiveFull);
     }
 }
 
@@ -203,8 +270,8 @@ pub fn leave(context: &impl EbpfContext, at_return: u64, returned: u64) {
         result if returned as u32 == 0 => unsafe { bpf_probe_read_user(result as *const u64) }.unwrap_or(0),
         _ => 0,
     };
-    if address != 0 && LIVE.insert(&LiveKey { address, tgid, padding: 0 }, live, 0).is_err() {
-        count(Counter::LiveFull);
+    if address != 0 {
+        remember(tgid, address, live);
     }
 }
 

@@ -2,14 +2,16 @@
 //! is wanted.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, pt_regs};
-use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_probe_read_user};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, pt_regs};
+use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_smp_processor_id, bpf_probe_read_user};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, Queue};
 use probe_ebpf::abi::{Judgement, MAX_CALLERS, MAX_NEW_SITES, MAX_SITES, Site, feature};
 use probe_ebpf::calls::{Call, Caller, Entered, Figures, ThreadCalls, call_flags};
 
 use crate::figures::{self, Ended};
+use crate::goroutine;
+use crate::maps::setting;
 use crate::task::{current, now};
 
 /// The calls that threads and goroutines are in.
@@ -24,6 +26,11 @@ static NO_CALLS: Array<ThreadCalls> = Array::with_max_entries(1, 0);
 #[map]
 static JUDGEMENTS: Array<Judgement> = Array::with_max_entries(1, 0);
 
+/// By function: since when its calls are looked at, `CLOCK_MONOTONIC` in nanoseconds; `u64::MAX` while it is switched off.
+/// User space makes it as large as there are functions.
+#[map]
+static SINCE: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Where functions with [`feature::SITES`] return to: those that user space was told of.
 #[map]
 static SITES: LruHashMap<Site, u8> = LruHashMap::with_max_entries(MAX_SITES, 0);
@@ -32,9 +39,10 @@ static SITES: LruHashMap<Site, u8> = LruHashMap::with_max_entries(MAX_SITES, 0);
 #[map]
 static NEW_SITES: Queue<Site> = Queue::with_max_entries(MAX_NEW_SITES, 0);
 
-/// Hits of probes by function, apart from the figures: what they cost is looked at some hundred times a second.
+/// Hits of probes by CPU and function, apart from the figures: what they cost is looked at up to some hundred times a second,
+/// by reading this memory.
 #[map]
-static HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static HITS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// A probe was hit.
 pub struct Hit {
@@ -43,21 +51,29 @@ pub struct Hit {
     pub tgid: u32,
     pub tid: u32,
     pub time_ns: u64,
+    /// Calls that began earlier are not looked at.
+    pub since_ns: u64,
     pub judgement: &'static Judgement,
     pub figures: &'static Figures,
 }
 
 impl Hit {
-    /// `None` for a function that user space knows no more.
+    /// `None` for a function that is switched off.
     #[inline(always)]
     pub fn new(context: &impl EbpfContext) -> Option<Self> {
         // SAFETY: the context of a uprobe.
         let function = unsafe { bpf_get_attach_cookie(context.as_ptr()) } as u32;
+        // SAFETY: a helper without arguments.
+        let of_cpu = unsafe { bpf_get_smp_processor_id() } * setting!(hits_per_cpu);
         // SAFETY: this CPU's own; a probe does not interrupt another one.
-        unsafe { *HITS.get_ptr_mut(function)? += 1 };
+        unsafe { *HITS.get_ptr_mut(of_cpu + function)? += 1 };
+        let (since_ns, time_ns) = (since(function), now());
+        if time_ns < since_ns {
+            return None;
+        }
         let (tgid, tid) = current();
         let (judgement, figures) = (JUDGEMENTS.get(function)?, figures::of(function)?);
-        Some(Self { function, tgid, tid, time_ns: now(), judgement, figures })
+        Some(Self { function, tgid, tid, time_ns, since_ns, judgement, figures })
     }
 
     #[inline(always)]
@@ -85,6 +101,20 @@ pub fn read_user<T>(address: u64) -> Option<T> {
     unsafe { bpf_probe_read_user(address as *const T).ok() }
 }
 
+#[inline(always)]
+fn since(function: u32) -> u64 {
+    SINCE.get(function).map_or(u64::MAX, |since_ns| *since_ns)
+}
+
+/// A call has ended unseen. If it is of a time in which its function was switched off since, that tells nothing: its end
+/// could not be seen.
+#[inline(always)]
+fn unseen(call: &Call) {
+    if call.since_ns >= since(call.function) {
+        figures::unseen(call);
+    }
+}
+
 /// A function is entered: the stack pointer is at its return address.
 #[inline(always)]
 pub fn enter(context: &impl EbpfContext, regs: &pt_regs) {
@@ -96,6 +126,12 @@ pub fn enter(context: &impl EbpfContext, regs: &pt_regs) {
         figures::missed(&hit);
         return;
     };
+    if hit.wants(feature::PARK) && !is_calling(&caller) {
+        return;
+    }
+    if hit.wants(feature::SLOW) && caller.is_goroutine != 0 {
+        goroutine::learn(caller.tgid, caller.id);
+    }
     let flags = if hit.wants(feature::SITES) { site(&hit, return_address) } else { 0 };
     let call = Call { since_ns: hit.time_ns, position, return_address, function: hit.function, flags };
     let Some(thread) = thread(&caller) else {
@@ -103,7 +139,8 @@ pub fn enter(context: &impl EbpfContext, regs: &pt_regs) {
         figures::missed(&hit);
         return;
     };
-    match thread.enter(call, caller.is_goroutine != 0, figures::unseen) {
+    let again_since = if caller.is_goroutine != 0 { hit.since_ns } else { u64::MAX };
+    match thread.enter(call, again_since, unseen) {
         Entered::Followed => figures::entered(&hit),
         Entered::Again => {}
         Entered::TooDeep => {
@@ -149,20 +186,17 @@ pub fn leave(context: &impl EbpfContext, regs: &pt_regs, at_return: u64) {
     let Some((caller, position)) = hit.caller(regs, at_return) else { return };
     let Some(thread) = CALLS.get_ptr_mut(caller) else { return };
     // SAFETY: the current thread's or goroutine's own.
-    let call = unsafe { &mut *thread }.leave(hit.function, position, figures::unseen);
-    let Some(call) = call else { return };
+    let call = unsafe { &mut *thread }.leave(hit.function, position, unseen);
+    let Some(call) = call.filter(|call| call.since_ns >= hit.since_ns) else { return };
     let took_ns = hit.time_ns.saturating_sub(call.since_ns);
-    figures::ended(&hit, &Ended { since_ns: call.since_ns, took_ns, regs: Some(regs) });
+    let goroutine = if caller.is_goroutine != 0 { caller.id } else { 0 };
+    figures::ended(&hit, &Ended { since_ns: call.since_ns, took_ns, goroutine, regs: Some(regs) });
 }
 
-/// True for a thread that is in a timed call.
 #[inline(always)]
-#[expect(dead_code, reason = "asked by waits")]
-pub fn is_calling(tgid: u32, tid: u32) -> bool {
-    CALLS.get_ptr_mut(Caller { tgid, is_goroutine: 0, id: tid.into() }).is_some_and(|thread| {
-        // SAFETY: one number.
-        unsafe { (*thread).depth != 0 }
-    })
+fn is_calling(caller: &Caller) -> bool {
+    // SAFETY: one number.
+    CALLS.get_ptr_mut(caller).is_some_and(|thread| unsafe { (*thread).depth != 0 })
 }
 
 /// A thread exits: it leaves all its calls.

@@ -88,15 +88,17 @@ pub fn was_left(call: u64, position: u64) -> bool {
 }
 
 impl ThreadCalls {
-    /// A function is entered. Returns what became of the call; `unseen` is told which others turned out to have ended.
+    /// A function is entered. Returns what became of the call; `unseen` is told which others turned out to have ended. A call
+    /// that began at `again_since` or later may begin again.
     #[inline(always)]
-    pub fn enter(&mut self, call: Call, is_goroutine: bool, mut unseen: impl FnMut(&Call)) -> Entered {
+    pub fn enter(&mut self, call: Call, again_since: u64, mut unseen: impl FnMut(&Call)) -> Entered {
         self.leave_above(call.position, &mut unseen);
         let at = self.depth as usize;
         if let Some(last) = at.checked_sub(1).filter(|last| *last < MAX_DEPTH) {
             let last = &self.calls[index(last)];
             if last.position == call.position {
-                if is_goroutine && last.function == call.function && last.return_address == call.return_address {
+                let is_same = last.function == call.function && last.return_address == call.return_address;
+                if is_same && last.since_ns >= again_since {
                     return Entered::Again;
                 }
                 // A frame takes the place of one that was left, unless one function has jumped to the other.
@@ -252,7 +254,7 @@ mod tests {
 
     fn enter(thread: &mut ThreadCalls, call: Call) -> (Entered, u32) {
         let mut left = 0;
-        (thread.enter(call, false, |_| left += 1), left)
+        (thread.enter(call, u64::MAX, |_| left += 1), left)
     }
 
     fn leave(thread: &mut ThreadCalls, function: u32, position: u64) -> (Option<Call>, u32) {
@@ -313,9 +315,14 @@ mod tests {
     fn a_goroutine_begins_a_function_again() {
         let mut thread = ThreadCalls::default();
         let first = call(1, 0x900);
-        assert_eq!(thread.enter(first, true, |_| panic!("nothing has ended")), Entered::Followed);
-        let again = thread.enter(Call { since_ns: 7, ..first }, true, |_| panic!("nothing has ended"));
-        assert_eq!(again, Entered::Again);
+        assert_eq!(thread.enter(first, 0, |_| panic!("nothing has ended")), Entered::Followed);
+        let later = Call { since_ns: first.since_ns + 7, ..first };
+        assert_eq!(thread.enter(later, first.since_ns, |_| panic!("nothing has ended")), Entered::Again);
+        let mut left = 0;
+        let other = Call { since_ns: first.since_ns + 9, ..first };
+        assert_eq!(thread.enter(other, first.since_ns + 1, |_| left += 1), Entered::Followed, "too old to be the same");
+        assert_eq!((left, thread.depth), (1, 1));
+        let first = other;
         assert_eq!(leave(&mut thread, 1, 0x900), (Some(first), 0));
     }
 

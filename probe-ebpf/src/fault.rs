@@ -3,7 +3,8 @@
 //! permission that was changed) gives no event.
 //!
 //! Every fault on the host comes by here, so that one which is not chosen costs a few instructions. On each CPU it is
-//! about one fault in a number that follows the rate, chosen by chance; it stands for all since the one before.
+//! about one fault in a number that follows the rate, chosen by chance; it stands for all since the one before. Huge
+//! pages are counted each, because one is worth as much as 512 others: a fault cannot stand for both.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
@@ -32,14 +33,14 @@ struct Gate {
     tgid: u32,
     is_target: u32,
     known_for: u32,
-    /// The thread whose fault was chosen and has taken nothing yet; 0 for none.
+    /// The thread of the last fault, which has taken nothing yet; 0 for none.
     tid: u32,
-    /// What the chosen fault stands for.
+    /// How many faults that one stands for; 0 if it was not chosen.
     weight: u32,
     /// Beginning of the stretch of time, in the kernel's ticks and in nanoseconds.
     begin_ticks: u64,
     begin_ns: u64,
-    /// The chosen fault's address, and the registers by which it is known again.
+    /// That fault's address, and the registers by which it is known again.
     address: u64,
     pc: u64,
     sp: u64,
@@ -63,8 +64,8 @@ const MAX_MEAN: u32 = 1 << 14;
 const LOOK_AGAIN: u32 = 64;
 /// `___GFP_MOVABLE` (include/linux/gfp_types.h): pages for users have it, page tables and the kernel's own do not.
 const GFP_MOVABLE: u32 = 8;
-/// No page of a user is larger: 2^9 pages.
-const MAX_ORDER: u32 = 9;
+/// A huge page is 2^9 of the smallest; no page of a user is larger.
+const HUGE_ORDER: u32 = 9;
 
 #[inline(always)]
 fn gate() -> Option<&'static mut Gate> {
@@ -79,7 +80,7 @@ pub fn begins(address: u64) {
         return; // the kernel's own
     }
     let Some(gate) = gate() else { return };
-    // Whatever was chosen here has ended without taking memory, or sleeps.
+    // The fault before has ended without taking memory, or sleeps.
     gate.tid = 0;
     let (tgid, tid) = current();
     if gate.tgid != tgid || gate.known_for == 0 {
@@ -99,9 +100,15 @@ pub fn begins(address: u64) {
     if ticks.wrapping_sub(gate.begin_ticks) >= STRETCH {
         next_stretch(gate, ticks);
     }
+    gate.weight = 0;
     if gate.since >= gate.until {
-        choose(gate, tid, address);
+        choose(gate);
     }
+    let Some((start, _)) = saved_registers(current_task()) else { return };
+    gate.tid = tid;
+    gate.address = address;
+    gate.pc = start.registers.pc;
+    gate.sp = start.registers.sp;
 }
 
 /// Adapts to the rate of the stretch that ends, however long it was.
@@ -128,7 +135,7 @@ fn interval(mean: u32) -> u32 {
 }
 
 #[inline(always)]
-fn choose(gate: &mut Gate, tid: u32, address: u64) {
+fn choose(gate: &mut Gate) {
     gate.weight = gate.since;
     gate.since = 0;
     gate.chosen += 1;
@@ -136,18 +143,24 @@ fn choose(gate: &mut Gate, tid: u32, address: u64) {
         gate.mean = (gate.mean * 2).max(2);
     }
     gate.until = interval(gate.mean);
-    let Some((start, _)) = saved_registers(current_task()) else { return };
-    gate.tid = tid;
-    gate.address = address;
-    gate.pc = start.registers.pc;
-    gate.sp = start.registers.sp;
 }
 
-/// A page is allocated, by whomever: 2^order of the smallest ones.
+/// A huge page stands for itself. Faults for which it was chosen are left to the next one.
 #[inline(always)]
-pub fn allocates(order: u32, gfp: u32) {
+fn huge(gate: &mut Gate) -> u32 {
+    match gate.weight {
+        0 => gate.since = gate.since.saturating_sub(1),
+        weight => gate.since += weight - 1,
+    }
+    1
+}
+
+/// A page is asked for, by whomever: 2^order of the smallest ones. It is null if there is none so large, as huge ones
+/// are rare where memory is in pieces: smaller ones follow, for this fault and for others.
+#[inline(always)]
+pub fn allocates(page: u64, order: u32, gfp: u32) {
     let Some(gate) = gate() else { return };
-    if gate.tid == 0 || gfp & GFP_MOVABLE == 0 {
+    if page == 0 || gate.tid == 0 || gfp & GFP_MOVABLE == 0 {
         return;
     }
     let (tgid, tid) = current();
@@ -155,6 +168,10 @@ pub fn allocates(order: u32, gfp: u32) {
         return;
     }
     gate.tid = 0;
+    let weight = if order >= HUGE_ORDER { huge(gate) } else { gate.weight };
+    if weight == 0 {
+        return;
+    }
     let Some((start, _)) = saved_registers(current_task()) else { return };
     if gate.pc != start.registers.pc || gate.sp != start.registers.sp {
         return; // something else that the thread does
@@ -168,13 +185,13 @@ pub fn allocates(order: u32, gfp: u32) {
     } else {
         stack::user(scratch, &start, Owner { tgid, epoch: target.epoch, time_ns })
     };
-    let bytes = PAGE_BYTES << order.min(MAX_ORDER);
+    let bytes = PAGE_BYTES << order.min(HUGE_ORDER);
     memory::send(&Change {
         change: memory_change::RESIDENT,
         time_ns,
         start: gate.address & !(bytes - 1),
         bytes,
-        count: gate.weight.into(),
+        count: weight.into(),
         user_stack,
         ..Change::new(tgid, tid)
     });

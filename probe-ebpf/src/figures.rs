@@ -5,7 +5,7 @@ use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use probe_ebpf::abi::{CallEvent, Counter, StackId, feature, kind};
+use probe_ebpf::abi::{CallEvent, Counter, StackId, WaitEvent, Waker, feature, kind};
 use probe_ebpf::calls::{BUCKETS, Call, Figures, bucket, call_flags};
 use probe_ebpf::unwind::Registers;
 
@@ -29,10 +29,15 @@ struct CallStack {
     is_used: u64,
 }
 
+/// `task_struct.__state` of a thread that sleeps (include/linux/sched.h).
+const TASK_INTERRUPTIBLE: u32 = 1;
+
 /// A call or a span that has ended.
 pub struct Ended<'a> {
     pub since_ns: u64,
     pub took_ns: u64,
+    /// Whose it was; 0 for a thread's.
+    pub goroutine: u64,
     /// Where it ended, for a call.
     pub regs: Option<&'a pt_regs>,
 }
@@ -127,9 +132,49 @@ fn histogram(hit: &Hit, ended: &Ended<'_>) {
     }
 }
 
-/// Reports a call over its threshold, with its stack.
+/// Reports a call over its threshold, with its stack; one in which a goroutine was parked as the wait that it was.
 #[inline(always)]
 fn slow(hit: &Hit, ended: &Ended<'_>, regs: &pt_regs) {
+    let user_stack = user_stack(hit, regs);
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    let Hit { function, tgid, tid, time_ns, .. } = *hit;
+    let Ended { since_ns, took_ns, goroutine, .. } = *ended;
+    if hit.wants(feature::PARK) {
+        let Some(mut entry) = EVENTS.reserve::<WaitEvent>(0) else { return count(Counter::WaitsLost) };
+        entry.write(WaitEvent {
+            kind: kind::WAIT,
+            state: TASK_INTERRUPTIBLE,
+            time_ns,
+            tgid,
+            tid,
+            count: 1,
+            total_ns: took_ns,
+            goroutine,
+            user_stack,
+            kernel_stack: StackId::NONE,
+            waker: Waker::NONE,
+            comm,
+        });
+        entry.submit(wakeup());
+    } else {
+        let Some(mut entry) = EVENTS.reserve::<CallEvent>(0) else { return count(Counter::CallsLost) };
+        entry.write(CallEvent {
+            kind: kind::CALL,
+            function,
+            time_ns,
+            since_ns,
+            tgid,
+            tid,
+            goroutine,
+            user_stack,
+            comm,
+        });
+        entry.submit(wakeup());
+    }
+}
+
+#[inline(always)]
+fn user_stack(hit: &Hit, regs: &pt_regs) -> StackId {
     let mut user_stack = StackId::NONE;
     if setting!(user_stacks) != 0
         && let Some(own) = CALL_STACK.get_ptr_mut(0)
@@ -151,19 +196,5 @@ fn slow(hit: &Hit, ended: &Ended<'_>, regs: &pt_regs) {
             count(Counter::StacksLost);
         }
     }
-    let Some(mut entry) = EVENTS.reserve::<CallEvent>(0) else {
-        count(Counter::CallsLost);
-        return;
-    };
-    entry.write(CallEvent {
-        kind: kind::CALL,
-        function: hit.function,
-        time_ns: hit.time_ns,
-        since_ns: ended.since_ns,
-        tgid: hit.tgid,
-        tid: hit.tid,
-        user_stack,
-        comm: bpf_get_current_comm().unwrap_or_default(),
-    });
-    entry.submit(wakeup());
+    user_stack
 }

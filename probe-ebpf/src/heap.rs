@@ -3,8 +3,12 @@
 //! Sample points lie on the bytes that a process allocates like rain: independently, one in so many bytes on average. A call
 //! is sampled if a point falls on what it allocates, so that one of `size` bytes has the chance `1 - exp(-size / mean)`,
 //! whatever was allocated before. Whoever counts gives each sample the inverse of its chance as its weight.
+//!
+//! Some allocators sample by themselves and publish their samples by static tracepoints: then each hit is a sample, and its
+//! weight is one of its arguments.
 
 use crate::abi::{COMM_LEN, StackId, assert_packed};
+use crate::span::Operand;
 
 /// Sampled allocations that can be in use at once: 128 GiB at one in 512 KiB.
 pub const MAX_LIVE: u32 = 256 * 1024;
@@ -12,6 +16,46 @@ pub const MAX_LIVE: u32 = 256 * 1024;
 pub const MAX_HEAPS: u32 = 64;
 /// Larger sizes are no sizes: such a call fails.
 pub const MAX_SIZE: u64 = 1 << 47;
+/// Ways in which the arguments of published samples can lie; the compiler makes few of them.
+pub const MAX_LAYOUTS: u32 = 1 << function::BITS;
+
+/// Where the arguments of a tracepoint lie by which an allocator publishes its samples; at one for `free` only the first.
+/// The low bits of such a probe's number say which of them it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Address, size in bytes, and how many bytes the sample stands for.
+    pub arguments: [Operand; 3],
+    /// Bit by bit: the argument may be below zero.
+    pub signed: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// The [`Operand::source`] of a constant, which is the first of the offsets.
+pub const CONSTANT: u32 = 64;
+
+impl Layout {
+    /// An argument, from what is in a register and in the process's memory; `None` where that cannot be read.
+    #[inline(always)]
+    pub fn argument(
+        &self,
+        number: usize,
+        register: impl FnOnce(u32) -> u64,
+        read: impl FnMut(u64) -> Option<u64>,
+    ) -> Option<u64> {
+        let operand = &self.arguments[number];
+        if operand.source == CONSTANT {
+            return Some(operand.offsets[0] as u64);
+        }
+        let value = operand.value(register(operand.source), read)?;
+        if self.signed >> number & 1 == 0 {
+            return Some(value);
+        }
+        let unused = (64 - operand.bits) & 63;
+        Some(((value << unused) as i64 >> unused) as u64)
+    }
+}
 
 /// What a function of an allocator takes: the low byte of a probe's number.
 pub mod function {
@@ -53,8 +97,10 @@ pub struct AllocationEvent {
     pub tid: u32,
     /// Bytes.
     pub size: u64,
-    /// There was one sample point for so many bytes, on average.
+    /// There was one sample point for so many bytes, on average; 0 for one that the allocator has published.
     pub mean: u64,
+    /// How many bytes a published one stands for, as the allocator says; 0 for others.
+    pub weight: u64,
     /// Where it was made; the function of the allocator is the first frame.
     pub user_stack: StackId,
     /// The thread's name, zero-terminated.
@@ -93,6 +139,8 @@ pub struct LiveAllocation {
     pub time_ns: u64,
     /// Bytes.
     pub size: u64,
+    /// As in [`AllocationEvent`].
+    pub weight: u64,
     /// Where it was made.
     pub user_stack: StackId,
     /// By which thread.
@@ -208,10 +256,11 @@ fn log2(number: u64) -> u64 {
 }
 
 assert_packed! {
-    AllocationEvent { kind, cpu, time_ns, tgid, tid, size, mean, user_stack, comm }
+    Layout { arguments, signed, padding }
+    AllocationEvent { kind, cpu, time_ns, tgid, tid, size, mean, weight, user_stack, comm }
     PendingAllocation { sp, result, live }
     LiveKey { address, tgid, padding }
-    LiveAllocation { time_ns, size, user_stack, tid, mean }
+    LiveAllocation { time_ns, size, weight, user_stack, tid, mean }
     HeapCost { hits, sampling_ns }
     HeapCpu { until, mean, pc, sp, return_address, returned, tid, is_busy }
 }
@@ -299,6 +348,22 @@ mod tests {
         assert!(!cpu.is_jumped_to(2, 7, 0x1000, 0x408), "from elsewhere in the same function");
         assert!(!cpu.is_jumped_to(0, 8, 0x1000, 0x408), "another thread");
         assert!(cpu.is_jumped_to(1, 8, 0x1000, 0x7000), "a probe has replaced the return address");
+    }
+
+    #[test]
+    fn arguments_keep_their_sign_and_constants_their_value() {
+        let register = |bits| Operand { source: 5, bits, ..Operand::default() };
+        let constant = Operand { source: CONSTANT, offsets: [-7, 0, 0], ..Operand::default() };
+        let layout = Layout { arguments: [register(32), register(32), constant], signed: 0b010, padding: 0 };
+        let argument = |number| layout.argument(number, |source| u64::from(source) << 32 | 0xffff_fffe, |_| None);
+        assert_eq!(
+            [argument(0), argument(1), argument(2)],
+            [Some(0xffff_fffe), Some(-2i64 as u64), Some(-7i64 as u64)]
+        );
+        let memory = Operand { source: 7, reads: 1, offsets: [16, 0, 0], bits: 64, padding: 0 };
+        let layout = Layout { arguments: [memory; 3], signed: 0, padding: 0 };
+        assert_eq!(layout.argument(1, |_| 0x1000, |address| (address == 0x1010).then_some(9)), Some(9));
+        assert_eq!(layout.argument(1, |_| 0x2000, |address| (address == 0x1010).then_some(9)), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The kernel programs' entry points: each a thin wrapper over one function of a stage.
 //!
-//! - `sample`: a perf event on every CPU → one `SampleEvent`, and the stacks that user space has not seen yet
+//! - `sample`: a perf event on every CPU → one `SampleEvent`, and the stacks that user space has not seen yet; `sample_fast`
+//!   is the same, more often, for some targets
 //! - `on_exec`, `on_fork`, `on_exit`: processes come and go
 //! - `on_switch`, `on_waking`: threads leave their CPU and come back → a `WaitEvent` for each stack and second
 //! - `on_fault`, `on_kernel_fault`, `on_page`: memory becomes resident → a `MemoryEvent` for some of it
@@ -9,6 +10,7 @@
 //! - `begin`, `end`: a span from one function to another → its `Figures`
 //! - `allocate`, `allocate_leave` or `allocate_returned`: an allocator is called and returns → an `AllocationEvent` for each
 //!   sample, and the sampled allocations that are in use
+//! - `allocate_published`, `free_published`: an allocator publishes a sample of its own, and its end → the same
 //! - `dump`: an iterator over all threads → a `ThreadRecord` for each of one process
 #![no_std]
 #![no_main]
@@ -23,6 +25,7 @@ mod caller;
 mod dump;
 mod fault;
 mod figures;
+mod goroutine;
 mod maps;
 mod memo;
 mod memory;
@@ -44,7 +47,14 @@ use aya_log_ebpf::debug;
 /// A CPU clock or cycle counter ran over.
 #[perf_event]
 pub fn sample(context: PerfEventContext) -> u32 {
-    sample::take(&context);
+    sample::take(&context, false);
+    0
+}
+
+/// The same at another rate, for targets that are looked at closely.
+#[perf_event]
+pub fn sample_fast(context: PerfEventContext) -> u32 {
+    sample::take(&context, true);
     0
 }
 
@@ -103,7 +113,7 @@ pub fn on_kernel_fault(context: BtfTracePointContext) -> i32 {
 /// `mm_page_alloc(struct page *, unsigned int order, gfp_t, int migratetype)`
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn on_page(context: BtfTracePointContext) -> i32 {
-    fault::allocates(context.arg(1), context.arg(2));
+    fault::allocates(context.arg(0), context.arg(1), context.arg(2));
     0
 }
 
@@ -180,6 +190,20 @@ pub fn allocate_returned(context: RetProbeContext) -> u32 {
     // SAFETY: as above.
     let regs = unsafe { &*context.regs };
     allocation::leave(&context, regs.rsp.wrapping_sub(8), regs.rax);
+    0
+}
+
+/// An allocator publishes a sample of its own; the cookie is its number.
+#[uprobe]
+pub fn allocate_published(context: ProbeContext) -> u32 {
+    allocation::published(&context);
+    0
+}
+
+/// An allocator frees a sample that it has published; the cookie is its number.
+#[uprobe]
+pub fn free_published(context: ProbeContext) -> u32 {
+    allocation::published_free(&context);
     0
 }
 

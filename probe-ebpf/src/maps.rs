@@ -24,8 +24,10 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     max_wait_ns: u64::MAX,
     each_wait: 0,
     fault_gap_ns: 0,
+    period_ns: 0,
+    fast_period_ns: 0,
     follow_live: 0,
-    padding: 0,
+    hits_per_cpu: 0,
     offsets: Offsets {
         task_flags: 0,
         task_pid: 0,
@@ -41,6 +43,8 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         task_queued: 0,
         signal_live: 0,
         binprm_filename: 0,
+        task_thread_memory: 0,
+        padding: 0,
     },
 });
 

@@ -38,9 +38,9 @@ pub fn end(context: &impl EbpfContext, regs: &pt_regs) {
     let Some((hit, span)) = span(context, regs, |keys| &keys.end) else { return };
     // SAFETY: one number, copied at once.
     let Some(since_ns) = unsafe { SPANS.get(span) }.copied() else { return };
-    if SPANS.remove(span).is_ok() {
+    if SPANS.remove(span).is_ok() && since_ns >= hit.since_ns {
         let took_ns = hit.time_ns.saturating_sub(since_ns);
-        figures::ended(&hit, &Ended { since_ns, took_ns, regs: None });
+        figures::ended(&hit, &Ended { since_ns, took_ns, goroutine: 0, regs: None });
     }
 }
 
@@ -64,7 +64,7 @@ fn span(
 /// A register by its number in DWARF (System V ABI for AMD64, figure 3.36). All are copied, because the verifier wants to
 /// see at which place the context is read.
 #[inline(always)]
-fn register(regs: &pt_regs, number: u32) -> u64 {
+pub fn register(regs: &pt_regs, number: u32) -> u64 {
     let all = [
         regs.rax, regs.rdx, regs.rcx, regs.rbx, regs.rsi, regs.rdi, regs.rbp, regs.rsp, regs.r8, regs.r9, regs.r10,
         regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,

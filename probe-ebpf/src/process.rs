@@ -6,6 +6,7 @@ use probe_ebpf::abi::{Counter, ExecEvent, ExitEvent, ForkEvent, MAX_PATH, Target
 
 use crate::allocation;
 use crate::call;
+use crate::goroutine;
 use crate::maps::{EVENTS, TARGETS, count, setting, target};
 use crate::memory;
 use crate::task::{Struct, current, current_tgid, field, now};
@@ -111,6 +112,7 @@ pub fn exit(task: Struct) {
         return;
     }
     let _ = TARGETS.remove(tgid);
+    goroutine::forget(tgid);
     let Some(mut entry) = EVENTS.reserve::<ExitEvent>(0) else {
         count(Counter::ProcessEventsLost);
         return;

@@ -8,6 +8,7 @@ use aya_ebpf::programs::PerfEventContext;
 use probe_ebpf::abi::{Counter, SampleEvent, StackId, kind, target_flags};
 use probe_ebpf::unwind::Registers;
 
+use crate::goroutine;
 use crate::maps::{EVENTS, count, setting, target, wakeup};
 use crate::stack;
 use crate::walk::{Owner, Scratch, Start};
@@ -17,7 +18,7 @@ use crate::walk::{Owner, Scratch, Start};
 static SAMPLER_STACK: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 #[inline(always)]
-pub fn take(context: &PerfEventContext) {
+pub fn take(context: &PerfEventContext, is_fast: bool) {
     let ids = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((ids >> 32) as u32, ids as u32);
     if tgid == 0 {
@@ -25,6 +26,10 @@ pub fn take(context: &PerfEventContext) {
     }
     let Some(target) = target(tgid) else { return };
     if target.flags & (target_flags::SPAWNER | target_flags::AWAITS_EXEC) != 0 {
+        return;
+    }
+    // Each target has one of the two samplers.
+    if (target.flags & target_flags::FAST != 0) != is_fast {
         return;
     }
     count(Counter::Samples);
@@ -59,7 +64,8 @@ pub fn take(context: &PerfEventContext) {
         time_ns,
         tgid,
         tid,
-        value: 1,
+        goroutine: goroutine::current(tgid),
+        value: if is_fast { setting!(fast_period_ns) } else { setting!(period_ns) },
         user_stack,
         kernel_stack,
         comm: bpf_get_current_comm().unwrap_or_default(),

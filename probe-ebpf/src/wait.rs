@@ -9,6 +9,7 @@ use aya_ebpf::maps::{Array, PerCpuArray};
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::abi::{Counter, Sum, WAITS_EVERY_NS, WaitingThread, Waker, generation, target_flags};
 
+use crate::goroutine;
 use crate::maps::{WAITING, count, generation, setting, target};
 use crate::memo::{self, Here};
 use crate::place;
@@ -27,6 +28,42 @@ static NEVER_WAITED: Array<WaitingThread> = Array::with_max_entries(1, 0);
 
 /// `task_struct.__state` of a thread that leaves its CPU for ever (include/linux/sched.h).
 const TASK_DEAD: u32 = 0x80;
+/// Of one that nothing may interrupt.
+const TASK_UNINTERRUPTIBLE: u32 = 2;
+
+/// Threads that were looked up and are not followed, by the lower bits of their number: most switches are theirs.
+#[map]
+static UNFOLLOWED: Array<u64> = Array::with_max_entries(MAX_UNFOLLOWED, 0);
+
+/// A power of two.
+const MAX_UNFOLLOWED: u32 = 1 << 16;
+/// What [`UNFOLLOWED`] says beside the thread and the generation: it is not followed into waits that may be interrupted,
+/// or into none.
+const SOME: u64 = 1;
+const NONE: u64 = 2;
+
+const WAITS: u64 = SOME | NONE;
+
+/// The generation's lower bits are enough: it is a number of changes by user space.
+#[inline(always)]
+fn unfollowed(tid: u32, targets: u64, waits: u64) -> u64 {
+    u64::from(tid) << 32 | (targets << 2 & 0xffff_fffc) | waits
+}
+
+/// How it is not followed; 0 if that is not known, or over.
+#[inline(always)]
+fn is_unfollowed(tid: u32, targets: u64) -> u64 {
+    let Some(&known) = UNFOLLOWED.get(tid & (MAX_UNFOLLOWED - 1)) else { return 0 };
+    if known & !WAITS == unfollowed(tid, targets, 0) { known & WAITS } else { 0 }
+}
+
+#[inline(always)]
+fn set_unfollowed(tid: u32, value: u64) {
+    if let Some(known) = UNFOLLOWED.get_ptr_mut(tid & (MAX_UNFOLLOWED - 1)) {
+        // SAFETY: one word; whoever has the same lower bits is looked up once more.
+        unsafe { *known = value };
+    }
+}
 
 /// A thread leaves the CPU, and another one gets it.
 #[inline(always)]
@@ -34,25 +71,30 @@ pub fn switch(context: &BtfTracePointContext, is_preempted: bool, [previous, nex
     let tid = |task| number(task, setting!(offsets.task_pid));
     // The idle thread has none.
     let (previous_tid, next_tid) = (tid(previous), tid(next));
-    let time_ns = if next_tid != 0 { end(next_tid, next) } else { None };
+    let targets = generation(generation::TARGETS);
+    let is_followed = next_tid != 0 && is_unfollowed(next_tid, targets) == 0;
+    let time_ns = if is_followed { end(next_tid, next) } else { None };
     if previous_tid != 0 {
         // What is preempted on its way to sleep can still run.
-        begin(context, previous, previous_tid, if is_preempted { 0 } else { state }, time_ns);
+        begin(context, previous, previous_tid, if is_preempted { 0 } else { state }, targets, time_ns);
     }
 }
 
 /// The current thread begins to wait.
 #[inline(always)]
-fn begin(context: &BtfTracePointContext, task: Struct, tid: u32, state: u32, time_ns: Option<u64>) {
+fn begin(context: &BtfTracePointContext, task: Struct, tid: u32, state: u32, targets: u64, time_ns: Option<u64>) {
     if state & TASK_DEAD != 0 {
         return forget(tid);
     }
-    let Some(thread) = thread(task, tid) else { return };
+    let Some(thread) = thread(task, tid, state, targets) else { return };
     // Where every process is a target, threads of the kernel that wait for work are no news.
     let Some((start, regs)) = saved_registers(task.cast_mut().cast()) else { return };
     let time_ns = time_ns.unwrap_or_else(now);
     thread.is_woken = 0;
     thread.since_ns = time_ns;
+    if setting!(each_wait) != 0 {
+        thread.goroutine = goroutine::current(thread.tgid);
+    }
     let Some(here) = memo::here(context, start, regs, state) else { return thread.since_ns = 0 };
     if let Some(place) = place::find(thread, tid, &here) {
         thread.place = place;
@@ -80,10 +122,13 @@ fn take(context: &BtfTracePointContext, here: &Here, state: u32, owner: Owner) {
     here.learn_user(scratch);
 }
 
-/// The current thread's entry, made if it is new; `None` if it is not followed.
+/// The current thread's entry, made if it is new; `None` if it is not followed, or not into this state.
 #[inline(always)]
-fn thread(task: Struct, tid: u32) -> Option<&'static mut WaitingThread> {
-    let targets = generation(generation::TARGETS);
+fn thread(task: Struct, tid: u32, state: u32, targets: u64) -> Option<&'static mut WaitingThread> {
+    let unfollowed_into = if state & TASK_UNINTERRUPTIBLE == 0 { WAITS } else { NONE };
+    if is_unfollowed(tid, targets) & unfollowed_into != 0 {
+        return None;
+    }
     let known = WAITING.get_ptr_mut(&tid);
     if let Some(thread) = known {
         // SAFETY: nobody else uses the entry of a thread that is on this CPU.
@@ -93,9 +138,19 @@ fn thread(task: Struct, tid: u32) -> Option<&'static mut WaitingThread> {
         }
     }
     let tgid = number(task, setting!(offsets.task_tgid));
-    let target = target(tgid)?;
-    if target.flags & (target_flags::SPAWNER | target_flags::AWAITS_EXEC) != 0 {
+    const NOBODY: u32 = target_flags::SPAWNER | target_flags::AWAITS_EXEC | target_flags::NO_WAITS;
+    let Some(target) = target(tgid).filter(|target| target.flags & NOBODY == 0) else {
+        set_unfollowed(tid, unfollowed(tid, targets, NONE));
         return None;
+    };
+    let only_blocked = target.flags & target_flags::BLOCKED_WAITS != 0;
+    if only_blocked && state & TASK_UNINTERRUPTIBLE == 0 {
+        set_unfollowed(tid, unfollowed(tid, targets, SOME));
+        return None;
+    }
+    if only_blocked {
+        // It is to be seen when it comes back.
+        set_unfollowed(tid, 0);
     }
     if known.is_none() {
         saved_registers(task.cast_mut().cast())?;
@@ -113,7 +168,8 @@ fn thread(task: Struct, tid: u32) -> Option<&'static mut WaitingThread> {
     }
     thread.tgid = tgid;
     thread.epoch = target.epoch;
-    thread.targets_generation = targets;
+    // Which states are meant is looked up each time.
+    thread.targets_generation = if only_blocked { 0 } else { targets };
     Some(thread)
 }
 
@@ -184,6 +240,7 @@ pub fn waking(context: &BtfTracePointContext, task: Struct) {
 /// There is no thread of this id any more, or it is another one: what it has waited is handed over.
 #[inline(never)]
 pub extern "C" fn forget(tid: u32) {
+    set_unfollowed(tid, 0);
     let Some(thread) = WAITING.get_ptr_mut(&tid) else { return };
     // SAFETY: it was the current thread's id until now.
     let thread = unsafe { &mut *thread };

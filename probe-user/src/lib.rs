@@ -4,6 +4,10 @@
 pub mod problem;
 pub mod text;
 
+pub mod sandbox;
+
+pub mod supervise;
+
 pub mod gopclntab;
 
 pub mod target;
@@ -31,6 +35,8 @@ pub mod snapshot;
 pub mod export;
 
 pub mod alert;
+
+pub mod control;
 
 pub mod serve;
 

@@ -26,12 +26,23 @@ pub struct Problem {
     pub message: String,
     /// What the user can do; empty when there is nothing to say.
     pub hint: String,
+    /// The key of a definition that is wrong; empty where it is none.
+    pub key: String,
 }
+
+/// What to do where privileges are missing.
+pub const PRIVILEGES: &str = "run as root, or give the binary CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; \
+                              `probe check` tells what is missing";
+
+/// What to do where a distribution's kernel refuses perf events in spite of CAP_PERFMON.
+pub const PARANOID: &str = "this kernel, as Debian's and Ubuntu's do, wants CAP_SYS_ADMIN for perf events while \
+                            kernel.perf_event_paranoid is above 2: `sysctl kernel.perf_event_paranoid=2`, and the same in \
+                            /etc/sysctl.d for the next boot";
 
 impl Problem {
     /// A problem of the given class.
     pub fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: hint.into() }
+        Self { exit, message: message.into(), hint: hint.into(), key: String::new() }
     }
 }
 

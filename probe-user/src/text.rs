@@ -19,6 +19,17 @@ pub fn sanitize(name: &str) -> String {
     clean
 }
 
+/// True for what [`sanitize`] leaves as it is.
+pub fn is_harmless(name: &str) -> bool {
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte);
+    name.len() <= MAX_NAME && (name.bytes().all(is_plain) || name.chars().all(|c| !c.is_control() && !is_invisible(c)))
+}
+
+/// What is before the first zero: a name in a field of fixed length.
+pub fn until_zero(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&b| b == 0).next().unwrap_or_default()
+}
+
 /// Bytes in MiB, for people.
 pub fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
@@ -68,5 +79,15 @@ mod tests {
         let cut = sanitize(&"é".repeat(1 << 20));
         assert!(cut.len() <= MAX_NAME && cut.ends_with('…'), "{} bytes", cut.len());
         assert_eq!(sanitize(&"x".repeat(MAX_NAME)).len(), MAX_NAME);
+    }
+
+    #[test]
+    fn what_is_harmless_stays_and_what_stays_is_harmless() {
+        let texts =
+            ["", "a~ b", "größe", "日本", "a\n", "\u{7f}", "\u{85}", "a\u{200b}", "\u{fffd}"].map(str::to_owned);
+        let long = [MAX_NAME - 1, MAX_NAME, MAX_NAME + 1, 2 * MAX_NAME].map(|length| "x".repeat(length));
+        for text in texts.iter().chain(&long).chain(&[sanitize("a\0"), sanitize(&"é".repeat(MAX_NAME))]) {
+            assert_eq!(is_harmless(text), sanitize(text) == *text, "{text:?}");
+        }
     }
 }

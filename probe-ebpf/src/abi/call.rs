@@ -8,6 +8,8 @@ pub const MAX_CALLERS: u32 = 16 * 1024;
 pub const MAX_SITES: u32 = 4096;
 /// New places that wait for user space, which looks every few milliseconds.
 pub const MAX_NEW_SITES: u32 = 256;
+/// Processes of which it is known where their threads keep the goroutine that they run.
+pub const MAX_GO_PROCESSES: u32 = 256;
 /// Spans that are going on at once.
 pub const MAX_SPANS: u32 = 64 * 1024;
 
@@ -45,6 +47,8 @@ pub mod feature {
     pub const SLOW: u32 = 32;
     /// Hits are counted, and nothing else: a tracepoint, or an instruction in the middle of a function.
     pub const COUNT: u32 = 64;
+    /// It is where goroutines wait: looked at only in those that are in other timed calls, and told of as a [`super::WaitEvent`].
+    pub const PARK: u32 = 128;
 }
 
 /// A place that a timed function returns to, and that has no probe yet.
@@ -75,6 +79,8 @@ pub struct CallEvent {
     pub tgid: u32,
     /// Thread in which it ended.
     pub tid: u32,
+    /// The goroutine whose call it was; 0 for a thread's.
+    pub goroutine: u64,
     /// The user stack at its end, which below the function is that at its beginning.
     pub user_stack: StackId,
     /// The thread's name, zero-terminated.
@@ -114,7 +120,7 @@ impl Judgement {
 assert_packed! {
     Judgement { threshold_ns, operand, error_test, bits, features, padding }
     Site { tgid, function, address }
-    CallEvent { kind, function, time_ns, since_ns, tgid, tid, user_stack, comm }
+    CallEvent { kind, function, time_ns, since_ns, tgid, tid, goroutine, user_stack, comm }
 }
 
 #[cfg(test)]

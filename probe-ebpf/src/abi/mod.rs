@@ -13,7 +13,9 @@ mod sample;
 mod settings;
 mod wait;
 
-pub use call::{CallEvent, Judgement, MAX_CALLERS, MAX_NEW_SITES, MAX_SITES, MAX_SPANS, Site, error_test, feature};
+pub use call::{
+    CallEvent, Judgement, MAX_CALLERS, MAX_GO_PROCESSES, MAX_NEW_SITES, MAX_SITES, MAX_SPANS, Site, error_test, feature,
+};
 pub use counter::Counter;
 pub use dump::{DumpRequest, ThreadRecord, thread_flags};
 pub use mapping::{
@@ -57,7 +59,14 @@ pub mod kind {
     pub const ALLOCATION: u32 = 16;
 }
 
-/// Proves at compile time that a struct has no implicit padding.
+/// Structs that cross the kernel boundary.
+///
+/// # Safety
+/// Integers and arrays of integers only, and no implicit padding: any bytes are a value, and any value is bytes.
+#[expect(unsafe_code, reason = "the kernel boundary: whoever copies bytes relies on it")]
+pub unsafe trait Packed: Copy + 'static {}
+
+/// Proves at compile time that a struct has no implicit padding: that it is [`Packed`].
 macro_rules! assert_packed {
     ($($type:ident { $($field:ident),* $(,)? })*) => {
         $(const _: () = {
@@ -71,7 +80,10 @@ macro_rules! assert_packed {
             let value: $type = unsafe { core::mem::zeroed() };
             assert!(sum(&value) == size_of::<$type>(), "implicit padding");
             assert!(size_of::<$type>() % 8 == 0, "not a multiple of 8 bytes");
-        };)*
+        };
+        // SAFETY: asserted above; the types are made of integers.
+        #[expect(unsafe_code, reason = "asserted above")]
+        unsafe impl $crate::abi::Packed for $type {})*
     };
 }
 pub(crate) use assert_packed;

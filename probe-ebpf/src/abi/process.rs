@@ -68,6 +68,12 @@ pub mod target_flags {
     pub const SPAWNER: u32 = 2;
     /// Not sampled before its next exec.
     pub const AWAITS_EXEC: u32 = 4;
+    /// Sampled by the faster of the two samplers, and not by the other.
+    pub const FAST: u32 = 8;
+    /// Nobody asks where its threads wait.
+    pub const NO_WAITS: u32 = 16;
+    /// Asked is only for waits that nothing may interrupt: for storage mostly.
+    pub const BLOCKED_WAITS: u32 = 32;
 }
 
 assert_packed! {

@@ -38,7 +38,9 @@ pub struct SampleEvent {
     pub tgid: u32,
     /// Thread.
     pub tid: u32,
-    /// What the sample stands for: 1 (sample) for CPU.
+    /// The goroutine that it runs, address of its `runtime.g`; 0 where goroutines are not asked for.
+    pub goroutine: u64,
+    /// What the sample stands for: time on the CPU, in nanoseconds.
     pub value: u64,
     /// User stack; zero for a kernel thread or where it was not asked for.
     pub user_stack: StackId,
@@ -78,6 +80,6 @@ pub mod stack_flags {
 
 assert_packed! {
     StackId { lo, hi }
-    SampleEvent { kind, cpu, time_ns, tgid, tid, value, user_stack, kernel_stack, comm }
+    SampleEvent { kind, cpu, time_ns, tgid, tid, goroutine, value, user_stack, kernel_stack, comm }
     StackEvent { kind, frame_count, time_ns, id, tgid, epoch, end, flags }
 }

@@ -32,10 +32,15 @@ pub struct Settings {
     pub each_wait: u64,
     /// Time between two page faults that are looked at on a CPU, on average and at least, in nanoseconds; 0: memory is not followed.
     pub fault_gap_ns: u64,
+    /// Time between two samples of a CPU, in nanoseconds.
+    pub period_ns: u64,
+    /// The same of targets that are [`super::target_flags::FAST`].
+    pub fast_period_ns: u64,
     /// 1: sampled allocations are followed until they are freed.
     pub follow_live: u32,
-    /// Zero.
-    pub padding: u32,
+    /// Hits are counted by CPU and function: so many functions for each CPU, those that there are and what fills a line of
+    /// the processor's cache.
+    pub hits_per_cpu: u32,
     /// Offsets of the kernel's fields.
     pub offsets: Offsets,
 }
@@ -72,6 +77,10 @@ pub struct Offsets {
     pub signal_live: u32,
     /// `linux_binprm.filename`
     pub binprm_filename: u32,
+    /// `task_struct.thread.fsbase`; [`Offsets::MISSING`] where a thread's own memory is found in another way
+    pub task_thread_memory: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 impl Offsets {
@@ -81,11 +90,13 @@ impl Offsets {
 
 assert_packed! {
     Settings {
-        all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, fault_gap_ns, follow_live, padding,
+        all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, fault_gap_ns, period_ns, fast_period_ns,
+        follow_live, hits_per_cpu,
         offsets,
     }
     Offsets {
         task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
         task_runtime_at_arrival, task_arrival, task_queued, signal_live, binprm_filename,
+        task_thread_memory, padding,
     }
 }

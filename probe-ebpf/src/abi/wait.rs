@@ -39,6 +39,8 @@ pub struct WaitEvent {
     pub count: u64,
     /// Their time together, in nanoseconds.
     pub total_ns: u64,
+    /// The goroutine that it had meanwhile, or that waited itself; 0 for none, or where waits are added up.
+    pub goroutine: u64,
     /// The stacks it waited with.
     pub user_stack: StackId,
     /// As above.
@@ -63,6 +65,12 @@ pub struct Waker {
     pub kernel_stack: StackId,
     /// Its name, zero-terminated.
     pub comm: [u8; COMM_LEN],
+}
+
+impl Waker {
+    /// Nobody.
+    pub const NONE: Self =
+        Self { tgid: 0, tid: 0, user_stack: StackId::NONE, kernel_stack: StackId::NONE, comm: [0; COMM_LEN] };
 }
 
 /// Waits of one thread with the same stacks and the same waker, added up.
@@ -178,6 +186,8 @@ pub struct WaitingThread {
     pub handed_over_ns: u64,
     /// [`super::generation::TARGETS`] when the process was found to be a target.
     pub targets_generation: u64,
+    /// As in [`WaitEvent::goroutine`].
+    pub goroutine: u64,
     /// Its process.
     pub tgid: u32,
     /// The process's [`super::Target::epoch`].
@@ -225,11 +235,12 @@ pub struct WokenThread {
 }
 
 assert_packed! {
-    WaitEvent { kind, state, time_ns, tgid, tid, count, total_ns, user_stack, kernel_stack, waker, comm }
+    WaitEvent { kind, state, time_ns, tgid, tid, count, total_ns, goroutine, user_stack, kernel_stack, waker, comm }
     Wait { user_stack, kernel_stack, waker, sum }
     Sum { last_ns, total_ns, count, state }
     WaitingThread {
-        since_ns, handed_over_ns, targets_generation, tgid, epoch, place, sets, is_woken, has_wakers, waker, comm, places,
+        since_ns, handed_over_ns, targets_generation, goroutine, tgid, epoch, place, sets, is_woken, has_wakers, waker, comm,
+        places,
     }
     Memo {
         generation, pc, sp, fp, kernel_root, user_hash, kernel_hash, user_start, user_span, kernel_start, kernel_span,

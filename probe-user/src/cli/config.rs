@@ -1,33 +1,54 @@
 //! `probe config`, and the flags by which commands find their configuration.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use super::print;
-use crate::config::{Config, DEFAULT_PATH};
+use crate::config::{self, Config, DEFAULT_PATH};
+use crate::sandbox::User;
+use crate::snapshot::Store;
 
 /// Where the configuration is.
 #[derive(Debug, clap::Args)]
 pub struct Source {
     /// The configuration [default: /etc/probe/probe.toml]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = absolute())]
     config: Option<PathBuf>,
 }
 
+/// The same, with what a flag says of the store.
+#[derive(Debug, clap::Args)]
+pub struct Place {
+    #[command(flatten)]
+    source: Source,
+    /// The folder of the snapshots, instead of the configured one
+    #[arg(long, value_name = "PATH", value_parser = absolute())]
+    store: Option<PathBuf>,
+}
+
+/// Whatever folder a process is in later, and whatever it may still see: a path is what it was when it was given.
+fn absolute() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(std::path::absolute)
+}
+
+/// A flag that beats a key: its name, the key, the value.
+type Flag = (&'static str, &'static str, String);
+
 impl Source {
-    /// Reads the file, which must be there. `store` beats what it says of the store's folder.
-    pub fn load_file(&self, store: Option<PathBuf>) -> Result<Config> {
-        Config::load(self.path(), &flags(store)?)
+    /// Reads the file, which must be there.
+    pub fn load_file(&self) -> Result<Config> {
+        Config::load(self.path(), &[])
     }
 
-    /// Reads the file if there is one or one was named; else the defaults hold.
-    pub fn load(&self, store: Option<PathBuf>) -> Result<Config> {
+    fn load(&self, flags: &[Flag]) -> Result<Config> {
         if self.config.is_none() && !self.path().exists() {
-            return Config::without_file(&flags(store)?);
+            return Config::without_file(flags);
         }
-        self.load_file(store)
+        Config::load(self.path(), flags)
     }
 
     fn path(&self) -> &Path {
@@ -35,11 +56,40 @@ impl Source {
     }
 }
 
-fn flags(store: Option<PathBuf>) -> Result<Vec<(&'static str, &'static str, String)>> {
-    let Some(store) = store else { return Ok(Vec::new()) };
-    let path = std::path::absolute(&store).with_context(|| format!("--store {}", store.display()))?;
-    let text = path.to_str().with_context(|| format!("--store {} is not UTF-8", store.display()))?;
-    Ok(vec![("--store", "store.path", text.to_owned())])
+impl Place {
+    /// Reads the file, which must be there.
+    pub fn load_file(&self) -> Result<Config> {
+        Config::load(self.path(), &self.flags()?)
+    }
+
+    /// Reads the file, to be checked with changes to it.
+    pub fn read(&self) -> Result<config::Source> {
+        Config::read(self.path(), &self.flags()?)
+    }
+
+    /// Opens the store for looking and removing. Where there is no file and none was named, it is the default one.
+    pub fn open(&self) -> Result<Store> {
+        let store = self.source.load(&self.flags()?)?.store;
+        Ok(Store::read(&store.path, store.limits))
+    }
+
+    /// As flags, for a process of the same program.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let flags = [("--config", &self.source.config), ("--store", &self.store)];
+        let given = flags.into_iter().filter_map(|(flag, path)| Some([flag.into(), path.clone()?.into()]));
+        given.flatten().collect()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    fn flags(&self) -> Result<Vec<Flag>> {
+        let Some(store) = &self.store else { return Ok(Vec::new()) };
+        let text = store.to_str().with_context(|| format!("--store {} is not UTF-8", store.display()))?;
+        Ok(vec![("--store", "store.path", text.to_owned())])
+    }
 }
 
 /// Flags of `probe config`.
@@ -61,10 +111,8 @@ enum Command {
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Check(source) => {
-            let config = source.load_file(None)?;
-            for channel in &config.channels {
-                channel.url().with_context(|| format!("channel {}", channel.name))?;
-            }
+            let config = source.load_file()?;
+            serviceable(&config)?;
             let Config { targets, functions, rules, channels, .. } = &config;
             print(&format!(
                 "{}: right: {}, {}, {}, {}\n",
@@ -75,9 +123,20 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 count(channels.len(), "channel"),
             ))?;
         }
-        Command::Show(source) => print(&source.load(None)?.to_string())?,
+        Command::Show(source) => print(&source.load(&[])?.to_string())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the server can read what it needs, as the user that it will be.
+pub(super) fn serviceable(config: &Config) -> Result<()> {
+    let user = User::choose(config.serve.user.as_deref())?;
+    user.act(|| {
+        for channel in &config.channels {
+            channel.check().with_context(|| format!("channel {}, as the server's user {}", channel.name, user.name))?;
+        }
+        config.http.check().with_context(|| format!("[serve], as the server's user {}", user.name))
+    })?
 }
 
 fn count(number: usize, noun: &str) -> String {

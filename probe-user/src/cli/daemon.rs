@@ -1,50 +1,100 @@
-//! `probe daemon`.
+//! `probe daemon`: the supervisor, and by `--only collector` the collector.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Descriptors;
-use super::config::Source;
-use crate::daemon::{self, Control};
+use super::config::Place;
+use super::log::Verbosity;
+use super::{Descriptors, folders, process};
+use crate::config::Config;
+use crate::control::transport::Peers;
+use crate::daemon::{self, Control, Settings};
 use crate::latency::Registry;
-use crate::problem::Problem;
+use crate::sandbox::{self, User};
+use crate::supervise::{self, Beat, Heart};
+
+/// How often it is looked whether a collector that was told to read its configuration again can.
+const SOON: Duration = Duration::from_millis(100);
 
 /// Flags of `probe daemon`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    source: Source,
-    /// The folder of the snapshots, instead of the configured one
-    #[arg(long, value_name = "PATH")]
-    store: Option<PathBuf>,
+    place: Place,
+    /// Run one process only, unsupervised: the collector. The other is `probe serve`
+    #[arg(long, value_enum, value_name = "PROCESS")]
+    only: Option<Process>,
+    /// Tell a supervisor on standard output how one is
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Process {
+    /// Watches, records and keeps: with privileges and without a network
+    Collector,
 }
 
 /// Runs `probe daemon`.
-pub fn run(args: Args) -> Result<ExitCode> {
-    let config = args.source.load_file(args.store.clone())?;
-    for channel in &config.channels {
-        if let Err(error) = channel.url() {
-            tracing::warn!("channel {}: {error:#}", channel.name);
-        }
+pub fn run(args: Args, verbosity: Verbosity) -> Result<ExitCode> {
+    let config = args.place.load_file()?;
+    verbosity.start_service(config.log);
+    match args.only {
+        Some(Process::Collector) => collect(args),
+        None => supervise(&config, &args, verbosity),
     }
+}
+
+/// Starts both processes of the daemon by the same flags.
+fn supervise(config: &Config, args: &Args, verbosity: Verbosity) -> Result<ExitCode> {
+    // What is wrong for both is said once, by this one.
+    folders::prepare(config, &User::choose(config.serve.user.as_deref())?)?;
     if config.rules.is_empty() {
         tracing::warn!("the configuration has no [[rule]]: nothing will be kept");
     }
+    let job = |command: &[&str]| {
+        let mut arguments: Vec<OsString> = command.iter().map(Into::into).collect();
+        arguments.push("--supervised".into());
+        arguments.extend(verbosity.arguments());
+        arguments.extend(args.place.arguments());
+        arguments
+    };
+    let done =
+        supervise::run(vec![("collector", job(&["daemon", "--only", "collector"])), ("server", job(&["serve"]))])?;
+    if done == ExitCode::SUCCESS {
+        tracing::info!("stopped");
+    }
+    Ok(done)
+}
+
+/// The collector.
+fn collect(args: Args) -> Result<ExitCode> {
+    let settings = Arc::new(Settings::open(args.place.read()?)?);
+    let config = &settings.config();
+    process::set_name(c"probe-collector");
+    let heart = Heart::new(args.supervised);
+    let user = User::choose(config.serve.user.as_deref())?;
+    let is_other = user.uid != rustix::process::geteuid().as_raw();
+    let peers = Peers { uid: Some(user.uid), gid: is_other.then_some(user.gid) };
     Descriptors::raise();
-    let control = Arc::new(Control::default());
+    folders::prepare_shared(config, &user)?;
+    sandbox::collector(peers.gid)?;
+    let control = Arc::new(Control::new(heart, Some(Arc::clone(&settings))));
     listen(Arc::clone(&control), args)?;
     let (scene, events) = daemon::collect(&config.sampling)?;
     let functions = Arc::new(Registry::start(config.sampling.max_overhead)?);
-    daemon::run(&config, scene, functions, &events, &control)?;
-    tracing::info!("stopped");
+    daemon::run(config, peers, scene, functions, events, &control)?;
+    tracing::info!("the collector has stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Stops at the first SIGTERM or SIGINT; the second ends the process at once. SIGHUP reads the configuration again.
+/// Stops at the first SIGTERM or SIGINT; without a supervisor, which has its own patience and hears of SIGINT itself, the
+/// second ends the process at once. SIGHUP reads the configuration again.
 fn listen(control: Arc<Control>, args: Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
     let (mut terminate, mut interrupt, mut hangup) = {
@@ -54,19 +104,26 @@ fn listen(control: Arc<Control>, args: Args) -> Result<()> {
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
     };
     let listen = async move {
+        let mut is_due = false;
         loop {
+            // Not refused because it comes early: the server takes the same file over.
+            if is_due && control.is_ready() {
+                is_due = false;
+                reload(&control, &args);
+            }
             tokio::select! {
                 _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = interrupt.recv() => if args.supervised { continue },
                 _ = hangup.recv() => {
-                    reload(&control, &args);
+                    is_due = true;
                     continue;
                 }
+                () = tokio::time::sleep(SOON), if is_due => continue,
             }
-            if control.stop() {
+            if control.stop() && !args.supervised {
                 std::process::exit(130);
             }
-            tracing::info!("stopping");
+            tracing::debug!("stopping");
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(listen))?;
@@ -75,13 +132,11 @@ fn listen(control: Arc<Control>, args: Args) -> Result<()> {
 
 /// What is wrong leaves the daemon as it is.
 fn reload(control: &Control, args: &Args) {
-    match args.source.load_file(args.store.clone()) {
-        Ok(config) => control.reload(config),
+    match args.place.read().and_then(|source| control.reload(source)) {
+        Ok(()) => control.beat(Beat::Reloaded),
         Err(error) => {
-            tracing::error!("the configuration stays as it was: {error:#}");
-            if let Some(problem) = error.downcast_ref::<Problem>().filter(|problem| !problem.hint.is_empty()) {
-                tracing::error!("hint: {}", problem.hint);
-            }
+            process::refuse(&error);
+            control.beat(Beat::Refused);
         }
     }
 }

@@ -1,25 +1,36 @@
 //! The command line: flags in, one room's work out. One file per command.
 
+mod alert;
 mod check;
 mod config;
 mod daemon;
 mod descriptors;
 mod dump;
+mod folders;
+mod http;
 mod latency;
+mod log;
+mod process;
 mod record;
+mod serve;
 mod snapshots;
 mod targets;
 mod view;
 
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+use crate::probes;
 use crate::problem::{Exit, Problem};
 use descriptors::Descriptors;
+use log::Verbosity;
+
+/// How long a process that ends waits until its probes are gone.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// Profiles running programs from the kernel, without touching them.
 #[derive(Debug, Parser)]
@@ -55,12 +66,16 @@ enum Command {
     Dump(dump::Args),
     /// Watch services by rules; keep the scene when one breaks
     Daemon(daemon::Args),
+    /// Answer and tell of what the collector has seen: the daemon's process with the network, by itself
+    Serve(serve::Args),
     /// List, read and remove stored snapshots
     Snapshots(snapshots::Args),
     /// Open a snapshot or a saved profile in the browser
     View(view::Args),
     /// Tell what this host allows, and what to do about what it lacks
     Check(check::Args),
+    /// Try a channel of alerts
+    Alert(alert::Args),
     /// Check or show the configuration
     Config(config::Args),
 }
@@ -71,21 +86,26 @@ pub fn run() -> ExitCode {
     let color = match cli.color {
         Color::Always => true,
         Color::Never => false,
-        Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        Color::Auto => Verbosity::is_colorful(),
     };
-    let is_service = matches!(cli.command, Command::Daemon(_));
-    init_log(cli.verbose, cli.quiet, is_service, color);
+    let verbosity = Verbosity { verbose: cli.verbose, quiet: cli.quiet, color };
+    // Those read in their configuration how to do it.
+    if !matches!(cli.command, Command::Daemon(_) | Command::Serve(_)) {
+        verbosity.start();
+    }
     let done: Result<ExitCode> = match cli.command {
         Command::Record(args) => record::run(args, cli.quiet),
         Command::Latency(args) => latency::run(&args, cli.quiet),
         Command::Dump(args) => dump::run(&args),
-        Command::Daemon(args) => daemon::run(args),
+        Command::Daemon(args) => daemon::run(args, verbosity),
+        Command::Serve(args) => serve::run(&args, verbosity),
         Command::Snapshots(args) => snapshots::run(args),
         Command::View(args) => view::run(args),
         Command::Check(args) => check::run(args),
+        Command::Alert(args) => alert::run(args),
         Command::Config(args) => config::run(args),
     };
-    done.unwrap_or_else(|error| {
+    let exit = done.unwrap_or_else(|error| {
         // As a context, or as a cause.
         let problem = error.downcast_ref::<Problem>();
         let problem = problem.or_else(|| error.chain().find_map(|cause| cause.downcast_ref::<Problem>()));
@@ -95,20 +115,13 @@ pub fn run() -> ExitCode {
             tell(&format!("hint: {hint}"));
         }
         ExitCode::from(problem.map_or(Exit::Failure, |p| p.exit) as u8)
-    })
-}
-
-fn init_log(verbose: u8, quiet: bool, is_service: bool, color: bool) {
-    let level = match (quiet, verbose) {
-        (true, _) => "error",
-        // Nobody watches a service: its log tells what it does.
-        (false, 0) if is_service => "info",
-        (false, 0) => "warn",
-        (false, 1) => "info,probe=debug",
-        (false, _) => "debug,probe=trace",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PROBE_LOG").unwrap_or_else(|_| level.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
+    });
+    if !probes::settle(LEAVING) {
+        tell(
+            "warning: some probes were not gone after 5 seconds; what is left of them costs until the kernel takes it away",
+        );
+    }
+    exit
 }
 
 /// `30s`, `5m`, `1h30m`, or a bare number of seconds.

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, bail};
 
-use crate::problem::{Exit, Problem};
+use crate::problem::{Exit, PRIVILEGES, Problem};
 use crate::target;
 
-/// Fails unless this process sees the host's process ids, and each of `pids` is a process that runs.
+/// Fails unless this process sees the host's process ids, and each of `pids` is a process that runs and may be looked into.
 pub fn check(pids: &[u32]) -> Result<()> {
     if !target::own_pid_namespace_is_initial()? {
         bail!(Problem::new(
@@ -16,7 +16,12 @@ pub fn check(pids: &[u32]) -> Result<()> {
     }
     for &pid in pids {
         match target::process_of_thread(pid) {
-            Some(process) if process == pid && target::is_running(pid) => {}
+            Some(process) if process == pid && target::is_running(pid) => {
+                if let Err(error) = target::check_access(pid) {
+                    let message = format!("may not look into process {pid}: {error}");
+                    bail!(Problem::new(Exit::NotPermitted, message, PRIVILEGES));
+                }
+            }
             Some(process) if process == pid => bail!(Problem::new(
                 Exit::NoTarget,
                 format!("process {pid} has ended; only its parent has not asked for it yet"),

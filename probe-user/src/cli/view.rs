@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use super::snapshots::{EventName, Place, WindowName, stored_profile};
+use super::config::Place;
+use super::snapshots::{EventName, WindowName, stored_profile};
 use crate::export::{self, Options};
 use crate::problem::{Exit, Problem};
 use crate::serve::{self, Page};
+use crate::snapshot;
 use crate::symbolize::Profile;
 
 /// Largest file that is opened, in bytes. `export::read` has its own bound for what it decompresses to.
@@ -48,17 +50,23 @@ pub fn run(args: Args) -> Result<ExitCode> {
             format!("give 127.0.0.1:{0}; from elsewhere, `ssh -L {0}:127.0.0.1:{0}` leads to it", port(args.listen)),
         ));
     }
-    let (profile, memory) = match ulid::Ulid::from_string(&args.what) {
+    let page = |profile, memory| {
+        let name = Path::new(&args.what).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Page { name, profile: Arc::new(profile), options: Options { memory, ..Options::default() } }
+    };
+    let router = match ulid::Ulid::from_string(&args.what) {
         Ok(id) if !Path::new(&args.what).exists() => {
             let store = args.place.open()?;
-            let sidecar = store.get(id)?;
-            (stored_profile(&store, id, args.window.into())?, EventName::shows_memory(args.event, Some(&sidecar)))
+            let memory = EventName::shows_memory(args.event, Some(&store.sidecar(id)?));
+            let profile = stored_profile(&store, id, args.window.into())?;
+            let window = snapshot::Window::from(args.window);
+            let event = args.event.map(|event| format!("&event={}", event.name())).unwrap_or_default();
+            serve::view_snapshot(page(profile, memory), store, id, &format!("?window={}{event}", window.name()))?
         }
-        _ => (load(&args.what)?, EventName::shows_memory(args.event, None)),
+        _ => serve::view(page(load(&args.what)?, EventName::shows_memory(args.event, None))),
     };
-    let page = Page { profile: Arc::new(profile), options: Options { memory, ..Options::default() } };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve_page(page, args.listen))?;
+    runtime.block_on(serve_page(router, args.listen))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -66,7 +74,7 @@ fn port(listen: SocketAddr) -> u16 {
     if listen.port() == 0 { 7117 } else { listen.port() }
 }
 
-async fn serve_page(page: Page, listen: SocketAddr) -> Result<()> {
+async fn serve_page(router: axum::Router, listen: SocketAddr) -> Result<()> {
     let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
     let mut out = std::io::stdout();
@@ -79,7 +87,7 @@ async fn serve_page(page: Page, listen: SocketAddr) -> Result<()> {
         }
     };
     tokio::select! {
-        served = axum::serve(listener, serve::app(page)).into_future() => served.context("cannot serve the page"),
+        served = axum::serve(listener, router).into_future() => served.context("cannot serve the page"),
         // Browsers keep connections open, so waiting for them to close could last for ever.
         () = stop => Ok(()),
     }

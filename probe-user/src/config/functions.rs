@@ -5,12 +5,11 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::layers::nearest;
 use super::raw::{self, Scalar};
 use super::validate::{Check, Checked};
 use super::{Target, thresholds};
 use crate::latency::{Definition, ErrorTest};
-use crate::monitor::{Metric, Side};
+use crate::monitor::{ANY_TARGET, Metric};
 
 /// What timing functions may cost a target, in percent of one core.
 const MAX_OVERHEAD: f64 = 1.0;
@@ -51,19 +50,6 @@ impl Check<'_> {
         Ok(function)
     }
 
-    pub(super) fn metric(&self, table: &Range<usize>, metric: Option<&Spanned<String>>) -> Checked<Metric> {
-        let metric = self.required("[[rule]]", "metric", table, metric)?;
-        let known = Metric::ALL.iter().find(|known| known.name() == metric.get_ref());
-        known.copied().ok_or_else(|| {
-            let names: Vec<&str> = Metric::ALL.iter().map(|metric| metric.name()).collect();
-            let near = nearest(metric.get_ref(), &names).unwrap_or_default();
-            let text = format!("there is no metric `{}`; did you mean `{near}`?", metric.get_ref());
-            let mut problem = self.error(&metric.span(), text);
-            problem.hint = format!("known: {}", names.join(", "));
-            problem
-        })
-    }
-
     /// The function that a rule names, where its metric needs one.
     pub(super) fn function_of_rule(
         &self,
@@ -88,6 +74,9 @@ impl Check<'_> {
             return Ok(None);
         };
         let missing = match metric {
+            _ if target == ANY_TARGET => {
+                format!("`{name}` is of a function of the target `{}`: name that as `target`", definition.target)
+            }
             _ if definition.target != target => {
                 format!("`{}` is a function of the target `{}`, not of `{target}`", definition.name, definition.target)
             }
@@ -100,25 +89,5 @@ impl Check<'_> {
             _ => return Ok(Some(definition.name.clone())),
         };
         Err(self.error(&function.span(), missing))
-    }
-
-    /// `above` or `below`, one of them.
-    pub(super) fn threshold(
-        &self,
-        table: &Range<usize>,
-        metric: Metric,
-        above: Option<&Spanned<Scalar>>,
-        below: Option<&Spanned<Scalar>>,
-    ) -> Checked<(Side, f64)> {
-        let (side, value) = match (above, below) {
-            (Some(above), None) => (Side::Above, above),
-            (None, Some(below)) => (Side::Below, below),
-            (None, None) => return Err(self.error(table, "[[rule]] needs `above` or `below`")),
-            (Some(_), Some(below)) => return Err(self.error(&below.span(), "`above` and `below` exclude each other")),
-        };
-        let text = &value.get_ref().0;
-        let wrong = || format!("`{}` is {}, not `{text}`", side.name(), thresholds::kind(metric));
-        let threshold = thresholds::parse(metric, text).ok_or_else(|| self.error(&value.span(), wrong()))?;
-        Ok((side, threshold))
     }
 }

@@ -42,7 +42,24 @@ impl Layers {
 
     /// An error at a place.
     pub(super) fn error(&self, span: &Range<usize>, message: impl std::fmt::Display) -> Problem {
-        Problem::new(Exit::Usage, format!("{}: {message}", self.place(span.start)), "")
+        let problem = Problem::new(Exit::Usage, format!("{}: {message}", self.place(span.start)), "");
+        Problem { key: self.key(span.start), ..problem }
+    }
+
+    /// The key of a table of tables at a position: that of its line, or of the table within that the line is of.
+    fn key(&self, at: usize) -> String {
+        let start = self.ends.iter().map(|(end, _)| *end).take_while(|end| *end <= at).last().unwrap_or_default();
+        let (before, rest) =
+            self.text.get(start..).unwrap_or_default().split_at_checked(at - start).unwrap_or_default();
+        let mut within = "";
+        for line in before.lines().map(str::trim) {
+            let table = line.strip_prefix('[').and_then(|line| line.strip_suffix(']'));
+            within = table.map_or(within, |name| name.split('.').nth(1).unwrap_or_default());
+        }
+        let begun = before.rsplit('\n').next().unwrap_or_default();
+        let line = format!("{begun}{}", rest.lines().next().unwrap_or_default());
+        let key = line.split_once('=').map_or("", |(key, _)| key.trim());
+        if within.is_empty() { key.to_owned() } else { within.to_owned() }
     }
 
     /// `FILE:LINE` or the name of the variable or flag.
@@ -76,10 +93,6 @@ impl Layers {
         let nearest = nearest(unknown, &known).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
         let mut problem = self.error(span, format!("unknown key `{}`{place}{nearest}", crate::text::sanitize(unknown)));
         problem.hint = format!("known here: {}", known.join(", "));
-        if section.is_none() && PLANNED.contains(&unknown) {
-            problem = self.error(span, format!("`{unknown}` is not supported yet"));
-            problem.hint = format!("leave it away; this version knows {}", known.join(", "));
-        }
         problem
     }
 }
@@ -89,9 +102,6 @@ fn section_of(keys: &[&str]) -> Option<&'static str> {
     let has = |known: &[Key]| known.len() == keys.len() && known.iter().all(|key| keys.contains(&key.name));
     SECTIONS.iter().find(|(_, _, known)| has(known)).map(|&(name, ..)| name)
 }
-
-/// Sections of later versions.
-const PLANNED: &[&str] = &["serve"];
 
 /// Words that people try first, and the key that means it.
 const SYNONYMS: &[(&str, &str)] = &[

@@ -1,10 +1,16 @@
 //! The configuration: one TOML file, overridden by environment variables, overridden by flags. As it is written (`raw`)
 //! and as it was found to be right (here) are two sets of types; whoever holds a [`Config`] need check nothing.
 
+mod changes;
 mod functions;
 mod layers;
+mod notify;
+mod processes;
 mod raw;
 mod reference;
+mod rules;
+mod schema;
+mod serve;
 mod show;
 mod thresholds;
 mod units;
@@ -22,7 +28,11 @@ use crate::{alert, monitor, snapshot};
 use layers::{Layers, Origin, nearest};
 use raw::Raw;
 
+pub use changes::{Changes, Source, Table};
+pub use processes::{Collector, Limits, Log, Serve};
 pub use reference::reference;
+pub use schema::definitions;
+pub use serve::Http;
 pub use units::{format_size, parse_duration, parse_size};
 
 /// Where the configuration is looked for.
@@ -35,6 +45,16 @@ pub struct Config {
     pub store: Store,
     /// How targets are sampled.
     pub sampling: Sampling,
+    /// How HTTP is served.
+    pub http: Http,
+    /// The process with the privileges.
+    pub collector: Collector,
+    /// The process with the network.
+    pub serve: Serve,
+    /// What the collector may take of the host.
+    pub limits: Limits,
+    /// The log.
+    pub log: Log,
     /// The services, with unique names.
     pub targets: Vec<Target>,
     /// The functions that are timed, with unique names.
@@ -59,11 +79,13 @@ pub struct Store {
 pub struct Sampling {
     /// Samples per second and processor, 1 to 10,000.
     pub frequency: u32,
+    /// The same for processes of which a rule is pending, firing or recovering.
+    pub pending_frequency: u32,
     /// Memory for the flight recorder, in bytes.
     pub memory: u64,
     /// How far back it reaches.
     pub window: Duration,
-    /// What timing functions may cost a target, as a share of one core.
+    /// What timing functions may cost a target, and following its allocations a process, as a share of one core.
     pub max_overhead: f64,
 }
 
@@ -74,6 +96,8 @@ pub struct Target {
     pub name: String,
     /// Which processes belong to it.
     pub matcher: Matcher,
+    /// Follow what its processes allocate always.
+    pub live: bool,
 }
 
 /// A rule, what to keep of its breaches and whom to tell.
@@ -99,11 +123,16 @@ pub struct Evidence {
 }
 
 /// Settings by flags, which beat everything else: (flag, `section.key`, value).
-pub type Flags<'a> = &'a [(&'a str, &'a str, String)];
+pub type Flags<'a> = &'a [(&'static str, &'static str, String)];
 
 impl Config {
     /// Reads and checks a configuration. Errors are [`Problem`]s with the file and the line, or with the variable or flag.
     pub fn load(path: &Path, flags: Flags<'_>) -> Result<Self> {
+        Ok(Self::read(path, flags)?.config(&Changes::default())?)
+    }
+
+    /// Reads a configuration, to be checked with changes to it.
+    pub fn read(path: &Path, flags: Flags<'_>) -> Result<Source> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let hint = match error.kind() {
                 std::io::ErrorKind::NotFound => "name a file with --config; docs/configuration.md has an example",
@@ -114,12 +143,12 @@ impl Config {
             };
             Problem::new(Exit::Usage, format!("cannot read the configuration {}: {error}", path.display()), hint)
         })?;
-        Ok(Self::parse(&path.display().to_string(), &text, std::env::vars_os(), flags)?)
+        Ok(Source::new(path.display().to_string(), text, flags))
     }
 
     /// The defaults with what the environment and flags say, for commands that can do without a file.
     pub fn without_file(flags: Flags<'_>) -> Result<Self> {
-        Ok(Self::parse("defaults", "", std::env::vars_os(), flags)?)
+        Ok(Self::parse("defaults", "", std::env::vars_os(), flags, &Changes::default())?)
     }
 
     /// Checks a configuration from its parts: a file's name and text, the environment and flags.
@@ -128,6 +157,7 @@ impl Config {
         text: &str,
         environment: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
         flags: Flags<'_>,
+        changes: &Changes,
     ) -> Result<Self, Problem> {
         let mut layers = Layers::default();
         let mut raw: Raw = layers.add(Origin::File(name.to_owned()), text)?;
@@ -144,14 +174,26 @@ impl Config {
             let upper: Raw = layers.add(Origin::Setting(name.clone()), &setting(&name, &key, &value)?)?;
             raw.store.overlay(upper.store);
             raw.sampling.overlay(upper.sampling);
+            raw.collector.overlay(upper.collector);
+            raw.serve.overlay(upper.serve);
+            raw.limits.overlay(upper.limits);
+            raw.log.overlay(upper.log);
         }
+        changes.apply(&mut raw, &mut layers)?;
         validate::validate(&raw, &layers)
     }
 }
 
 /// A setting as a line of TOML. Only sections that exist once can be set so.
 fn setting(name: &str, key: &str, value: &str) -> Result<String, Problem> {
-    let sections = [("store", raw::Store::KEYS), ("sampling", raw::Sampling::KEYS)];
+    let sections = [
+        ("store", raw::Store::KEYS),
+        ("sampling", raw::Sampling::KEYS),
+        ("collector", raw::Collector::KEYS),
+        ("serve", raw::Serve::KEYS),
+        ("limits", raw::Limits::KEYS),
+        ("log", raw::Log::KEYS),
+    ];
     let known: Vec<String> = sections
         .iter()
         .flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{}", key.name)))
@@ -169,7 +211,7 @@ fn setting(name: &str, key: &str, value: &str) -> Result<String, Problem> {
     }
     // Integers as they are, everything else as text: the keys that take either accept both.
     let value = match value.trim().parse::<i64>() {
-        Ok(number) if key != "store.path" => number.to_string(),
+        Ok(number) if !["store.path", "serve.user"].contains(&key) => number.to_string(),
         _ => toml::Value::from(value).to_string(),
     };
     Ok(format!("{key} = {value}"))

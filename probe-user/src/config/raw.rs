@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde::de::{self, Visitor};
 use toml::Spanned;
 
+use super::notify::Notify;
+
 /// A key of a section, for people.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -25,27 +27,35 @@ macro_rules! section {
         $(#[doc = $about])*
         #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields)]
-        pub(super) struct $section {
-            $($(#[doc = $meaning])* #[serde(rename = $name)] pub(super) $field: Option<Spanned<$type>>,)*
+        pub(in crate::config) struct $section {
+            $($(#[doc = $meaning])* #[serde(rename = $name)] pub(in crate::config) $field: Option<Spanned<$type>>,)*
         }
 
         impl $section {
-            pub(super) const ABOUT: &'static [&'static str] = &[$($about),*];
-            pub(super) const KEYS: &'static [Key] = &[
+            pub(in crate::config) const ABOUT: &'static [&'static str] = &[$($about),*];
+            pub(in crate::config) const KEYS: &'static [Key] = &[
                 $(Key { name: $name, kind: $kind, default: $default, meaning: &[$($meaning),*] },)*
             ];
 
             /// Takes over what `upper` says, and keeps the rest.
             #[allow(dead_code, reason = "only the sections that have a single instance are layered")]
-            pub(super) fn overlay(&mut self, upper: Self) {
+            pub(in crate::config) fn overlay(&mut self, upper: Self) {
                 $(if upper.$field.is_some() { self.$field = upper.$field; })*
+            }
+
+            /// The keys that are there, with their places.
+            #[allow(dead_code, reason = "only where some keys exclude others")]
+            pub(in crate::config) fn given(&self) -> Vec<(&'static str, std::ops::Range<usize>)> {
+                let given = [$(self.$field.as_ref().map(|value| ($name, value.span())),)*];
+                given.into_iter().flatten().collect()
             }
         }
     };
 }
 
 section! {
-    /// Where snapshots and alerts that wait to be sent are kept, and how many. The oldest snapshots go first.
+    /// Where snapshots are kept, and how many, and the journal of alerts. The oldest snapshots go first, but never that of an
+    /// alert that is firing.
     Store {
         /// The folder. It is made if missing, readable by its owner only.
         "path" path: String, "path", "`/var/lib/probe`";
@@ -63,13 +73,77 @@ section! {
     Sampling {
         /// Samples per second and processor.
         "frequency" frequency: i64, "integer", "`19`";
+        /// The same for processes of which a rule is pending, firing or recovering; at least `frequency`.
+        "pending_frequency" pending_frequency: i64, "integer", "`99`";
         /// Memory for what was recorded; the oldest goes when it is full.
         "memory" memory: Scalar, "size", "`64MiB`";
         /// How far back the recording reaches.
         "window" window: Scalar, "duration", "`60s`";
-        /// What timing functions may cost each target, in percent of one core, shared by its processes. What would cost
-        /// more is timed for a part of the time, and counts are scaled.
+        /// What timing functions may cost each target, in percent of one core, shared by its processes; and by itself what
+        /// following its allocations may cost a process. What would cost more is looked at for a part of the time, and
+        /// counts are scaled.
         "max_overhead" max_overhead: Scalar, "percent", "`1`";
+    }
+}
+
+section! {
+    /// The collector: the process of the daemon that has the privileges, and no network.
+    Collector {
+        /// The Unix socket by which the server asks it. Only root and the server's user are answered.
+        "socket" socket: String, "path", "`/run/probe/collector.sock`, or next to a store in another place";
+        /// What snapshots and alerts call this host, for a collector whose own name is another, as in a pod.
+        "host" host: String, "string", "the host name";
+        /// The address of this host in alerts.
+        "address" address: String, "IP address", "the one that traffic leaves by";
+    }
+}
+
+section! {
+    /// The server: the process of the daemon that has the network, and no privileges. Who can reach an address that is not
+    /// of this host has to say who it is, by a token or by a certificate.
+    Serve {
+        /// The address by which people reach it, such as `https://probe.example.org`: alerts link to snapshots below it. Without
+        /// one they name the folder.
+        "external_url" external_url: String, "URL", "-";
+        /// Where: an address with a port. Any other than one of loopback needs `token_file` or `client_ca_file`.
+        "listen" listen: String, "string", "`127.0.0.1:7117`";
+        /// A file of tokens, each a line `read TOKEN` or `control TOKEN`; `sha256:FINGERPRINT` stands for a client's
+        /// certificate. It is read again when it changes. Without one, whoever may connect may do everything.
+        "token_file" token_file: String, "path", "-";
+        /// The certificate of the server, in PEM, followed by those that lead to its authority. With it, all is TLS.
+        "tls_cert_file" tls_cert_file: String, "path", "-";
+        /// The key of that certificate. Both are read again when they change.
+        "tls_key_file" tls_key_file: String, "path", "-";
+        /// The authority of the certificates of clients. With it, clients need one to connect; it lets them read, and do
+        /// everything if there is no `token_file`.
+        "client_ca_file" client_ca_file: String, "path", "-";
+        /// Connections at once; more wait. One address gets at most half of them.
+        "max_connections" max_connections: i64, "integer", "`256`";
+        /// The user that it runs as, when it is started by root: a name, a number, or `uid:gid`. What it is to read
+        /// (certificates, the addresses of channels) has to be readable by that user.
+        "user" user: String, "string", "`probe` if there is one, else `nobody`";
+        /// The folder of what it has to remember. It is made if missing, and belongs to that user.
+        "state" state: String, "path", "`/var/lib/probe-server`, or next to a store in another place";
+    }
+}
+
+section! {
+    /// What the collector may take of the host. Where it would take more, it does less: it samples at a lower rate first.
+    Limits {
+        /// Processor time on average, in percent of one core.
+        "cpu" cpu: Scalar, "percent", "`2`";
+        /// Memory of its own (mapped files are not), with that of its kernel maps.
+        "memory" memory: Scalar, "size", "`150MiB`";
+    }
+}
+
+section! {
+    /// The log of the daemon, on standard error. `-v` and `-q` beat the level, `PROBE_LOG` beats both.
+    Log {
+        /// `text`, or `json`: an object a line.
+        "format" format: String, "string", "`text`";
+        /// `error`, `warn`, `info`, `debug` or `trace`.
+        "level" level: String, "string", "`info`";
     }
 }
 
@@ -80,6 +154,9 @@ section! {
         "name" name: String, "string", "required";
         /// Which processes belong to it, see below.
         "match" matches: Match, "table", "required";
+        /// Follow what its processes allocate always, not only once a rule on their memory is about to be broken: the window
+        /// `live` of a snapshot then knows what was allocated long before, too. At most three processes at once.
+        "live" live: bool, "boolean", "`false`";
     }
 }
 
@@ -94,6 +171,15 @@ section! {
         "comm" comm: String, "glob", "-";
         /// The arguments, joined by spaces; it may match anywhere in them.
         "cmdline" cmdline: String, "regular expression", "-";
+        /// Path of a control group that it is in, such as `/system.slice/checkout.service`; `*` does not cross `/`, `**` does.
+        "cgroup" cgroup: String, "glob", "-";
+        /// Its container, by the id of 64 digits (`7c1f0a4e5b6d*`) or by the name that Docker or the kubelet have left on the
+        /// host: `web-1`, `NAMESPACE/POD/CONTAINER`.
+        "container" container: String, "glob", "-";
+        /// Uid of its Kubernetes pod: `*` is any pod.
+        "pod" pod: String, "glob", "-";
+        /// Namespace of its Kubernetes pod.
+        "namespace" namespace: String, "glob", "-";
     }
 }
 
@@ -119,24 +205,52 @@ section! {
 }
 
 section! {
-    /// A threshold. Each process of the target is watched apart. Each rule has a table of its own.
+    /// What is watched, and when it is a breach. Each rule has a table of its own.
     Rule {
         /// The name of the rule, in snapshots and alerts. Unique.
         "name" name: String, "string", "required";
-        /// The name of the target that it watches.
+        /// The name of the target that it watches; `*` is every target.
         "target" target: String, "string", "required";
         /// What is measured, see below.
         "metric" metric: String, "string", "required";
         /// For metrics of functions, the name of the function.
         "function" function: String, "string", "-";
+        /// What is watched apart: each `process`; the `service`, all processes of a target together (values that add up are
+        /// added, else the worst counts); or each process by its `thread` with the highest value.
+        "per" per: String, "string", "`process`";
         /// The threshold: the rule is broken by values above it. A number, or with the metric's unit: `"40ms"`, `"60MiB"`, `"95%"`.
         "above" above: Scalar, "value", "-";
-        /// The threshold if the rule is broken by values below it. Exactly one of `above` and `below` is needed.
+        /// The threshold if the rule is broken by values below it.
         "below" below: Scalar, "value", "-";
+        /// In place of a threshold: by how many percent a value has to be above the average of the values before, or below
+        /// it if this is negative. Exactly one of `above`, `below` and `change` is needed.
+        "change" change: Scalar, "percent", "-";
+        /// With `change`: how many values the average is of, one a second. It stands still while the rule is pending; what
+        /// stays as it is becomes normal. Without as many values there is no breach.
+        "windows" windows: i64, "integer", "`60`";
+        /// With `change`: values up to this break no rule, as little is soon twice as much; with a negative `change`, no
+        /// average up to this does.
+        "min" min: Scalar, "value", "`0`";
+        /// Above this the process is too hot to be profiled: the breach is told of, but no evidence is collected.
+        "max" max: Scalar, "value", "-";
         /// How long the value must stay there without a break.
         "for" lasting: Scalar, "duration", "`5s`";
-        /// After a breach, how long the same process gives no further one.
+        /// With `above`: a breach is over when the value is below this, not at once when it is no longer above the threshold.
+        "clear_below" clear_below: Scalar, "value", "-";
+        /// With `below`: the same the other way round.
+        "clear_above" clear_above: Scalar, "value", "-";
+        /// How long the value must have been calm until a breach is over.
+        "keep_firing_for" keep_firing_for: Scalar, "duration", "`0s`";
+        /// After a breach has begun, how long there is no further one of the same process or service.
         "cooldown" cooldown: Scalar, "duration", "`5m`";
+        /// Time after the start of the process in which its values are not looked at; for metrics of the host after the start
+        /// of the daemon.
+        "warm_up" warm_up: Scalar, "duration", "`0s`";
+        /// Times of the week in which no breach begins: `"22:00-06:00"`, `"Mon-Fri 22:00-06:00"`, `"Sat,Sun"`. What ends
+        /// before it begins ends on the day after.
+        "quiet" quiet: Vec<Spanned<String>>, "list of strings", "`[]`";
+        /// The time zone of `quiet`: a name such as `Europe/Berlin`, or `+02:00`.
+        "timezone" timezone: String, "string", "`UTC`";
         /// What is kept of a breach, see below.
         "snapshot" snapshot: Snapshot, "table", "see below";
         /// The names of the channels that are told.
@@ -157,19 +271,7 @@ section! {
     }
 }
 
-section! {
-    /// A channel that is told of breaches. Each channel has a table of its own.
-    Notify {
-        /// The name of the channel. Unique.
-        "name" name: String, "string", "required";
-        /// The kind of channel: `webhook`, an HTTP POST with a JSON body.
-        "type" kind: String, "string", "required";
-        /// The address, for what is no secret.
-        "url" url: String, "URL", "-";
-        /// A file that holds the address in its first line. Exactly one of `url` and `url_file` is needed.
-        "url_file" url_file: String, "path", "-";
-    }
-}
+pub(super) use section;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -177,6 +279,10 @@ section! {
 pub(super) struct Raw {
     pub(super) store: Store,
     pub(super) sampling: Sampling,
+    pub(super) collector: Collector,
+    pub(super) serve: Serve,
+    pub(super) limits: Limits,
+    pub(super) log: Log,
     #[serde(rename = "target")]
     pub(super) targets: Vec<Spanned<Target>>,
     #[serde(rename = "function")]
@@ -191,6 +297,10 @@ pub(super) struct Raw {
 pub(super) const SECTIONS: &[(&str, &[&str], &[Key])] = &[
     ("[store]", Store::ABOUT, Store::KEYS),
     ("[sampling]", Sampling::ABOUT, Sampling::KEYS),
+    ("[collector]", Collector::ABOUT, Collector::KEYS),
+    ("[serve]", Serve::ABOUT, Serve::KEYS),
+    ("[limits]", Limits::ABOUT, Limits::KEYS),
+    ("[log]", Log::ABOUT, Log::KEYS),
     ("[[target]]", Target::ABOUT, Target::KEYS),
     ("match", Match::ABOUT, Match::KEYS),
     ("[[function]]", Function::ABOUT, Function::KEYS),

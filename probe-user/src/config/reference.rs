@@ -17,7 +17,7 @@ nearest known key if it is not; `probe config show` prints what results.
 
 - Durations are texts such as `\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"1h 30m\"`, `\"30d\"`, or a number of seconds.
 - Sizes are texts such as `\"64MiB\"`, `\"1GB\"`, or a number of bytes.
-- `[store]` and `[sampling]` can be set by environment variables too, as named in their tables.
+- Sections that exist once can be set by environment variables too, as named in their tables.
 
 ## Example
 
@@ -98,7 +98,10 @@ fn metrics(text: &mut String) {
     for metric in Metric::ALL {
         let _ = writeln!(text, "| `{}` | {} | {} |", metric.name(), metric.meaning(), thresholds::kind(*metric));
     }
-    text.push_str("\nMetrics of functions are those of one process, as all others are.\n");
+    text.push_str(
+        "\nThey are measured once a second, and only where a rule asks for them. Metrics of functions are those of one process, \
+         as all others are.\n",
+    );
 }
 
 /// Lines of a documentation comment as one.

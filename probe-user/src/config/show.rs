@@ -6,14 +6,14 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::units::format_size;
-use super::{Config, thresholds};
-use crate::alert::Address;
+use super::{Config, Rule, notify, processes, thresholds};
 use crate::latency::Definition;
-use crate::monitor;
+use crate::monitor::{self, Condition, Scope, Side};
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { store, sampling, targets, functions, rules, channels } = self;
+        let Self { store, sampling, http, collector, serve, limits: own, log, targets, functions, rules, channels } =
+            self;
         let limits = &store.limits;
         section(
             f,
@@ -30,11 +30,15 @@ impl fmt::Display for Config {
             "[sampling]",
             &[
                 ("frequency", i64::from(sampling.frequency).into()),
+                ("pending_frequency", i64::from(sampling.pending_frequency).into()),
                 ("memory", format_size(sampling.memory).into()),
                 ("window", time(sampling.window)),
                 ("max_overhead", (100.0 * sampling.max_overhead).into()),
             ],
         )?;
+        for (header, entries) in processes::sections(collector, (http, serve), *own, *log) {
+            section(f, header, &entries)?;
+        }
         for target in targets {
             let conditions =
                 target.matcher.conditions().into_iter().map(|(key, text)| match (key, text.parse::<i64>()) {
@@ -42,7 +46,10 @@ impl fmt::Display for Config {
                     _ => (key.to_owned(), text.into()),
                 });
             let conditions: Table = conditions.collect();
-            section(f, "[[target]]", &[("name", target.name.clone().into()), ("match", conditions.into())])?;
+            let mut entries: Vec<(&str, Value)> =
+                vec![("name", target.name.clone().into()), ("match", conditions.into())];
+            entries.extend(target.live.then(|| ("live", true.into())));
+            section(f, "[[target]]", &entries)?;
         }
         for function in functions {
             let Definition { name, group, target, symbol, threshold, errors } = function;
@@ -57,39 +64,70 @@ impl fmt::Display for Config {
             section(f, "[[function]]", &entries)?;
         }
         for rule in rules {
-            let evidence: Table = [
-                ("threads".to_owned(), whole(rule.evidence.threads)),
-                ("before".to_owned(), time(rule.evidence.before)),
-                ("after".to_owned(), time(rule.evidence.after)),
-            ]
-            .into_iter()
-            .collect();
-            let notify: Vec<Value> = rule.notify.iter().map(|name| name.as_str().into()).collect();
-            let monitor::Rule { name, target, metric, function, side, threshold, for_ns, cooldown_ns } = &rule.rule;
-            let mut entries: Vec<(&str, Value)> = vec![
-                ("name", name.as_str().into()),
-                ("target", target.as_str().into()),
-                ("metric", metric.name().into()),
-            ];
-            entries.extend(function.as_ref().map(|function| ("function", function.as_str().into())));
-            entries.extend([
-                (side.name(), thresholds::show(*metric, *threshold)),
-                ("for", time(Duration::from_nanos(*for_ns))),
-                ("cooldown", time(Duration::from_nanos(*cooldown_ns))),
-                ("snapshot", evidence.into()),
-                ("notify", notify.into()),
-            ]);
+            let entries = entries(rule);
             section(f, "[[rule]]", &entries)?;
         }
         for channel in channels {
-            let address: (&str, Value) = match &channel.address {
-                Address::Url(url) => ("url", url.as_str().into()),
-                Address::File(path) => ("url_file", path.display().to_string().into()),
-            };
-            section(f, "[[notify]]", &[("name", channel.name.clone().into()), ("type", "webhook".into()), address])?;
+            section(f, "[[notify]]", &notify::entries(channel))?;
         }
         Ok(())
     }
+}
+
+/// What a rule says; what it leaves open is left out.
+fn entries(rule: &Rule) -> Vec<(&str, Value)> {
+    let Rule { rule, evidence, notify } = rule;
+    let monitor::Rule {
+        name,
+        target,
+        metric,
+        function,
+        per,
+        condition,
+        max,
+        for_ns,
+        clear,
+        keep_firing_for_ns,
+        cooldown_ns,
+        warm_up_ns,
+        quiet,
+    } = rule;
+    let value = |value: f64| thresholds::show(*metric, value);
+    let nanoseconds = |ns: u64| time(Duration::from_nanos(ns));
+    let mut entries: Vec<(&str, Value)> =
+        vec![("name", name.as_str().into()), ("target", target.as_str().into()), ("metric", metric.name().into())];
+    entries.extend(function.as_ref().map(|function| ("function", function.as_str().into())));
+    entries.extend((metric.scope() != Scope::Host).then(|| ("per", per.name().into())));
+    match *condition {
+        Condition::Level { side, threshold } => {
+            entries.push((side.name(), value(threshold)));
+            let key = if side == Side::Above { "clear_below" } else { "clear_above" };
+            entries.extend(clear.map(|clear| (key, value(clear))));
+        }
+        Condition::Change { percent, windows, min } => {
+            entries.extend([("change", percent.into()), ("windows", whole(windows)), ("min", value(min))]);
+        }
+    }
+    entries.extend(max.map(|max| ("max", value(max))));
+    entries.extend([
+        ("for", nanoseconds(*for_ns)),
+        ("keep_firing_for", nanoseconds(*keep_firing_for_ns)),
+        ("cooldown", nanoseconds(*cooldown_ns)),
+        ("warm_up", nanoseconds(*warm_up_ns)),
+    ]);
+    let hours: Vec<Value> = quiet.written().map(Value::from).collect();
+    entries.extend((!hours.is_empty()).then(|| ("quiet", hours.into())));
+    entries.extend(quiet.zone().map(|zone| ("timezone", zone.into())));
+    let evidence: Table = [
+        ("threads".to_owned(), whole(evidence.threads)),
+        ("before".to_owned(), time(evidence.before)),
+        ("after".to_owned(), time(evidence.after)),
+    ]
+    .into_iter()
+    .collect();
+    let notify: Vec<Value> = notify.iter().map(|name| name.as_str().into()).collect();
+    entries.extend([("snapshot", evidence.into()), ("notify", notify.into())]);
+    entries
 }
 
 fn section(f: &mut fmt::Formatter<'_>, header: &str, entries: &[(&str, Value)]) -> fmt::Result {

@@ -1,9 +1,10 @@
 //! What is accepted, what is refused, and where the refusals point.
 
 use super::*;
+use crate::monitor::{Condition, Side};
 
 fn parse(text: &str) -> Result<Config, Problem> {
-    Config::parse("probe.toml", text, [], &[])
+    Config::parse("probe.toml", text, [], &[], &Changes::default())
 }
 
 fn refusal(text: &str) -> String {
@@ -32,10 +33,17 @@ fn the_example_is_right() {
     assert_eq!(config.store.path, Path::new("/var/lib/probe"));
     assert_eq!(
         config.sampling,
-        Sampling { frequency: 19, memory: 64 << 20, window: Duration::from_secs(60), max_overhead: 0.01 }
+        Sampling {
+            frequency: 19,
+            pending_frequency: 99,
+            memory: 64 << 20,
+            window: Duration::from_secs(60),
+            max_overhead: 0.01
+        }
     );
     let rule = &config.rules[0];
-    assert_eq!((rule.rule.threshold, rule.rule.for_ns, rule.rule.cooldown_ns), (80.0, 5_000_000_000, 300_000_000_000));
+    assert_eq!(rule.rule.condition, Condition::Level { side: Side::Above, threshold: 80.0 });
+    assert_eq!((rule.rule.for_ns, rule.rule.cooldown_ns), (5_000_000_000, 300_000_000_000));
     let (before, after) = (Duration::from_secs(30), Duration::from_secs(5));
     assert_eq!(rule.evidence, Evidence { threads: 2, before, after });
     assert_eq!(rule.notify, ["ops"]);
@@ -55,7 +63,29 @@ fn unknown_keys_name_the_line_and_the_nearest() {
         (format!("{BASE}treshold = 3\n"), "probe.toml:13: unknown key `treshold` in [[rule]]; did you mean `above`?"),
         (format!("{BASE}cooldwn = 3\n"), "probe.toml:13: unknown key `cooldwn` in [[rule]]; did you mean `cooldown`?"),
         ("\n[stor]\n".into(), "probe.toml:2: unknown key `stor`; did you mean `store`?"),
-        ("[serve]\nlisten = 'x'".into(), "probe.toml:1: `serve` is not supported yet"),
+        ("[serve]\nuser = ''".into(), "probe.toml:2: `user` is a name or a number, not empty"),
+        ("[serve]\nstate = 'x'".into(), "probe.toml:2: `state` must be absolute: it begins with `/`"),
+        ("[collector]\nsocket = 'x'".into(), "probe.toml:2: `socket` must be absolute: it begins with `/`"),
+        ("[collector]\nhost = ''".into(), "probe.toml:2: `host` is empty"),
+        (
+            "[collector]\naddress = 'here'".into(),
+            "probe.toml:2: `address` is an IP address such as 192.0.2.1, not `here`",
+        ),
+        ("[limits]\ncpu = 0".into(), "probe.toml:2: `cpu` is a number of percent of one core above 0, not `0`"),
+        ("[limits]\nmemory = '1MiB'".into(), "probe.toml:2: `memory` is below 32MiB, with which nothing works"),
+        ("[log]\nformat = 'xml'".into(), "probe.toml:2: `format` is text or json, not `xml`"),
+        (
+            "[log]\nlevel = 'loud'".into(),
+            "probe.toml:2: `level` is error or warn or info or debug or trace, not `loud`",
+        ),
+        (
+            "[serve]\nexternl_url = 'x'".into(),
+            "probe.toml:2: unknown key `externl_url` in [serve]; did you mean `external_url`?",
+        ),
+        (
+            "[serve]\nlisten = 'x'".into(),
+            "probe.toml:2: `listen` is an address with a port like `127.0.0.1:7117`, not `x`",
+        ),
         (
             "[[function]]\nsymbl = 'x'".into(),
             "probe.toml:2: unknown key `symbl` in [[function]]; did you mean `symbol`?",
@@ -90,10 +120,16 @@ fn wrong_values_name_the_line() {
         ("[sampling]\nmemory = 10", "probe.toml:2: `memory` is below 1MiB, which records nothing"),
         ("[[target]]\nmatch = { pid = 1 }", "probe.toml:1: [[target]] needs `name`"),
         ("[[target]]\nname = 'a'\n", "probe.toml:1: [[target]] needs `match`"),
-        ("[[target]]\nname = 'a'\nmatch = {}", "probe.toml:3: `match` needs one of pid, exe, comm and cmdline"),
+        (
+            "[[target]]\nname = 'a'\nmatch = {}",
+            "probe.toml:3: `match` needs one of pid, exe, comm, cmdline, cgroup, container, pod and namespace",
+        ),
         ("[[target]]\nname = 'a'\nmatch = { pid = -4 }", "probe.toml:3: `pid` is between 1 and 4294967295, not -4"),
         ("[[target]]\nname = 'a'\nmatch = { cmdline = '(' }", "probe.toml:3: `(` is not a regular expression"),
-        ("[[notify]]\nname = 'a'\ntype = 'pigeon'", "probe.toml:3: `type` is webhook, not `pigeon`"),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'pigeon'",
+            "probe.toml:3: there is no type `pigeon`; did you mean `pagerduty`?",
+        ),
         ("[[notify]]\nname = 'a'\ntype = 'webhook'", "probe.toml:1: [[notify]] `a` needs `url` or `url_file`"),
     ] {
         assert_eq!(refusal(text), expected);
@@ -115,7 +151,7 @@ fn rules_refer_to_what_is_there() {
         rule("above = 80", "above = \"much\""),
         "probe.toml:12: `above` is a number of percent of one core, not `much`"
     );
-    assert_eq!(rule("above = 80", ""), "probe.toml:8: [[rule]] needs `above` or `below`");
+    assert_eq!(rule("above = 80", ""), "probe.toml:8: [[rule]] needs `above`, `below` or `change`");
     assert_eq!(rule("above = 80", "above = 80\nbelow = 3"), "probe.toml:13: `above` and `below` exclude each other");
     assert_eq!(rule("\"cpu\"", "\"gpu\""), "probe.toml:11: there is no metric `gpu`; did you mean `cpu`?");
     assert_eq!(
@@ -144,7 +180,8 @@ fn functions_are_checked_with_the_rules_that_look_at_them() {
         (push.threshold, push.errors.map(|e| e.to_string())),
         (Some(Duration::from_millis(20)), Some("<0".into()))
     );
-    assert_eq!((rule.function.as_deref(), rule.side, rule.threshold), (Some("push"), monitor::Side::Below, 95.0));
+    assert_eq!(rule.function.as_deref(), Some("push"));
+    assert_eq!(rule.condition, Condition::Level { side: Side::Below, threshold: 95.0 });
     let shown = right.to_string();
     assert_eq!(parse(&shown).unwrap_or_else(|e| panic!("{e}\n{shown}")).functions, right.functions);
     let p99 = "metric = 'function.p99'\nfunction = 'push'\nabove = '40ms'";
@@ -197,7 +234,7 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
     let environment = [("PROBE__STORE__PATH", "/env"), ("PROBE__SAMPLING__FREQUENCY", "11"), ("PROBE_LOG", "x")];
     let environment = environment.map(|(name, value)| (name.into(), value.into()));
     let flags = [("--store", "store.path", "/flag".to_owned())];
-    let config = Config::parse("probe.toml", text, environment, &flags).expect("right");
+    let config = Config::parse("probe.toml", text, environment, &flags, &Changes::default()).expect("right");
     assert_eq!(config.store.path, Path::new("/flag"));
     assert_eq!((config.sampling.frequency, config.store.limits.max_snapshots), (11, 5));
 }
@@ -214,7 +251,8 @@ fn wrong_settings_name_the_variable_or_flag() {
         ("PROBE__SAMPLING__FREQUENCY", "0", "PROBE__SAMPLING__FREQUENCY: `frequency` is between 1 and 10000, not 0"),
         ("PROBE__STORE__PATH", "x", "PROBE__STORE__PATH: `path` must be absolute: it begins with `/`"),
     ] {
-        let problem = Config::parse("probe.toml", BASE, [(name.into(), value.into())], &[]).expect_err(name);
+        let problem =
+            Config::parse("probe.toml", BASE, [(name.into(), value.into())], &[], &Changes::default()).expect_err(name);
         assert_eq!(problem.message, expected);
     }
 }
@@ -225,4 +263,96 @@ fn a_missing_file_is_a_usage_error_with_a_hint() {
     let problem = error.downcast_ref::<Problem>().expect("a problem");
     assert!(problem.exit == Exit::Usage && problem.message.contains("/nonexistent/probe.toml"));
     assert!(problem.hint.contains("--config"));
+}
+
+#[test]
+fn a_rule_says_when_it_begins_and_ends() {
+    let text = BASE.replace(
+        "target = \"app\"\nmetric = \"cpu\"\nabove = 80",
+        "target = '*'\nmetric = 'cpu.host'\nper = 'thread'\nabove = '80%'\nmax = 95\nfor = 0\nclear_below = 60\n\
+         keep_firing_for = '1m'\ncooldown = '1h'\nwarm_up = '30s'\nquiet = ['Mon-Fri 22:00-06:00', 'Sun']\n\
+         timezone = 'Europe/Berlin'",
+    );
+    let config = parse(&text).expect("right");
+    let quiet = monitor::Quiet::parse(["Mon-Fri 22:00-06:00", "Sun"], Some("Europe/Berlin")).expect("right");
+    let second = 1_000_000_000;
+    let expected = monitor::Rule {
+        metric: monitor::Metric::CpuHost,
+        per: monitor::Per::Thread,
+        condition: Condition::Level { side: Side::Above, threshold: 80.0 },
+        max: Some(95.0),
+        clear: Some(60.0),
+        keep_firing_for_ns: 60 * second,
+        cooldown_ns: 3600 * second,
+        warm_up_ns: 30 * second,
+        quiet,
+        ..monitor::Rule::new("hot")
+    };
+    assert_eq!(config.rules[0].rule, expected);
+    let shown = config.to_string();
+    assert_eq!(parse(&shown).unwrap_or_else(|e| panic!("{e}\n{shown}")).rules, config.rules);
+    let change = parse(&BASE.replace("above = 80", "change = '-50%'\nwindows = 30\nmin = 5")).expect("right");
+    let condition = Condition::Change { percent: -50.0, windows: 30, min: 5.0 };
+    assert_eq!(change.rules[0].rule.condition, condition);
+    let shown = change.to_string();
+    assert_eq!(parse(&shown).unwrap_or_else(|e| panic!("{e}\n{shown}")).rules, change.rules);
+}
+
+#[test]
+fn contradictions_in_rules_are_refused() {
+    for (keys, expected) in [
+        ("above = 80\nchange = 50", "13: `above` and `change` exclude each other"),
+        ("below = 8\nchange = 50", "13: `below` and `change` exclude each other"),
+        ("above = 80\nwindows = 5", "13: `windows` belongs to `change`, not to `above`"),
+        ("below = 80\nmin = 5", "13: `min` belongs to `change`, not to `below`"),
+        ("change = 0", "12: `change` is a number of percent such as `50`, or `-50` for less, not `0`"),
+        ("change = -150", "12: `change` is a number of percent such as `50`, or `-50` for less, not `-150`"),
+        ("change = 50\nwindows = 1", "13: `windows` is between 2 and 3600, not 1"),
+        (
+            "above = 80\nclear_below = 90",
+            "13: `clear_below` is above `above`: such a breach would be over before it begins",
+        ),
+        (
+            "below = 80\nclear_above = 70",
+            "13: `clear_above` is below `below`: such a breach would be over before it begins",
+        ),
+        ("above = 80\nclear_above = 70", "13: `clear_above` is for rules with `below`, and this one has `above`"),
+        (
+            "change = 50\nclear_below = 70",
+            "13: `clear_below` is for thresholds: what changes is compared with its own average",
+        ),
+        ("above = 80\nmax = 80", "13: `max` is not above `above`: every breach would be too hot to be looked at"),
+        ("below = 80\nmax = 90", "13: `max` is for rules that are broken by high values"),
+        ("above = 80\nper = 'host'", "13: `per` is process, service or thread, not `host`"),
+        ("above = 80\ntimezone = 'UTC'", "13: `timezone` is that of `quiet`, which is not there"),
+        (
+            "above = 80\nquiet = ['night']",
+            "13: `night` is no time of the week; write `22:00-06:00`, `Mon-Fri 22:00-06:00`, or `Sat,Sun`",
+        ),
+        (
+            "above = 80\nquiet = ['Sat']\ntimezone = 'Mars'",
+            "14: `Mars` is no time zone; write `UTC`, a name such as `Europe/Berlin`, or `+02:00`",
+        ),
+    ] {
+        assert_eq!(refusal(&BASE.replace("above = 80", keys)), format!("probe.toml:{expected}"));
+    }
+    for (metric, keys, expected) in [
+        (
+            "fds",
+            "above = 80\nper = 'thread'",
+            "threads have no `fds` of their own; `per = \"thread\"` is for cpu, cpu.host, offcpu.runqueue",
+        ),
+        ("host.cpu", "above = 80\nper = 'service'", "`host.cpu` is of the whole host: `per` says nothing of it"),
+    ] {
+        let text = BASE.replace("\"cpu\"", &format!("\"{metric}\"")).replace("above = 80", keys);
+        assert_eq!(refusal(&text), format!("probe.toml:13: {expected}"));
+    }
+    assert_eq!(
+        refusal("[[target]]\nname = '*'\nmatch = { pid = 1 }"),
+        "probe.toml:1: no [[target]] is named `*`: rules mean every target by it"
+    );
+    assert_eq!(
+        refusal("[sampling]\nfrequency = 200\npending_frequency = 99"),
+        "probe.toml:3: `pending_frequency` is between 200 and 10000, not 99"
+    );
 }

@@ -5,52 +5,50 @@ use std::time::Duration;
 use toml::Value;
 
 use super::units::{format_size, parse_duration, parse_size};
-use crate::monitor::Metric;
+use crate::monitor::{Metric, Unit};
 
 /// What may be written, for people.
 pub(super) fn kind(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Cpu => "a number of percent of one core",
-        Metric::FunctionP99 | Metric::FunctionAvg | Metric::FunctionOldest => {
-            "a duration such as `40ms`, or a number of seconds"
-        }
-        Metric::FunctionAttainment => "a percentage such as `95%`, or a share up to 1 such as `0.95`",
-        Metric::FunctionInFlight => "a number of calls",
-        Metric::FunctionRate | Metric::FunctionErrors => "a number of calls a second, such as `100` or `100/s`",
-        Metric::MemoryRssPercent => "a number of percent",
-        Metric::MemoryRss => "a size such as `60MiB`, or a number of bytes",
-        Metric::MemoryGrowth => "a size a minute such as `60MiB` or `60MiB/min`, or a number of bytes",
+    match metric.kind() {
+        Unit::PercentOfCore => "a number of percent of one core",
+        Unit::Percent(_) => "a number of percent",
+        Unit::Nanoseconds => "a duration such as `40ms`, or a number of seconds",
+        Unit::PercentOfCalls => "a percentage such as `95%`, or a share up to 1 such as `0.95`",
+        Unit::Count("calls") => "a number of calls",
+        Unit::Count(_) => "a number",
+        Unit::PerSecond("calls a second") => "a number of calls a second, such as `100` or `100/s`",
+        Unit::PerSecond(_) => "a number a second, such as `100` or `100/s`",
+        Unit::Bytes => "a size such as `60MiB`, or a number of bytes",
+        Unit::BytesPerMinute => "a size a minute such as `60MiB` or `60MiB/min`, or a number of bytes",
+        Unit::BytesPerSecond => "a size a second such as `60MiB` or `60MiB/s`, or a number of bytes",
     }
 }
 
 /// A threshold in the metric's unit; `None` if that is not what is written.
 pub(super) fn parse(metric: Metric, text: &str) -> Option<f64> {
-    match metric {
-        Metric::FunctionP99 | Metric::FunctionAvg | Metric::FunctionOldest => {
-            parse_duration(text).ok().map(|duration| duration.as_nanos() as f64)
-        }
-        Metric::FunctionAttainment => {
+    match metric.kind() {
+        Unit::Nanoseconds => parse_duration(text).ok().map(|duration| duration.as_nanos() as f64),
+        Unit::PercentOfCalls => {
             let is_share = !text.contains('%');
             let value = number(text, &["%"])?;
             let percent = if is_share && value <= 1.0 { 100.0 * value } else { value };
             Some(percent).filter(|percent| *percent <= 100.0)
         }
-        Metric::FunctionInFlight => number(text, &[]),
-        Metric::FunctionRate | Metric::FunctionErrors => number(text, &["/s"]),
-        Metric::Cpu | Metric::MemoryRssPercent => number(text, &["%"]),
-        Metric::MemoryRss => size(text),
-        Metric::MemoryGrowth => size(text.trim().strip_suffix("/min").unwrap_or(text)),
+        Unit::Count(_) => number(text, &[]),
+        Unit::PerSecond(_) => number(text, &["/s"]),
+        Unit::PercentOfCore | Unit::Percent(_) => number(text, &["%"]),
+        Unit::Bytes => size(text),
+        Unit::BytesPerMinute => size(text.trim().strip_suffix("/min").unwrap_or(text)),
+        Unit::BytesPerSecond => size(text.trim().strip_suffix("/s").unwrap_or(text)),
     }
 }
 
 /// The same as it is written.
 pub(super) fn show(metric: Metric, threshold: f64) -> Value {
-    match metric {
-        Metric::FunctionP99 | Metric::FunctionAvg | Metric::FunctionOldest => {
-            humantime::format_duration(Duration::from_nanos(threshold as u64)).to_string().into()
-        }
-        Metric::FunctionAttainment => format!("{threshold}%").into(),
-        Metric::MemoryRss | Metric::MemoryGrowth => format_size(threshold as u64).into(),
+    match metric.kind() {
+        Unit::Nanoseconds => humantime::format_duration(Duration::from_nanos(threshold as u64)).to_string().into(),
+        Unit::PercentOfCalls => format!("{threshold}%").into(),
+        Unit::Bytes | Unit::BytesPerMinute | Unit::BytesPerSecond => format_size(threshold as u64).into(),
         _ => threshold.into(),
     }
 }
@@ -98,6 +96,13 @@ mod tests {
             (Metric::MemoryGrowth, "1GiB/min", Some(1_073_741_824.0)),
             (Metric::MemoryGrowth, "10MB", Some(1e7)),
             (Metric::MemoryGrowth, "fast", None),
+            (Metric::IoRead, "10MiB/s", Some(10_485_760.0)),
+            (Metric::IoWrite, "10%", None),
+            (Metric::Fds, "900", Some(900.0)),
+            (Metric::Threads, "9/s", None),
+            (Metric::SwitchesVoluntary, "5000/s", Some(5000.0)),
+            (Metric::CpuQuota, "90%", Some(90.0)),
+            (Metric::PressureIo, "10ms", None),
         ] {
             assert_eq!(parse(metric, text), expected, "{} {text}", metric.name());
             let Some(value) = expected else { continue };

@@ -11,11 +11,11 @@ use toml::Spanned;
 use super::layers::{Layers, nearest};
 use super::raw::{self, Raw, Scalar};
 use super::units::{parse_duration, parse_size};
-use super::{Config, Evidence, Rule, Sampling, Store, Target};
-use crate::latency::Definition;
+use super::{Config, Sampling, Store, Target};
+use crate::monitor::ANY_TARGET;
 use crate::problem::Problem;
-use crate::target::Matcher;
-use crate::{alert, monitor, snapshot};
+use crate::snapshot;
+use crate::target::{Matcher, On};
 
 pub(super) type Checked<T> = Result<T, Problem>;
 
@@ -24,6 +24,10 @@ pub(super) fn validate(raw: &Raw, layers: &Layers) -> Checked<Config> {
     let check = Check { layers };
     let store = check.store(&raw.store)?;
     let sampling = check.sampling(&raw.sampling)?;
+    let collector = check.collector(&raw.collector, &store.path)?;
+    let serve = check.serve(&raw.serve, &store.path)?;
+    let (limits, log) = (check.limits(&raw.limits)?, check.log(&raw.log)?);
+    let http = check.http(&raw.serve)?;
     let mut targets = Vec::new();
     let mut names = BTreeSet::new();
     for target in &raw.targets {
@@ -44,7 +48,7 @@ pub(super) fn validate(raw: &Raw, layers: &Layers) -> Checked<Config> {
     for rule in &raw.rules {
         rules.push(check.rule(rule, &mut names, (&targets, &functions, &channels), &sampling)?);
     }
-    Ok(Config { store, sampling, targets, functions, rules, channels })
+    Ok(Config { store, sampling, http, collector, serve, limits, log, targets, functions, rules, channels })
 }
 
 pub(super) struct Check<'a> {
@@ -60,7 +64,7 @@ impl Check<'_> {
                 return Err(self.error(&path.span(), "`path` must be absolute: it begins with `/`"));
             }
             Some(path) => PathBuf::from(path.get_ref()),
-            None => PathBuf::from("/var/lib/probe"),
+            None => PathBuf::from(super::processes::STORE),
         };
         let limits = snapshot::Limits {
             max_bytes: self.size(max_bytes.as_ref(), limits.max_bytes)?,
@@ -76,9 +80,16 @@ impl Check<'_> {
     }
 
     fn sampling(&self, raw: &raw::Sampling) -> Checked<Sampling> {
-        let raw::Sampling { frequency, memory, window, max_overhead } = raw;
+        let raw::Sampling { frequency, pending_frequency, memory, window, max_overhead } = raw;
+        let slow = self.integer(frequency.as_ref(), "frequency", 1..=10_000, 19)?;
         let sampling = Sampling {
-            frequency: self.integer(frequency.as_ref(), "frequency", 1..=10_000, 19)?,
+            frequency: slow,
+            pending_frequency: self.integer(
+                pending_frequency.as_ref(),
+                "pending_frequency",
+                slow..=10_000,
+                slow.max(99),
+            )?,
             memory: self.size(memory.as_ref(), 64 << 20)?,
             window: self.duration(window.as_ref(), Duration::from_secs(60))?,
             max_overhead: self.max_overhead(max_overhead.as_ref())?,
@@ -93,117 +104,41 @@ impl Check<'_> {
     }
 
     fn target(&self, table: &Spanned<raw::Target>, names: &mut BTreeSet<String>) -> Checked<Target> {
-        let raw::Target { name, matches } = table.get_ref();
+        let raw::Target { name, matches, live } = table.get_ref();
         let name = self.name("[[target]]", &table.span(), name.as_ref(), names)?;
+        if name == ANY_TARGET {
+            return Err(self.error(&table.span(), "no [[target]] is named `*`: rules mean every target by it"));
+        }
         let matches = self.required("[[target]]", "match", &table.span(), matches.as_ref())?;
-        let raw::Match { pid, exe, comm, cmdline } = matches.get_ref();
+        let raw::Match { pid, exe, comm, cmdline, cgroup, container, pod, namespace } = matches.get_ref();
         let mut matcher = Matcher::default();
         if let Some(pid) = pid {
             let number = self.integer(Some(pid), "pid", 1..=u32::MAX, 0)?;
             matcher = matcher.pid(number).map_err(|error| self.error(&pid.span(), error))?;
         }
-        if let Some(glob) = exe {
-            matcher = matcher.exe(glob.get_ref()).map_err(|error| self.error(&glob.span(), format!("exe: {error}")))?;
-        }
-        if let Some(glob) = comm {
-            matcher =
-                matcher.comm(glob.get_ref()).map_err(|error| self.error(&glob.span(), format!("comm: {error}")))?;
+        let globs = [
+            (On::Exe, exe),
+            (On::Comm, comm),
+            (On::Cgroup, cgroup),
+            (On::Container, container),
+            (On::Pod, pod),
+            (On::Namespace, namespace),
+        ];
+        for (on, glob) in globs {
+            let Some(glob) = glob else { continue };
+            let wrong = |error| self.error(&glob.span(), format!("{}: {error}", on.key()));
+            matcher = matcher.glob(on, glob.get_ref()).map_err(wrong)?;
         }
         if let Some(regex) = cmdline {
             matcher = matcher.cmdline(regex.get_ref()).map_err(|error| self.error(&regex.span(), error))?;
         }
         if matcher.is_empty() {
-            return Err(self.error(&matches.span(), "`match` needs one of pid, exe, comm and cmdline"));
-        }
-        Ok(Target { name, matcher })
-    }
-
-    fn channel(&self, table: &Spanned<raw::Notify>, names: &mut BTreeSet<String>) -> Checked<alert::Channel> {
-        let raw::Notify { name, kind, url, url_file } = table.get_ref();
-        let name = self.name("[[notify]]", &table.span(), name.as_ref(), names)?;
-        self.one_of("[[notify]]", "type", &table.span(), kind.as_ref(), &["webhook"])?;
-        let address = match (url, url_file) {
-            (Some(url), None) => {
-                let text = url.get_ref();
-                alert::check_url(text).map_err(|error| self.error(&url.span(), error))?;
-                alert::Address::Url(text.clone())
-            }
-            (None, Some(file)) if file.get_ref().starts_with('/') => alert::Address::File(file.get_ref().into()),
-            (None, Some(file)) => {
-                return Err(self.error(&file.span(), "`url_file` must be absolute: it begins with `/`"));
-            }
-            (None, None) => {
-                return Err(self.error(&table.span(), format!("[[notify]] `{name}` needs `url` or `url_file`")));
-            }
-            (Some(_), Some(file)) => return Err(self.error(&file.span(), "`url` and `url_file` exclude each other")),
-        };
-        Ok(alert::Channel { name, address })
-    }
-
-    fn rule(
-        &self,
-        table: &Spanned<raw::Rule>,
-        names: &mut BTreeSet<String>,
-        (targets, functions, channels): (&[Target], &[Definition], &[alert::Channel]),
-        sampling: &Sampling,
-    ) -> Checked<Rule> {
-        let raw::Rule { name, target, metric, function, above, below, lasting, cooldown, snapshot, notify } =
-            table.get_ref();
-        let name = self.name("[[rule]]", &table.span(), name.as_ref(), names)?;
-        let target = self.required("[[rule]]", "target", &table.span(), target.as_ref())?;
-        self.known("target", target, targets.iter().map(|target| target.name.as_str()))?;
-        let metric = self.metric(&table.span(), metric.as_ref())?;
-        let function = self.function_of_rule(&table.span(), function.as_ref(), metric, target.get_ref(), functions)?;
-        let (side, threshold) = self.threshold(&table.span(), metric, above.as_ref(), below.as_ref())?;
-        let for_time = self.duration(lasting.as_ref(), Duration::from_secs(5))?;
-        let cooldown = self.duration(cooldown.as_ref(), Duration::from_secs(300))?;
-        let evidence = self.evidence(&table.span(), snapshot.as_ref(), for_time, sampling)?;
-        let mut told = Vec::new();
-        for channel in notify.as_ref().map_or(&[][..], |list| list.get_ref()) {
-            self.known("notify", channel, channels.iter().map(|channel| channel.name.as_str()))?;
-            told.push(channel.get_ref().clone());
-        }
-        let rule = monitor::Rule {
-            name,
-            target: target.get_ref().clone(),
-            metric,
-            function,
-            side,
-            threshold,
-            for_ns: nanoseconds(for_time),
-            cooldown_ns: nanoseconds(cooldown),
-        };
-        Ok(Rule { rule, evidence, notify: told })
-    }
-
-    fn evidence(
-        &self,
-        table: &Range<usize>,
-        raw: Option<&Spanned<raw::Snapshot>>,
-        for_time: Duration,
-        sampling: &Sampling,
-    ) -> Checked<Evidence> {
-        let empty = raw::Snapshot::default();
-        let raw::Snapshot { threads, before, after } = raw.map_or(&empty, |raw| raw.get_ref());
-        let evidence = Evidence {
-            threads: self.integer(threads.as_ref(), "threads", 1..=1000, 2)?,
-            before: self.duration(before.as_ref(), Duration::from_secs(30))?,
-            after: self.duration(after.as_ref(), Duration::from_secs(5))?,
-        };
-        let needed = evidence.before + for_time + evidence.after;
-        if needed > sampling.window {
-            let place = before.as_ref().map_or_else(|| table.clone(), Spanned::span);
-            let [before, lasting, after, needed, window] =
-                [evidence.before, for_time, evidence.after, needed, sampling.window].map(humantime::format_duration);
             return Err(self.error(
-                &place,
-                format!(
-                    "`before` ({before}) with `for` ({lasting}) and `after` ({after}) takes {needed}, \
-                     more than sampling.window ({window})"
-                ),
+                &matches.span(),
+                "`match` needs one of pid, exe, comm, cmdline, cgroup, container, pod and namespace",
             ));
         }
-        Ok(evidence)
+        Ok(Target { name, matcher, live: live.as_ref().is_some_and(|live| *live.get_ref()) })
     }
 
     pub(super) fn name(
@@ -268,12 +203,12 @@ impl Check<'_> {
         parse_duration(&value.get_ref().0).map_err(|error| self.error(&value.span(), error))
     }
 
-    fn size(&self, value: Option<&Spanned<Scalar>>, default: u64) -> Checked<u64> {
+    pub(super) fn size(&self, value: Option<&Spanned<Scalar>>, default: u64) -> Checked<u64> {
         let Some(value) = value else { return Ok(default) };
         parse_size(&value.get_ref().0).map_err(|error| self.error(&value.span(), error))
     }
 
-    fn integer<T: TryFrom<i64> + Copy + Display + PartialOrd>(
+    pub(super) fn integer<T: TryFrom<i64> + Copy + Display + PartialOrd>(
         &self,
         value: Option<&Spanned<i64>>,
         key: &str,
@@ -290,8 +225,4 @@ impl Check<'_> {
     pub(super) fn error(&self, span: &Range<usize>, message: impl Display) -> Problem {
         self.layers.error(span, message)
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

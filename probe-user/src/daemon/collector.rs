@@ -1,26 +1,31 @@
 //! The scene of a real host: the flight recorder and the symbolizer behind [`Scene`].
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Scene;
+use super::causes::Waits;
 use crate::config::Sampling;
-use crate::kernel::{self, WaitFilter};
-use crate::record::{Collector, Events, Lifecycle, Options, Recording, Retention};
+use crate::kernel::{self, WaitFilter, target_flags};
+use crate::record::{Baselines, Collector, Events, InUse, Lifecycle, Options, Recording, Retention, Stats};
 use crate::symbolize::{Profile, Symbolizer};
 use crate::target;
 
 /// Bound on unwind tables in the kernel, in bytes.
-const UNWIND_MEMORY: usize = 32 << 20;
+pub(super) const UNWIND_MEMORY: usize = 32 << 20;
 
 /// Page faults a second that are looked at, of all CPUs together where there are many: each is some 5 µs, and 80 bytes in
 /// the flight recorder.
 const FAULTS: usize = 1000;
 /// And of each CPU.
 const FAULTS_OF_A_CPU: std::ops::RangeInclusive<usize> = 20..=200;
+
+/// The part of the flight recorder's memory that baselines may take beside it.
+const BASELINES: usize = 4;
 
 /// How long a dump waits for a sample of a thread that runs: a period of the default frequency.
 const DUMP_PATIENCE: Duration = Duration::from_millis(60);
@@ -32,6 +37,7 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
     let collector = Collector::start(&Options {
         kernel: kernel::Options {
             frequency: sampling.frequency.into(),
+            fast_frequency: sampling.pending_frequency.into(),
             all: false,
             all_lifecycle: true,
             user_stacks: true,
@@ -39,7 +45,7 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
             waits: WaitFilter::default(),
             faults: faults as u64,
             functions: 0,
-            heap: kernel::HeapOptions::default(),
+            heap: kernel::HeapOptions { live: true, ..kernel::HeapOptions::default() },
         },
         events: Events { cpu: true, page_fault: true, ..Events::default() },
         mappings: true,
@@ -48,21 +54,72 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
     })?;
     tracing::info!("memory is followed by page faults and mappings (tier 1)");
     let lifecycle = collector.lifecycle()?;
-    Ok((Arc::new(Live { collector }), lifecycle))
+    let baselines = Mutex::new(Baselines::new(sampling.memory as usize / BASELINES));
+    Ok((Arc::new(Live { collector, baselines, follows_waits: Mutex::new(false) }), lifecycle))
 }
 
 struct Live {
     collector: Collector,
+    baselines: Mutex<Baselines>,
+    follows_waits: Mutex<bool>,
+}
+
+impl Live {
+    /// Begins to follow waits when the first are wanted.
+    fn start_waits(&self, waits: Waits) -> Result<()> {
+        let mut follows_waits = lock(&self.follows_waits);
+        if waits != Waits::None && !*follows_waits {
+            self.collector.start_waits(false).context("it is not followed where threads wait")?;
+            *follows_waits = true;
+        }
+        Ok(())
+    }
+}
+
+/// How the kernel is told which waits are meant.
+fn flags(waits: Waits) -> u32 {
+    match waits {
+        Waits::None => target_flags::NO_WAITS,
+        Waits::Blocked => target_flags::BLOCKED_WAITS,
+        Waits::All => 0,
+    }
 }
 
 impl Scene for Live {
-    fn watch(&self, pid: u32, name: &str) -> Result<()> {
+    fn watch(&self, pid: u32, name: &str, waits: Waits) -> Result<()> {
+        // Samples without waits are better than nothing.
+        if let Err(error) = self.start_waits(waits) {
+            tracing::error!("{error:#}");
+        }
         // Children are matched on their own.
-        self.collector.watch(pid, Some(name.to_owned()), 0)
+        self.collector.watch(pid, Some(name.to_owned()), flags(waits))
     }
 
     fn unwatch(&self, pid: u32) -> Result<()> {
+        lock(&self.baselines).forget(pid);
         self.collector.unwatch(pid)
+    }
+
+    fn hurry(&self, pid: u32, is_hurried: bool) -> Result<()> {
+        self.collector.set_fast(pid, is_hurried)
+    }
+
+    fn follow_waits(&self, pid: u32, waits: Waits) -> Result<()> {
+        self.start_waits(waits)?;
+        self.collector.set_waits(pid, flags(waits))
+    }
+
+    fn remember(&self, calm: &BTreeSet<u32>, from_ns: u64, to_ns: u64) -> Result<()> {
+        // All at once: each extraction looks at every sample.
+        let recording = self.collector.extract(&[], from_ns, to_ns)?;
+        lock(&self.baselines).add(&recording, calm);
+        Ok(())
+    }
+
+    fn baseline(&self, pid: u32) -> Option<(u64, Profile)> {
+        let baselines = lock(&self.baselines);
+        let typical = baselines.typical(pid)?;
+        Some((typical.from_ns, Symbolizer::new().symbolize(typical)))
     }
 
     fn profile(&self, pid: u32, from_ns: u64, to_ns: u64) -> Result<Profile> {
@@ -79,7 +136,31 @@ impl Scene for Live {
         Symbolizer::new().symbolize(dump)
     }
 
+    fn follow(&self, pid: u32, budget: f64) -> Result<()> {
+        self.collector.follow(pid, budget)
+    }
+
+    fn unfollow(&self, pid: u32) -> Result<()> {
+        self.collector.unfollow(pid)
+    }
+
+    fn in_use(&self, pid: u32) -> Result<InUse> {
+        self.collector.in_use(pid)
+    }
+
+    fn pace(&self, frequency: u32, memory: u64) -> Result<()> {
+        self.collector.pace(frequency, memory as usize)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        self.collector.stats()
+    }
+
     fn now_ns(&self) -> u64 {
         target::monotonic_ns()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,12 +6,15 @@ use std::time::SystemTime;
 use anyhow::Result;
 use ulid::Ulid;
 
+use super::blame::memory_culprits;
+use super::causes::{Cause, Scenes, explain};
 use super::keeper::Job;
-use super::narrow::{busiest, bytes_by_thread, narrow, samples_by_thread};
+use super::narrow::{busiest, bytes_by_thread, samples_by_thread, time_by_thread};
+use super::timeline::Reading;
 use crate::export;
-use crate::monitor::{culprits, growth_culprits};
-use crate::snapshot::{OtherThreads, Profiles, Sidecar, Thread, Timestamp, VERSION};
-use crate::symbolize::{Profile, Sample};
+use crate::record::InUse;
+use crate::snapshot::{Figure, Live, OtherThreads, Profiles, Sidecar, Thread, Timestamp, VERSION};
+use crate::symbolize::{Profile, Sample, narrow};
 use crate::target::ThreadState;
 
 /// The windows of a breach, of the whole process.
@@ -19,12 +22,18 @@ use crate::target::ThreadState;
 pub(super) struct Windows {
     /// Until the value went above the threshold.
     pub(super) before: Profile,
-    /// From then on.
-    pub(super) breach: Profile,
+    /// From then on, to the end.
+    pub(super) during: Profile,
+    /// When all was well, and since when that was.
+    pub(super) baseline: Option<(u64, Profile)>,
     /// Both in one, where the growth of memory is to be explained.
     pub(super) whole: Profile,
     /// Every thread in the moment of the breach.
     pub(super) dump: Option<Profile>,
+    /// What was allocated since it has been followed, with what of it is in use.
+    pub(super) live: Option<(Profile, InUse)>,
+    /// What was measured meanwhile.
+    pub(super) figures: Vec<(Reading, Option<f64>)>,
     /// Windows that could not be read: reason → 1.
     pub(super) failures: BTreeMap<String, u64>,
 }
@@ -40,15 +49,28 @@ pub(super) struct Times {
 /// Makes the snapshot: the whole process for the culprits, the busiest threads for the profiles.
 pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Sidecar, Profiles)> {
     let Job { breach, evidence, host, process, function, .. } = job;
-    let Windows { before, breach: during, whole, dump, failures } = windows;
-    let is_memory = breach.metric.is_memory();
+    let Windows { before, during, baseline, whole, dump, live, figures, failures } = windows;
+    let after_ns = times.end_ns.saturating_sub(breach.breached_at_ns);
+    // Counted from the end: it may begin later than was asked for.
+    let (until_broken, after) = during.split(during.header.duration_ns.saturating_sub(after_ns));
+    let cause = Cause::of(breach.metric);
     let wall = |monotonic: u64| Timestamp(monotonic.saturating_add(times.wall_ahead_ns));
+    let early = calm(before);
+    let calm = baseline.as_ref().map(|(_, calm)| calm).filter(|calm| !calm.samples.is_empty()).unwrap_or(&early);
+    let culprits = match cause {
+        Cause::Memory => memory_culprits(job, times, windows),
+        cause => explain(cause, function.as_ref(), &Scenes { during, calm, dump: dump.as_ref() }),
+    };
     let mut counts = samples_by_thread(during);
     let before_counts = samples_by_thread(before);
     // A process that died at once may have samples from before only.
     let ranked = if counts.is_empty() { &before_counts } else { &counts };
-    let growth = if is_memory { bytes_by_thread(whole) } else { BTreeMap::new() };
-    let chosen = busiest(if growth.is_empty() { ranked } else { &growth }, evidence.threads);
+    let growth = if cause == Cause::Memory { bytes_by_thread(whole) } else { BTreeMap::new() };
+    // Who waits is not busy: it is those who wait where the time goes.
+    let blamed = culprits.first().filter(|_| cause.needs_waits());
+    let blamed = blamed.map(|culprit| time_by_thread(during, &culprit.function)).unwrap_or_default();
+    let ranked = [&growth, &blamed].into_iter().find(|counts| !counts.is_empty()).unwrap_or(ranked);
+    let chosen = busiest(ranked, evidence.threads);
     let kept: BTreeSet<u32> = chosen.iter().copied().collect();
     let left_out =
         |counts: &BTreeMap<u32, u64>| counts.iter().filter(|(tid, _)| !kept.contains(tid)).map(|(_, n)| n).sum();
@@ -77,6 +99,9 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
     for (reason, count) in before.losses.iter().chain(&during.losses) {
         *losses.entry(reason.clone()).or_default() += count;
     }
+    for (reason, count) in live.iter().flat_map(|(profile, _)| &profile.losses) {
+        losses.insert(format!("live: {reason}"), *count);
+    }
     let sidecar = Sidecar {
         id: Ulid::from_datetime(wall(breach.breached_at_ns).system()),
         version: VERSION,
@@ -92,19 +117,33 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
         exceeded_at: wall(breach.exceeded_since_ns),
         breached_at: wall(breach.breached_at_ns),
         ended_at: wall(times.end_ns),
+        baseline_at: baseline.as_ref().map(|(since_ns, _)| wall(*since_ns)),
         host: host.clone(),
         process: process.clone(),
+        figures: figures.iter().map(|(reading, value)| figure(reading, *value, wall(reading.at_ns))).collect(),
         threads,
         other_threads,
-        culprits: if is_memory { growth_culprits(whole, before) } else { culprits(during, &calm(before)) },
+        culprits,
+        live: live.as_ref().map(|(profile, in_use)| Live {
+            since: wall(in_use.since_ns),
+            attached_share: (in_use.attached_share * 1e4).round() / 1e4,
+            sample_bytes: in_use.sample_bytes,
+            in_use_bytes: profile.samples.iter().map(|sample| sample.value).sum(),
+        }),
         losses,
         profiles: Vec::new(),
     };
+    // Waits are there for other rules, if this one is not about them.
+    let shown = |profile: Profile| if cause.needs_waits() { profile } else { profile.without_waits() };
     let profiles = Profiles {
-        before: encode(&narrow(before, &kept))?,
-        breach: encode(&narrow(during, &kept))?,
+        before: encode(&shown(narrow(before, &kept)))?,
+        breach: encode(&shown(narrow(&until_broken, &kept)))?,
+        after: encode(&shown(narrow(&after, &kept)))?,
+        // Whole: its threads may have been others.
+        baseline: baseline.clone().map(|(_, calm)| encode(&shown(calm))).transpose()?.unwrap_or_default(),
         // Whole: who waits for a busy thread is as telling as the thread.
         dump: dump.as_ref().map(encode).transpose()?.unwrap_or_default(),
+        live: live.as_ref().map(|(profile, _)| encode_sums(profile)).transpose()?.unwrap_or_default(),
     };
     Ok((sidecar, profiles))
 }
@@ -129,6 +168,21 @@ fn encode(profile: &Profile) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The same with what each stack of a thread has allocated as one, whenever that was: there may be as many allocations in use
+/// as the table has places.
+fn encode_sums(profile: &Profile) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let options = export::Options { aggregate: true, ..export::Options::default() };
+    export::write(profile, export::Format::Pprof, &options, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn figure(reading: &Reading, value: Option<f64>, at: Timestamp) -> Figure {
+    let Reading { cpu_percent, rss_bytes, threads, host_cpu_percent, .. } = *reading;
+    let (cpu_percent, host_cpu_percent) = (tenth(cpu_percent), tenth(host_cpu_percent));
+    Figure { at, value: value.map(tenth), cpu_percent, rss_bytes, threads, host_cpu_percent }
+}
+
 /// How far the wall clock is ahead of the monotonic one, in nanoseconds.
 pub(super) fn wall_ahead_ns(monotonic_now_ns: u64) -> u64 {
     Timestamp::from(SystemTime::now()).0.saturating_sub(monotonic_now_ns)
@@ -150,7 +204,7 @@ fn cpu_percent(profile: &Profile, tid: u32, window_ns: u64) -> f64 {
         return 0.0;
     }
     let is_of_thread = |sample: &&Sample| profile.threads[sample.thread as usize].tid == tid;
-    let of_thread = profile.samples.iter().filter(is_of_thread).filter(|sample| !sample.measure.is_memory());
+    let of_thread = profile.samples.iter().filter(is_of_thread).filter(|sample| sample.is_on_cpu());
     100.0 * of_thread.map(|sample| sample.value).sum::<u64>() as f64 / window_ns as f64
 }
 

@@ -1,8 +1,10 @@
 //! Rules over functions: what the registry has seen of them is measured against their thresholds.
 
+use super::evidence::wall_ahead_ns;
+use super::measure::{Tick, together};
 use super::watcher::Watcher;
 use crate::latency::Definition;
-use crate::monitor::{self, Breach, Observation, of_function};
+use crate::monitor::{self, Breach, Observation, Per, Subject, of_function};
 use crate::snapshot;
 
 /// How often the registry publishes what it sees.
@@ -17,16 +19,36 @@ impl Watcher {
         }
         let from_ns = if self.seen_ns == 0 { seen.at_ns.saturating_sub(SECOND_NS) } else { self.seen_ns };
         self.seen_ns = seen.at_ns;
+        let (at_ns, tick) = (seen.at_ns, Tick { from_ns, at_ns: seen.at_ns });
         for index in 0..self.rules.len() {
-            let monitor::Rule { metric, target, function: Some(function), .. } = &self.rules[index].rule else {
+            let monitor::Rule { metric, target, function: Some(function), per, .. } = &self.rules[index].rule else {
                 continue;
             };
-            let (metric, function) = (*metric, function.clone());
-            let is_member = |pid: &u32| self.roster.targets_of(*pid).contains(target);
+            let (metric, function, target, is_of_service) =
+                (*metric, function.clone(), target.clone(), *per == Per::Service);
+            let value = |pid: u32| seen.rows.get(&(pid, function.clone())).and_then(|row| of_function(metric, row));
+            if is_of_service {
+                let pids = self.warm_members(index, &target, at_ns);
+                let values = pids.into_iter().filter_map(|pid| Some((pid, value(pid)?)));
+                let value = together(metric.fold(), values);
+                self.observe_service(index, target.clone(), &target, value, 0, tick);
+                continue;
+            }
+            let is_member = |pid: &u32| self.roster.targets_of(*pid).contains(&target);
             let pids: Vec<u32> = self.roster.members.keys().copied().filter(is_member).collect();
             for pid in pids {
-                let value = seen.rows.get(&(pid, function.clone())).and_then(|row| of_function(metric, row));
-                self.observe(Observation { rule: index, pid, from_ns, at_ns: seen.at_ns, value });
+                let started_ns = self.roster.members.get(&pid).map_or(0, |member| member.started_ns);
+                self.observe(&Observation {
+                    rule: index,
+                    subject: Subject::Process(pid),
+                    pid,
+                    target: &target,
+                    from_ns,
+                    at_ns,
+                    wall_ns: at_ns.saturating_add(wall_ahead_ns(at_ns)),
+                    started_ns,
+                    value: value(pid),
+                });
             }
         }
     }

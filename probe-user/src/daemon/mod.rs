@@ -1,117 +1,181 @@
 //! `probe daemon`: watches the processes of its targets, and when a rule breaks keeps the scene and tells of it. Wiring
 //! only: what samples is behind [`Scene`], what decides is in `monitor`, what stores in `snapshot`, what sends in `alert`.
 //!
-//! Two threads do the work, so that neither a slow disk nor a large symbol table delays the watching: the caller's watches
-//! (`watcher`), another keeps (`keeper`).
+//! Three threads do the work, so that neither a slow disk nor a large symbol table delays the watching: the caller's watches
+//! (`watcher`), another keeps (`keeper`), a third has allocations followed while somebody needs that (`heap`).
 
+mod answers;
+mod blame;
+mod bounds;
+mod calm;
+mod causes;
+mod changes;
+mod chronicle;
 mod collector;
+mod control;
+mod demand;
 mod evidence;
+mod figures;
 mod functions;
+mod heap;
 mod holds;
+mod inbox;
 mod keeper;
+mod limits;
+mod measure;
 mod memory;
+mod merge;
 mod narrow;
+mod pins;
 mod reload;
 mod roster;
+mod settings;
+mod timeline;
 mod watcher;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::alert::{Outbox, Sender};
+use crate::alert::Journal;
 use crate::config::Config;
+use crate::control::transport::{Listener, Peers};
 use crate::latency::Registry;
-use crate::record::{Lifecycle, Recording};
-use crate::snapshot::Store;
+use crate::record::{InUse, Lifecycle, Recording, Stats};
+use crate::snapshot::{Options, Store};
+use crate::supervise::Beat;
 use crate::symbolize::Profile;
+use crate::target::Stat;
+use answers::Answers;
+pub use causes::Waits;
+use chronicle::Chronicle;
 pub use collector::collect;
+pub use control::Control;
+use demand::Demand;
+use heap::Heaps;
 use holds::Holds;
 use keeper::Keeper;
+pub use settings::Settings;
 use watcher::Watcher;
 
 /// What the daemon needs from whoever samples. Times are nanoseconds of the monotonic clock.
 pub trait Scene: Send + Sync {
-    /// Starts sampling a process, under the name of its service. Watching a process again is no error.
-    fn watch(&self, pid: u32, name: &str) -> Result<()>;
+    /// Starts sampling a process, under the name of its service, and following these waits of it. Watching a process again
+    /// is no error.
+    fn watch(&self, pid: u32, name: &str, waits: Waits) -> Result<()>;
 
     /// Ends sampling a process and forgets it. That it is gone is no error.
     fn unwatch(&self, pid: u32) -> Result<()>;
+
+    /// Samples a process that is watched more often from now on, or at the usual rate again.
+    fn hurry(&self, pid: u32, is_hurried: bool) -> Result<()>;
 
     /// What was recorded of a process in `from_ns..to_ns`, with names. The process may be gone; the recording may begin
     /// later than `from_ns`.
     fn profile(&self, pid: u32, from_ns: u64, to_ns: u64) -> Result<Profile>;
 
+    /// Follows these waits of a process that is watched from now on.
+    fn follow_waits(&self, pid: u32, waits: Waits) -> Result<()>;
+
+    /// What was recorded of these processes in `from_ns..to_ns` was calm: it is kept to compare breaches with.
+    fn remember(&self, calm: &BTreeSet<u32>, from_ns: u64, to_ns: u64) -> Result<()>;
+
+    /// The typical calm stretch of a process, with names: since when, and what was recorded. `None` if there is none yet.
+    fn baseline(&self, pid: u32) -> Option<(u64, Profile)>;
+
     /// Every thread of a process now, without names.
     fn dump(&self, pid: u32) -> Result<Recording>;
 
-    /// Names what [`Self::dump`] has found; the process may be gone.
+    /// Names what [`Self::dump`] or [`Self::in_use`] has found; the process may be gone.
     fn name(&self, dump: &Recording) -> Profile;
+
+    /// Follows what a process allocates from now on until it is freed, at a cost of at most `budget`, a share of one core. It
+    /// may take a second.
+    fn follow(&self, pid: u32, budget: f64) -> Result<()>;
+
+    /// Follows it no longer, and forgets what was seen. A process that is not followed is no error.
+    fn unfollow(&self, pid: u32) -> Result<()>;
+
+    /// What a process allocated since it has been followed and what of it is in use, without names. It may be gone.
+    fn in_use(&self, pid: u32) -> Result<InUse>;
+
+    /// Samples at another rate, and keeps at most so many bytes, from now on.
+    fn pace(&self, frequency: u32, memory: u64) -> Result<()> {
+        let _ = (frequency, memory);
+        Ok(())
+    }
+
+    /// Figures about the sampling itself.
+    fn stats(&self) -> Result<Stats> {
+        Ok(Stats::default())
+    }
 
     /// Now.
     fn now_ns(&self) -> u64;
 }
 
-/// What others ask of a running daemon.
-#[derive(Debug, Default)]
-pub struct Control {
-    is_stopping: AtomicBool,
-    config: Mutex<Option<Config>>,
-}
-
-impl Control {
-    /// Ends it. True if that was asked for before.
-    pub fn stop(&self) -> bool {
-        self.is_stopping.swap(true, Ordering::Relaxed)
-    }
-
-    /// Has it go on by another configuration.
-    pub fn reload(&self, config: Config) {
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
-    }
-
-    fn take_config(&self) -> Option<Config> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// Breaches that may wait for the keeper. Each is a few hundred bytes; there is at most one for each rule and process in
-/// a cooldown, so that more than this at once is a host on which everything breaks.
-const WAITING_BREACHES: usize = 256;
-
-/// How long stopping waits for the keeper, and then for deliveries under way: together with the watcher's tick under five
-/// seconds.
+/// How long stopping waits for the keeper: with the watcher's tick, and what taking probes away takes, under five seconds.
 const KEEPER_PATIENCE: Duration = Duration::from_millis(3000);
-const SENDER_PATIENCE: Duration = Duration::from_millis(500);
+/// The folder of the journal of alerts, in the store.
+pub const JOURNAL: &str = "journal";
+
+/// Processes may end while no daemon sees it: their alerts are over.
+fn end_alerts_of_the_gone(journal: &Journal) {
+    for alert in journal.firing().into_iter().filter(|alert| Stat::read(alert.process.pid).is_none()) {
+        tracing::info!("{}: pid {} left while no daemon ran", alert.rule, alert.process.pid);
+        journal.append(&alert.over(None));
+    }
+}
 
 /// Runs until it is to stop. `events` is what happens to all processes of the host; it may miss some. `functions` takes
 /// those of the configuration in; others may be added to it and changed meanwhile.
 pub fn run(
     config: &Config,
+    peers: Peers,
     scene: Arc<dyn Scene>,
     functions: Arc<Registry>,
-    events: &Receiver<Lifecycle>,
-    control: &Control,
+    events: Receiver<Lifecycle>,
+    control: &Arc<Control>,
 ) -> Result<()> {
-    let store = Store::open(&config.store.path, config.store.limits)?;
-    let outbox = Arc::new(Outbox::open(&config.store.path.join("outbox")));
-    let sender = Sender::start(Arc::clone(&outbox), &config.channels).context("cannot start the alert threads")?;
+    let store = Store::open(&config.store.path, Options { limits: config.store.limits, group: peers.gid })?;
+    let journal = Arc::new(Journal::open(&config.store.path.join(JOURNAL), peers.gid)?);
+    end_alerts_of_the_gone(&journal);
     let holds = Arc::new(Holds::new(Arc::clone(&scene)));
-    let (tell, told) = sync_channel(WAITING_BREACHES);
-    let keeper = Keeper::new(Arc::clone(&scene), Arc::clone(&holds), store, outbox);
+    let heaps = Arc::new(Heaps::start(Arc::clone(&scene), config.sampling.max_overhead)?);
+    let (tell, told) = channel();
+    let chronicle = Arc::new(Chronicle::new());
+    let keeper = Keeper::new(Arc::clone(&scene), Arc::clone(&holds), store, journal, Arc::clone(&chronicle));
     let keeper = std::thread::Builder::new()
         .name("keeper".into())
         .spawn(move || keeper.run(&told))
         .context("cannot start the keeper thread")?;
-    let mut watcher = Watcher::new(config, scene, holds, Arc::clone(&functions), tell);
-    let is_over = || control.is_stopping.load(Ordering::Relaxed) || keeper.is_finished();
-    watcher.run(events, is_over, || control.take_config());
+    let answers = Answers {
+        control: Arc::clone(control),
+        scene: Arc::clone(&scene),
+        functions: Arc::clone(&functions),
+        holds: Arc::clone(&holds),
+        chronicle: Arc::clone(&chronicle),
+        store: config.store.path.clone(),
+        started_at: SystemTime::now(),
+        demand: Demand::default(),
+        threads: Mutex::default(),
+    };
+    let mut watcher = Watcher::new(config, scene, holds, Arc::clone(&heaps), Arc::clone(&functions), tell, chronicle);
+    let (inbox, heard) = inbox::join(events)?;
+    control.listen(inbox);
+    let listener = Listener::start(&config.collector.socket, peers, Arc::new(answers));
+    let listener = listener.inspect_err(|error| tracing::error!("the server will know nothing: {error:#}"));
+    control.beat(Beat::Ready);
+    // Whoever supervises the daemon starts it again when one of its threads has died.
+    watcher.run(&heard, control, || keeper.is_finished() || heaps.is_dead() || functions.is_dead());
+    let is_lame = heaps.is_dead() || functions.is_dead();
+    drop(listener);
     // Its end of the channel goes with it, which tells the keeper to finish.
     drop(watcher);
     let end = Instant::now() + KEEPER_PATIENCE;
@@ -124,10 +188,11 @@ pub fn run(
         tracing::error!("a snapshot took too long to finish and is lost");
         false
     };
-    sender.stop(SENDER_PATIENCE);
-    // It waits a second for its probes, unless others need it.
-    drop(functions);
-    // Whoever supervises the daemon starts it again.
+    // The last snapshots have needed them. Whoever is being answered may still hold them.
+    heaps.end();
+    // It waits a second for its probes.
+    functions.end();
     ensure!(!has_panicked, "the thread that keeps snapshots has died");
+    ensure!(!is_lame, "a thread that follows allocations or times functions has died");
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Narrowing a profile to the threads that matter, so that a snapshot of a process with a thousand threads stays small.
+//! Which threads matter, so that a snapshot of a process with a thousand threads stays small.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::symbolize::{Measure, Profile};
 
@@ -16,10 +16,23 @@ pub(super) fn bytes_by_thread(profile: &Profile) -> BTreeMap<u32, u64> {
 /// Samples of each thread on the CPU, by its id.
 pub(super) fn samples_by_thread(profile: &Profile) -> BTreeMap<u32, u64> {
     let mut counts = BTreeMap::new();
-    for sample in profile.samples.iter().filter(|sample| !sample.measure.is_memory()) {
+    for sample in profile.samples.iter().filter(|sample| sample.is_on_cpu()) {
         *counts.entry(profile.threads[sample.thread as usize].tid).or_default() += sample.count;
     }
     counts
+}
+
+/// Time of each thread in a function or in what it calls, at work and waiting, in nanoseconds, by its id.
+pub(super) fn time_by_thread(profile: &Profile, function: &str) -> BTreeMap<u32, u64> {
+    let is_below = |stack: u32| profile.frames(stack).iter().any(|frame| frame.function == function);
+    let mut known = HashMap::new();
+    let mut times = BTreeMap::new();
+    for sample in profile.samples.iter().filter(|sample| !sample.measure.is_memory()) {
+        if *known.entry(sample.stack).or_insert_with(|| is_below(sample.stack)) {
+            *times.entry(profile.threads[sample.thread as usize].tid).or_default() += sample.value;
+        }
+    }
+    times
 }
 
 /// The `count` threads with the most samples, busiest first; the lower id first among equals.
@@ -29,79 +42,14 @@ pub(super) fn busiest(counts: &BTreeMap<u32, u64>, count: usize) -> Vec<u32> {
     ranked.into_iter().take(count).map(|(tid, _)| tid).collect()
 }
 
-/// The profile with the samples of these threads only, and with tables that hold only what they refer to.
-pub(super) fn narrow(profile: &Profile, tids: &BTreeSet<u32>) -> Profile {
-    let mut narrow = Profile { header: profile.header.clone(), losses: profile.losses.clone(), ..Profile::default() };
-    let (mut threads, mut stacks) = (Renumbering::default(), Renumbering::default());
-    for sample in &profile.samples {
-        if tids.contains(&profile.threads[sample.thread as usize].tid) {
-            let (thread, stack) = (threads.of(sample.thread), stacks.of(sample.stack));
-            narrow.samples.push(crate::symbolize::Sample { thread, stack, ..*sample });
-        }
-    }
-    let (mut processes, mut locations, mut modules) =
-        (Renumbering::default(), Renumbering::default(), Renumbering::default());
-    for old in threads.order {
-        let mut thread = profile.threads[old as usize].clone();
-        thread.process = processes.of(thread.process);
-        narrow.threads.push(thread);
-    }
-    for old in stacks.order {
-        let mut stack = profile.stacks[old as usize].clone();
-        for location in &mut stack.locations {
-            *location = locations.of(*location);
-        }
-        narrow.stacks.push(stack);
-    }
-    for old in locations.order {
-        let mut location = profile.locations[old as usize].clone();
-        location.module = location.module.map(|module| modules.of(module));
-        narrow.locations.push(location);
-    }
-    narrow.processes = processes.order.iter().map(|&old| profile.processes[old as usize].clone()).collect();
-    narrow.modules = modules.order.iter().map(|&old| profile.modules[old as usize].clone()).collect();
-    narrow
-}
-
-/// New indexes for old ones, in the order in which they are first asked for.
-#[derive(Debug, Default)]
-struct Renumbering {
-    new: HashMap<u32, u32>,
-    order: Vec<u32>,
-}
-
-impl Renumbering {
-    fn of(&mut self, old: u32) -> u32 {
-        *self.new.entry(old).or_insert_with(|| {
-            self.order.push(old);
-            // There are no more new indexes than old ones, which are 32 bits wide.
-            (self.order.len() - 1) as u32
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::tests::profile;
 
     #[test]
     fn the_busiest_threads_are_chosen() {
         let counts = BTreeMap::from([(1, 5), (2, 9), (3, 5), (4, 1)]);
         assert_eq!(busiest(&counts, 3), [2, 1, 3]);
         assert_eq!(busiest(&counts, 9).len(), 4);
-    }
-
-    #[test]
-    fn what_is_left_out_leaves_no_trace_and_the_rest_keeps_its_names() {
-        let whole = profile(7, 10, &[("main", "serve", 3), ("matcher", "match_rules", 9), ("idle", "poll", 1)]);
-        let tid = |name: &str| whole.threads.iter().find(|thread| thread.name == name).expect("there").tid;
-        assert_eq!(samples_by_thread(&whole)[&tid("matcher")], 9);
-        let narrow = narrow(&whole, &BTreeSet::from([tid("matcher"), tid("idle")]));
-        assert_eq!(narrow.threads.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["matcher", "idle"]);
-        assert_eq!(narrow.frames(narrow.samples[0].stack)[0].function, "match_rules");
-        assert_eq!((narrow.stacks.len(), narrow.locations.len(), narrow.processes.len()), (2, 2, 1));
-        assert_eq!(narrow.samples.iter().map(|sample| sample.count).sum::<u64>(), 10);
-        assert_eq!(narrow.header, whole.header);
     }
 }

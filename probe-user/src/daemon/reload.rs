@@ -1,8 +1,12 @@
 //! Going on by another configuration: what is the same goes on undisturbed, what is new begins, what is gone ends.
 
+use std::collections::BTreeSet;
+
+use super::roster::Roster;
 use super::watcher::Watcher;
-use crate::config::{Config, Sampling};
+use crate::config::{Config, Rule, Sampling};
 use crate::latency::{Definition, Registry};
+use crate::monitor::{self, Subject};
 
 impl Watcher {
     /// Takes over targets, functions and rules.
@@ -22,26 +26,65 @@ impl Watcher {
             }
         }
         self.functions.set_budget(sampling.max_overhead);
-        self.engine.replace(rules.iter().map(|rule| rule.rule.clone()).collect());
+        self.heaps.set_budget(sampling.max_overhead);
+        let is_same = |rule: &&Rule| self.rules.iter().any(|old| old.rule == rule.rule);
+        let same: BTreeSet<&str> = rules.iter().filter(is_same).map(|rule| rule.rule.name.as_str()).collect();
+        self.holds.pins.keep_rules(|name| same.contains(name));
+        let monitored: Vec<_> = rules.iter().map(|rule| rule.rule.clone()).collect();
+        let now_ns = self.scene.now_ns();
+        for over in self.engine.replace(monitored.clone(), now_ns) {
+            self.resolved(&over);
+        }
+        self.limits.replace(config.limits);
         self.rules.clone_from(rules);
+        prefer(&self.functions, rules);
         let (left, moved) = self.roster.replace(targets.clone());
         for pid in left {
             self.let_go(pid);
         }
+        // A process may belong to other targets by now, and a service may be gone, under a rule that is the same.
+        let roster = &self.roster;
+        for over in self.engine.keep(|rule, subject| applies(roster, rule, subject), now_ns) {
+            self.resolved(&over);
+        }
+        let applies = |name: &str, subject: &Subject| {
+            let rule = monitored.iter().find(|rule| rule.name == name && same.contains(name));
+            rule.is_some_and(|rule| applies(&self.roster, rule, subject))
+        };
+        self.heaps.keep(applies);
+        self.chronicle.keep_only(&monitored, applies);
         for (pid, recorded_as) in moved {
             let targets = self.roster.targets_of(pid);
             if let Some(name) = targets.first().filter(|name| **name != recorded_as)
-                && let Err(error) = self.holds.watch(pid, name)
+                && let Err(error) = self.holds.watch(pid, name, self.waits_of(pid))
             {
                 tracing::warn!("pid {pid} is still recorded as {recorded_as}: {error:#}");
             }
             self.functions.join(pid, targets);
         }
+        self.follow_waits();
+        for &pid in self.roster.members.keys() {
+            self.heaps.always(pid, self.roster.is_live(pid));
+        }
         let (targets, functions, rules) = (targets.len(), functions.len(), rules.len());
         self.config = config;
         self.rescan();
-        tracing::info!("the configuration was read again: targets {targets}, functions {functions}, rules {rules}");
+        tracing::info!("the configuration has changed: targets {targets}, functions {functions}, rules {rules}");
     }
+}
+
+/// Whether a rule looks at something, as targets are now.
+fn applies(roster: &Roster, rule: &monitor::Rule, subject: &Subject) -> bool {
+    match subject {
+        Subject::Process(pid) => roster.targets_of(*pid).iter().any(|target| rule.applies_to(target)),
+        // A rule about the host has one for all.
+        Subject::Service(name) => *name == rule.target || rule.applies_to(name) && roster.has_target(name),
+    }
+}
+
+/// What rules look at has to be new every second.
+pub(super) fn prefer(registry: &Registry, rules: &[Rule]) {
+    registry.prefer(rules.iter().filter_map(|rule| rule.rule.function.clone()).collect());
 }
 
 /// Has a function timed that is known to be right.
@@ -57,7 +100,10 @@ fn restarts(before: &Config, after: &Config) -> Vec<&'static str> {
     let changes = [
         ("[store]", before.store != after.store),
         ("[sampling]", without_budget(before.sampling) != without_budget(after.sampling)),
-        ("[[notify]]", before.channels != after.channels),
+        ("[collector]", before.collector != after.collector),
     ];
     changes.into_iter().filter(|(_, has_changed)| *has_changed).map(|(section, _)| section).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::bounds::Bounds;
+use super::causes::Waits;
+use super::figures::Figures;
 use super::memory::Memory;
 use crate::config::Target;
-use crate::target::{Candidate, Stat};
+use crate::target::{Candidate, Container, ContainerName, ProcFiles, Stat};
 
 /// A process that belongs to at least one target.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Member {
     /// Who it is.
     pub(super) who: Candidate,
@@ -21,6 +24,22 @@ pub(super) struct Member {
     pub(super) cpu_percent: f64,
     /// Its memory, where a rule asks for it.
     pub(super) memory: Memory,
+    /// What else rules ask for.
+    pub(super) figures: Figures,
+    /// Which of its waits are followed.
+    pub(super) waits: Waits,
+    /// It is far from breaking any rule.
+    pub(super) is_far: bool,
+    /// What its control groups allow it.
+    pub(super) bounds: Bounds,
+    /// What `/proc` says of it.
+    pub(super) files: ProcFiles,
+    /// When it was started.
+    pub(super) started_ns: u64,
+    /// The container that it is in.
+    pub(super) container: Container,
+    /// How people call that.
+    pub(super) container_name: Option<String>,
 }
 
 /// What looking at a process has shown.
@@ -40,17 +59,24 @@ pub(super) struct Roster {
     targets: Vec<Target>,
     pub(super) members: BTreeMap<u32, Member>,
     own_pid: u32,
+    own_exe: String,
 }
 
 impl Roster {
     /// An empty roster.
     pub(super) fn new(targets: Vec<Target>) -> Self {
-        Self { targets, members: BTreeMap::new(), own_pid: std::process::id() }
+        let own_exe = std::env::current_exe().unwrap_or_default().display().to_string();
+        Self { targets, members: BTreeMap::new(), own_pid: std::process::id(), own_exe }
     }
 
     /// How many targets there are.
     pub(super) fn target_count(&self) -> usize {
         self.targets.len()
+    }
+
+    /// Whether there is a target of this name.
+    pub(super) fn has_target(&self, name: &str) -> bool {
+        self.targets.iter().any(|target| target.name == name)
     }
 
     /// Takes other targets. Returns the processes that belong to none of them, and those that belong to others than before,
@@ -82,6 +108,11 @@ impl Roster {
         targets.iter().map(|&index| self.targets[index].name.clone()).collect()
     }
 
+    /// Whether the allocations of a process are to be followed always.
+    pub(super) fn is_live(&self, pid: u32) -> bool {
+        self.members.get(&pid).is_some_and(|member| member.targets.iter().any(|&index| self.targets[index].live))
+    }
+
     /// Name of a target.
     pub(super) fn target_name(&self, index: usize) -> &str {
         &self.targets[index].name
@@ -90,6 +121,14 @@ impl Roster {
     /// Looks at a process anew. Unless it is known to run another program (`has_execed`), a member stays one as long as
     /// its executable is the same, whatever it calls itself meanwhile.
     pub(super) fn look(&mut self, pid: u32, now_ns: u64, has_execed: bool) -> Look {
+        // What hardly ever changes is looked at first: it is most of what is to be known of a member.
+        if !has_execed
+            && let Some(known) = self.members.get_mut(&pid)
+            && known.files.stat().is_some_and(|stat| stat.start_ticks == known.stat.start_ticks)
+            && known.who.exe == Candidate::read_exe(pid)
+        {
+            return Look::Same;
+        }
         let known = self.members.get(&pid);
         let (Some(stat), Some(who)) = (Stat::read(pid), Candidate::read(pid)) else {
             return if self.members.remove(&pid).is_some() { Look::Left } else { Look::Same };
@@ -109,15 +148,35 @@ impl Roster {
             member.who = who;
             return Look::Same;
         }
-        let memory = Memory::default();
-        self.members.insert(pid, Member { who, targets, stat, read_ns: now_ns, cpu_percent: 0.0, memory });
+        let container = Container::of(pid);
+        let member = Member {
+            who,
+            targets,
+            started_ns: now_ns.saturating_sub(stat.age_ns()),
+            stat,
+            read_ns: now_ns,
+            cpu_percent: 0.0,
+            memory: Memory::default(),
+            figures: Figures::default(),
+            waits: Waits::None,
+            is_far: false,
+            bounds: Bounds::default(),
+            files: ProcFiles::of(pid),
+            container_name: container.id.as_deref().and_then(ContainerName::of).map(|name| name.name),
+            container,
+        };
+        self.members.insert(pid, member);
         Look::Joined
+    }
+
+    fn is_own(&self, who: &Candidate) -> bool {
+        who.pid == self.own_pid || (!self.own_exe.is_empty() && who.exe == self.own_exe)
     }
 
     fn matching(&self, who: &Candidate) -> Vec<usize> {
         let is_match = |target: &Target| {
-            // The daemon is not its own target unless it is asked for by name.
-            target.matcher.matches(who) && (who.pid != self.own_pid || target.matcher.by_pid().is_some())
+            // The daemon's processes are not its own targets unless they are asked for by name.
+            target.matcher.matches(who) && (!self.is_own(who) || target.matcher.by_pid().is_some())
         };
         (0..self.targets.len()).filter(|&index| is_match(&self.targets[index])).collect()
     }
@@ -128,10 +187,10 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use super::*;
-    use crate::target::Matcher;
+    use crate::target::{Matcher, On};
 
     fn target(name: &str, matcher: Matcher) -> Target {
-        Target { name: name.into(), matcher }
+        Target { name: name.into(), matcher, live: false }
     }
 
     fn child(script: &str) -> Child {
@@ -144,7 +203,7 @@ mod tests {
         let pid = process.id();
         let by_pid = Matcher::default().pid(pid).expect("valid");
         let by_cmdline = Matcher::default().cmdline("read line; exit$").expect("valid");
-        let other = Matcher::default().comm("nothing-like-it").expect("valid");
+        let other = Matcher::default().glob(On::Comm, "nothing-like-it").expect("valid");
         let mut roster = Roster::new(vec![target("a", by_pid), target("b", other), target("c", by_cmdline)]);
         // The child may still be on its way to run the shell.
         while Candidate::read(pid).is_none_or(|who| who.comm != "sh") {
@@ -164,7 +223,7 @@ mod tests {
     fn a_process_that_runs_another_program_is_matched_again() {
         let mut process = child("read line; exec sleep 100");
         let pid = process.id();
-        let mut roster = Roster::new(vec![target("sleep", Matcher::default().comm("sleep").expect("valid"))]);
+        let mut roster = Roster::new(vec![target("sleep", Matcher::default().glob(On::Comm, "sleep").expect("valid"))]);
         assert_eq!(roster.look(pid, 1, false), Look::Same);
         drop(process.stdin.take());
         while Candidate::read(pid).is_none_or(|who| who.comm != "sleep") {
@@ -180,7 +239,7 @@ mod tests {
         let mut process = child("read line; exit");
         let pid = process.id();
         let by_pid = || Matcher::default().pid(pid).expect("valid");
-        let other = || Matcher::default().comm("nothing-like-it").expect("valid");
+        let other = || Matcher::default().glob(On::Comm, "nothing-like-it").expect("valid");
         let mut roster = Roster::new(vec![target("a", by_pid()), target("b", other())]);
         assert_eq!(roster.look(pid, 1, false), Look::Joined);
         let same = roster.replace(vec![target("b", other()), target("a", by_pid())]);
@@ -196,7 +255,7 @@ mod tests {
     #[test]
     fn the_daemon_is_not_its_own_target_unless_named() {
         let pid = std::process::id();
-        let every = || Matcher::default().comm("*").expect("valid");
+        let every = || Matcher::default().glob(On::Comm, "*").expect("valid");
         assert_eq!(Roster::new(vec![target("all", every())]).look(pid, 1, false), Look::Same);
         let named = every().pid(pid).expect("valid");
         assert_eq!(Roster::new(vec![target("me", named)]).look(pid, 1, false), Look::Joined);

@@ -2,29 +2,40 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use super::Scene;
+use super::calm::Calm;
+use super::causes::Waits;
+use super::chronicle::Chronicle;
+use super::heap::Heaps;
 use super::holds::Holds;
+use super::inbox::Heard;
 use super::keeper::{Job, Told};
-use super::reload::put;
+use super::limits::Watch;
+use super::reload::{prefer, put};
 use super::roster::{Look, Member, Roster};
+use super::{Control, Scene};
 use crate::config::{Config, Rule};
 use crate::latency::Registry;
-use crate::monitor::{Breach, Engine, Metric, Observation, Transition};
+use crate::monitor::{Breach, Engine, Observation, Over, Subject, Transition};
 use crate::record::Lifecycle;
 use crate::snapshot;
-use crate::target::{Host, HostCpu, Stat, pids};
+use crate::supervise::Beat;
+use crate::target::{Host, HostCpu, pids};
 
 /// How often members are measured.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How often all processes are looked at, for those whose events were missed.
 const RESCAN: Duration = Duration::from_secs(10);
+/// At one in so many of these looks, members are looked at as well: that they have run another program is told at once, and
+/// that they have ended is seen when they are measured.
+const MEMBERS_EVERY: u32 = 6;
 
-/// Shortest interval that is measured: CPU time has a grain of 10 ms, which would be 10 percent of 100 ms.
-const MIN_INTERVAL: Duration = Duration::from_millis(500);
+/// Breaches that wait for the keeper with a dump of their threads. There is at most one for each rule and process in a cooldown,
+/// so that more than this at once is a host on which everything breaks; the others wait with little more than their name.
+const MAX_DUMPS: usize = 256;
 
 /// See the head of this file.
 pub(super) struct Watcher {
@@ -32,17 +43,30 @@ pub(super) struct Watcher {
     pub(super) rules: Vec<Rule>,
     pub(super) engine: Engine,
     pub(super) roster: Roster,
-    scene: Arc<dyn Scene>,
+    pub(super) scene: Arc<dyn Scene>,
     pub(super) holds: Arc<Holds>,
+    pub(super) heaps: Arc<Heaps>,
     pub(super) functions: Arc<Registry>,
     /// When functions were last seen.
     pub(super) seen_ns: u64,
-    tell: SyncSender<Told>,
+    tell: Sender<Told>,
+    pub(super) chronicle: Arc<Chronicle>,
+    pub(super) limits: Watch,
     /// Processes (pid, start) that could not be watched, of which the log knows already.
     refused: BTreeSet<(u32, u64)>,
-    host: Host,
-    host_cpu: Option<HostCpu>,
-    host_percent: f64,
+    pub(super) host: Host,
+    pub(super) host_cpu: Option<HostCpu>,
+    pub(super) host_percent: f64,
+    /// When it began, and when it measured last.
+    pub(super) started_ns: u64,
+    pub(super) measured_ns: u64,
+    /// Processes that are sampled more often.
+    pub(super) hurried: BTreeSet<u32>,
+    calm: Calm,
+    /// How often all processes were looked at.
+    rescans: u32,
+    /// How often members were measured.
+    pub(super) turn: u32,
 }
 
 impl Watcher {
@@ -51,12 +75,17 @@ impl Watcher {
         config: &Config,
         scene: Arc<dyn Scene>,
         holds: Arc<Holds>,
+        heaps: Arc<Heaps>,
         functions: Arc<Registry>,
-        tell: SyncSender<Told>,
+        tell: Sender<Told>,
+        chronicle: Arc<Chronicle>,
     ) -> Self {
         for function in &config.functions {
             put(&functions, function);
         }
+        prefer(&functions, &config.rules);
+        let started_ns = scene.now_ns();
+        let calm = Calm::new(config.sampling.window.as_nanos() as u64, started_ns);
         Self {
             config: config.clone(),
             rules: config.rules.clone(),
@@ -64,34 +93,39 @@ impl Watcher {
             roster: Roster::new(config.targets.clone()),
             scene,
             holds,
+            heaps,
             functions,
             seen_ns: 0,
             tell,
+            chronicle,
+            limits: Watch::new(config.limits, config.sampling),
             refused: BTreeSet::new(),
-            host: Host::read(),
+            host: called(config),
             host_cpu: HostCpu::read(),
             host_percent: 0.0,
+            started_ns,
+            measured_ns: started_ns,
+            hurried: BTreeSet::new(),
+            calm,
+            rescans: 0,
+            turn: 0,
         }
     }
 
     /// Watches until it is to stop, from time to time by another configuration.
-    pub(super) fn run(
-        &mut self,
-        events: &Receiver<Lifecycle>,
-        is_over: impl Fn() -> bool,
-        new_config: impl Fn() -> Option<Config>,
-    ) {
+    pub(super) fn run(&mut self, heard: &Receiver<Heard>, control: &Control, is_over: impl Fn() -> bool) {
         self.rescan();
         self.introduce();
         let (mut tick, mut rescan) = (Instant::now() + TICK, Instant::now() + RESCAN);
-        while !is_over() {
-            if let Some(config) = new_config() {
-                self.reload(config);
-            }
+        while !control.is_stopping() && !is_over() {
             let now = Instant::now();
             if now >= tick {
                 self.measure();
                 self.measure_functions();
+                self.follow_heat();
+                self.remember();
+                self.limits.look(self.scene.now_ns(), &*self.scene, control);
+                control.beat(Beat::Alive);
                 // After a stall the missed ticks are not made up for: the interval is measured, not assumed.
                 tick = Instant::now().max(tick + TICK);
             }
@@ -100,12 +134,48 @@ impl Watcher {
                 rescan = Instant::now() + RESCAN;
             }
             let wait = tick.saturating_duration_since(Instant::now());
-            match events.recv_timeout(wait) {
-                Ok(event) => self.follow(event),
+            match heard.recv_timeout(wait) {
+                Ok(Heard::Lifecycle(event)) => self.follow(event),
+                Ok(Heard::Ask(ask)) => ask(self),
                 Err(RecvTimeoutError::Timeout) => {}
                 // Without events the re-scan finds them.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wait),
             }
+        }
+    }
+
+    /// Where rules of a process are explained by who waits, it has to be known.
+    pub(super) fn waits_of(&self, pid: u32) -> Waits {
+        let targets = self.roster.targets_of(pid);
+        let applies = |rule: &&Rule| targets.iter().any(|target| rule.rule.applies_to(target));
+        self.rules.iter().filter(applies).map(|rule| Waits::of(rule.rule.metric)).max().unwrap_or_default()
+    }
+
+    /// The rules are others by now.
+    pub(super) fn follow_waits(&mut self) {
+        let pids: Vec<u32> = self.roster.members.keys().copied().collect();
+        for pid in pids {
+            let waits = self.waits_of(pid);
+            let Some(member) = self.roster.members.get_mut(&pid).filter(|member| member.waits != waits) else {
+                continue;
+            };
+            match self.scene.follow_waits(pid, waits) {
+                Ok(()) => member.waits = waits,
+                Err(error) => tracing::error!("where threads of pid {pid} wait: {error:#}"),
+            }
+        }
+    }
+
+    /// Has calm stretches kept.
+    fn remember(&mut self) {
+        let now_ns = self.scene.now_ns();
+        for pid in self.engine.hot() {
+            self.calm.disturb(pid, now_ns);
+        }
+        if let Some((from_ns, calm)) = self.calm.stretch(now_ns)
+            && let Err(error) = self.scene.remember(&calm, from_ns, now_ns)
+        {
+            tracing::warn!("a calm time is not kept: {error:#}");
         }
     }
 
@@ -125,7 +195,10 @@ impl Watcher {
 
     fn follow(&mut self, event: Lifecycle) {
         match event {
-            Lifecycle::Exec { pid } => self.look(pid, true),
+            Lifecycle::Exec { pid } => {
+                self.heaps.executed(pid);
+                self.look(pid, true);
+            }
             // A child of a stranger is a stranger until it runs another program.
             Lifecycle::Fork { parent, child } if self.roster.members.contains_key(&parent) => self.look(child, false),
             Lifecycle::Fork { .. } => {}
@@ -140,7 +213,13 @@ impl Watcher {
     pub(super) fn rescan(&mut self) {
         let mut all: BTreeSet<u32> = pids().into_iter().collect();
         self.refused.retain(|(pid, _)| all.contains(pid));
-        all.extend(self.roster.members.keys());
+        let has_members = self.rescans.is_multiple_of(MEMBERS_EVERY);
+        self.rescans = self.rescans.wrapping_add(1);
+        if has_members {
+            all.extend(self.roster.members.keys());
+        } else {
+            all.retain(|pid| !self.roster.members.contains_key(pid));
+        }
         for pid in all {
             self.look(pid, false);
         }
@@ -161,12 +240,18 @@ impl Watcher {
     }
 
     fn join(&mut self, pid: u32) {
+        let waits = self.waits_of(pid);
+        if let Some(member) = self.roster.members.get_mut(&pid) {
+            member.waits = waits;
+        }
         let Some(member) = self.roster.members.get(&pid) else { return };
         let name = self.roster.target_name(member.targets[0]);
-        match self.holds.watch(pid, name) {
+        match self.holds.watch(pid, name, waits) {
             Ok(()) => {
                 tracing::debug!("target {name}: pid {pid} ({}) joined", member.who.exe);
                 self.functions.join(pid, self.roster.targets_of(pid));
+                self.heaps.always(pid, self.roster.is_live(pid));
+                self.calm.disturb(pid, self.scene.now_ns());
             }
             Err(error) => {
                 if self.refused.insert((pid, member.stat.start_ticks)) {
@@ -181,79 +266,86 @@ impl Watcher {
     pub(super) fn let_go(&mut self, pid: u32) {
         tracing::debug!("pid {pid} left");
         self.functions.leave(pid);
-        self.engine.forget(pid);
+        self.heaps.leave(pid);
+        self.hurried.remove(&pid);
+        for over in self.engine.forget(pid, self.scene.now_ns()) {
+            self.resolved(&over);
+        }
+        self.chronicle.forget(pid);
+        self.calm.forget(pid);
         // First, so that a snapshot that waits for more of the process waits no longer.
-        self.send(Told::Gone { pid, at_ns: self.scene.now_ns() });
+        if self.holds.has_snapshots(pid) {
+            self.send(Told::Gone { pid, at_ns: self.scene.now_ns() });
+        }
         self.holds.release(pid);
     }
 
+    /// However long the keeper waits for the disk: that a breach has begun, and that it is over, is told in the end. There
+    /// are at most as many as rules and processes.
     fn send(&self, told: Told) {
-        let (told, reason) = match self.tell.try_send(told) {
-            Ok(()) => return,
-            Err(TrySendError::Full(told)) => (told, "too many breaches at once"),
-            Err(TrySendError::Disconnected(told)) => (told, "the keeper has died"),
-        };
-        if let Told::Breach(job) = told {
-            self.holds.end(job.breach.pid);
-            tracing::error!("{reason}: lost one of {}", job.breach.rule);
+        if self.tell.send(told).is_err() {
+            tracing::error!("the keeper has died"); // and the daemon ends, see `run`
         }
     }
 
-    fn measure(&mut self) {
-        if let Some(cpu) = HostCpu::read() {
-            self.host_percent = self.host_cpu.map_or(0.0, |earlier| cpu.percent_since(&earlier));
-            self.host_cpu = Some(cpu);
+    pub(super) fn observe(&mut self, seen: &Observation<'_>) {
+        if let Some(Rule { rule, .. }) = self.rules.get(seen.rule) {
+            self.chronicle.seen(rule, seen);
+            self.chronicle.timeline.rules(seen.pid, seen.at_ns, [(rule.name.as_str(), seen.value)].into_iter());
         }
-        let pids: Vec<u32> = self.roster.members.keys().copied().collect();
-        for pid in pids {
-            self.measure_member(pid);
-        }
+        self.decide(seen);
     }
 
-    fn measure_member(&mut self, pid: u32) {
-        let Some(member) = self.roster.members.get_mut(&pid) else { return };
-        let at_ns = self.scene.now_ns();
-        let Some(stat) = Stat::read(pid).filter(|stat| stat.start_ticks == member.stat.start_ticks) else {
-            self.roster.members.remove(&pid);
-            self.let_go(pid);
-            return;
-        };
-        let elapsed = Duration::from_nanos(at_ns.saturating_sub(member.read_ns));
-        if elapsed < MIN_INTERVAL {
-            return;
+    /// What follows from an observation that was told already.
+    pub(super) fn decide(&mut self, seen: &Observation<'_>) {
+        let Observation { rule, pid, value, .. } = *seen;
+        let Some(change) = self.engine.observe(seen) else { return };
+        let Some(rule) = self.rules.get(rule) else { return };
+        self.chronicle.changed(&change, &rule.rule, seen);
+        let name = &rule.rule.name;
+        if rule.rule.metric.is_memory() {
+            self.heaps.hear(pid, name, &seen.subject, &change);
         }
-        let value = stat.cpu_percent_since(&member.stat, elapsed);
-        let from_ns = std::mem::replace(&mut member.read_ns, at_ns);
-        (member.stat, member.cpu_percent) = (stat, value.unwrap_or_default());
-        let applies =
-            |rule: &Rule| !rule.rule.metric.is_of_function() && self.roster.targets_of(pid).contains(&rule.rule.target);
-        let rules: Vec<usize> = (0..self.rules.len()).filter(|&index| applies(&self.rules[index])).collect();
-        let Some(member) = self.roster.members.get_mut(&pid) else { return };
-        if rules.iter().any(|&index| self.rules[index].rule.metric.is_memory()) {
-            member.memory.read(pid, at_ns);
-        }
-        for index in rules {
-            let metric = self.rules[index].rule.metric;
-            let Some(member) = self.roster.members.get(&pid) else { return };
-            let value = if metric == Metric::Cpu { value } else { member.memory.value(metric) };
-            self.observe(Observation { rule: index, pid, from_ns, at_ns, value });
-        }
-    }
-
-    pub(super) fn observe(&mut self, seen: Observation) {
-        let Observation { rule, pid, value, .. } = seen;
-        let (Some(change), Some(rule)) = (self.engine.observe(seen), self.rules.get(rule)) else { return };
-        let Some(member) = self.roster.members.get(&pid) else { return };
         match change {
-            Transition::Breach(breach) => self.hand_over(rule, member, breach),
-            Transition::Pending => {
-                tracing::debug!("{}: pid {pid} is {}, {value:?}", rule.rule.name, rule.rule.side.name());
+            Transition::Firing(breach) => {
+                if let Some(member) = self.roster.members.get(&breach.pid) {
+                    self.hand_over(rule, member, breach, &seen.subject);
+                }
             }
-            Transition::Normal => tracing::debug!("{}: pid {pid} is normal again", rule.rule.name),
+            Transition::Skipped(breach) => {
+                self.skipped(&breach);
+                if let Some(member) = self.roster.members.get(&breach.pid) {
+                    let job = self.job(rule, member, breach);
+                    self.send(Told::Skipped(Box::new(job)));
+                }
+            }
+            Transition::Resolved(over) => self.resolved(&over),
+            Transition::Pending => tracing::debug!("{name}: pid {pid} is pending, {value:?}"),
+            Transition::Recovering => tracing::debug!("{name}: pid {pid} is recovering, {value:?}"),
+            Transition::Relapsed => tracing::debug!("{name}: pid {pid} is firing on, {value:?}"),
+            Transition::Normal => tracing::debug!("{name}: pid {pid} is normal again"),
         }
     }
 
-    fn hand_over(&self, rule: &Rule, member: &Member, breach: Breach) {
+    /// A breach of a process that is too hot to be looked at: all that is kept of it is that it was there.
+    fn skipped(&self, breach: &Breach) {
+        let Breach { rule, target, pid, metric, value, threshold, side, .. } = breach;
+        let compared = metric.compare(*value, *side, *threshold);
+        tracing::warn!("{rule}: {target} (pid {pid}): {} {compared}; too hot to be profiled", metric.name());
+    }
+
+    /// A breach is over. Whoever is to be told of it is told from here.
+    pub(super) fn resolved(&self, over: &Over) {
+        self.chronicle.resolved(over);
+        self.send(Told::Over(Box::new(over.clone())));
+        self.holds.pins.resolve(&over.breach.rule, over.breach.pid);
+        let Over { breach: Breach { rule, target, pid, .. }, since_ns, until_ns, .. } = over;
+        let lasted = Duration::from_secs(until_ns.saturating_sub(*since_ns).div_ceil(1_000_000_000));
+        tracing::info!("{rule}: {target} (pid {pid}): resolved after {}", humantime::format_duration(lasted));
+    }
+
+    /// What is known of a breach, without evidence.
+    fn job(&self, rule: &Rule, member: &Member, breach: Breach) -> Job {
         let cpu_percent = member.cpu_percent;
         let Host { name, ip, cpus, kernel } = &self.host;
         let host = snapshot::Host {
@@ -271,16 +363,39 @@ impl Watcher {
             cpu_percent_of_host: super::evidence::tenth(cpu_percent / f64::from((*cpus).max(1))),
             rss_bytes: member.stat.rss_bytes,
             threads: member.stat.threads,
-            container: None,
+            container: member.container.id.clone(),
+            container_name: member.container_name.clone(),
+            pod: member.container.pod.clone(),
         };
-        let function = self.function(&breach);
-        self.holds.begin(breach.pid);
-        // Now: a moment later it is another scene.
-        let dump = self.scene.dump(breach.pid).inspect_err(|error| {
-            tracing::error!("{}: no dump of the threads of pid {}: {error:#}", breach.rule, breach.pid);
-        });
-        let (evidence, notify, dump) = (rule.evidence, rule.notify.clone(), dump.ok());
-        let job = Job { breach, evidence, notify, host, process, function, dump, gone_at_ns: None };
+        let (function, notify) = (self.function(&breach), rule.notify.clone());
+        let evidence = rule.evidence;
+        Job { breach, evidence, notify, host, process, function, dump: None, heap: None, gone_at_ns: None }
+    }
+
+    fn hand_over(&self, rule: &Rule, member: &Member, breach: Breach, subject: &Subject) {
+        let is_full = self.holds.snapshots() >= MAX_DUMPS;
+        let mut job = self.job(rule, member, breach);
+        let Breach { rule, pid, metric, .. } = &job.breach;
+        self.holds.begin(*pid);
+        job.heap = metric.is_memory().then(|| self.heaps.hold(*pid, rule, subject));
+        self.holds.pins.fire(rule, *pid);
+        if is_full {
+            tracing::error!(
+                "{rule}: no dump of the threads of pid {pid}: {MAX_DUMPS} snapshots are to be written first"
+            );
+        } else {
+            // Now: a moment later it is another scene.
+            let dump = self.scene.dump(*pid).inspect_err(|error| {
+                tracing::error!("{rule}: no dump of the threads of pid {pid}: {error:#}");
+            });
+            job.dump = dump.ok();
+        }
         self.send(Told::Breach(Box::new(job)));
     }
+}
+
+/// This host, as it is to be called.
+fn called(config: &Config) -> Host {
+    let (host, collector) = (Host::read(), &config.collector);
+    Host { name: collector.host.clone().unwrap_or(host.name), ip: collector.address.or(host.ip), ..host }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use flate2::read::MultiGzDecoder;
 
 use crate::symbolize::{Profile, Sample};
-use crate::text::sanitize;
+use crate::text::{is_harmless, sanitize};
 
 /// Largest profile that is read, in bytes after decompression. What a minute of a large host takes, with room to spare.
 pub const MAX_BYTES: u64 = 128 << 20;
@@ -58,6 +58,30 @@ pub fn check(profile: &Profile) -> Result<()> {
     let sums = sums.and(sum(|sample| sample.allocated.count)).and(sum(|sample| sample.allocated.bytes));
     ensure!(sums.is_some(), "its samples add up to more than a number can hold");
     Ok(())
+}
+
+/// The profile with every text sanitized; itself where that changes nothing.
+pub fn scrubbed(profile: &Profile) -> Cow<'_, Profile> {
+    if texts(profile).all(is_harmless) {
+        return Cow::Borrowed(profile);
+    }
+    let mut clean = profile.clone();
+    scrub(&mut clean);
+    Cow::Owned(clean)
+}
+
+/// Every text in the profile.
+fn texts(profile: &Profile) -> impl Iterator<Item = &str> {
+    let Profile { header, processes, threads, modules, locations, stacks, samples: _, losses } = profile;
+    let header = [&header.event, &header.unit, &header.sampler, &header.host, &header.kernel];
+    let processes = processes.iter().flat_map(|process| [&process.name, &process.exe, &process.cmdline]);
+    let threads = threads.iter().map(|thread| &thread.name);
+    let modules = modules.iter().flat_map(|module| [&module.path, &module.build_id]);
+    let lines = locations.iter().flat_map(|location| &location.lines);
+    let lines = lines.flat_map(|line| [&line.function, &line.file]);
+    let cuts = stacks.iter().filter_map(|stack| stack.truncated.as_ref());
+    let texts = header.into_iter().chain(processes).chain(threads).chain(modules).chain(lines).chain(cuts);
+    texts.chain(losses.keys()).map(String::as_str)
 }
 
 /// Sanitizes every text in the profile.
@@ -116,6 +140,37 @@ mod tests {
     #[test]
     fn damaged_gzip_is_an_error() {
         assert!(inflate(b"\x1f\x8b\x08\0garbage").is_err());
+    }
+
+    #[test]
+    fn a_hostile_text_is_found_wherever_it_stands() {
+        let profile = crate::export::fixture::clean();
+        assert!(matches!(scrubbed(&profile), Cow::Borrowed(_)));
+        let whole = serde_json::to_value(&profile).unwrap();
+        let mut found = 0;
+        for at in 0..places(&mut whole.clone()).len() {
+            let mut planted = whole.clone();
+            *places(&mut planted)[at] = "a\u{1b}".into();
+            // Some texts are names of states and the like, which have to be known.
+            let Ok(hostile) = serde_json::from_value::<Profile>(planted) else { continue };
+            let text = serde_json::to_string(&*scrubbed(&hostile)).unwrap();
+            assert!(!text.contains("\\u001b") && text.contains("a\u{fffd}"), "{at}: {text}");
+            found += 1;
+        }
+        let mut lost = profile;
+        lost.losses.insert("a\u{1b}".into(), 1);
+        assert!(scrubbed(&lost).losses.contains_key("a\u{fffd}"));
+        assert!(found > 50, "{found}");
+    }
+
+    /// Every text in a JSON value.
+    fn places(value: &mut serde_json::Value) -> Vec<&mut serde_json::Value> {
+        match value {
+            serde_json::Value::String(_) => vec![value],
+            serde_json::Value::Array(list) => list.iter_mut().flat_map(places).collect(),
+            serde_json::Value::Object(fields) => fields.values_mut().flat_map(places).collect(),
+            _ => Vec::new(),
+        }
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! Profiles of several kinds of samples, for the formats that show one unit: time or memory. Kinds of memory stand side by
 //! side, each under a frame of its own.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::symbolize::{Line, Location, Measure, Profile};
 
 /// The part of a profile that is shown: memory, or time. `None` prefers time where there is both.
-pub(super) fn select(profile: Profile, memory: Option<bool>) -> Profile {
+pub(super) fn select(profile: Cow<'_, Profile>, memory: Option<bool>) -> Cow<'_, Profile> {
     if !profile.has_memory() {
         return profile;
     }
     let memory = memory.unwrap_or(!profile.has_times());
-    let selected = profile.only(memory);
-    if memory { with_frames(selected) } else { selected }
+    let selected = profile.into_owned().only(memory);
+    Cow::Owned(if memory { with_frames(selected) } else { selected })
 }
 
 /// Puts the kind of each sample at the root of its stack.

@@ -2,6 +2,7 @@
 //! One file per format; what the flat formats share is in `flat`, what protects readers in `intake`.
 
 mod firefox;
+pub mod flamegraph;
 mod flat;
 pub mod folded;
 pub mod html;
@@ -71,7 +72,7 @@ impl Format {
         bail!(Problem::new(
             Exit::Usage,
             format!("cannot tell the format of {} from its name", path.display()),
-            format!("end it in one of {known}, or give -f/--format"),
+            format!("end it in one of {known}, or name the format (record: -f)"),
         ))
     }
 
@@ -110,18 +111,19 @@ pub struct Options {
     pub memory: Option<bool>,
     /// Add samples up by thread and stack in pprof, instead of keeping when each of them was taken.
     pub aggregate: bool,
+    /// In flamegraphs as data: also weights by stretches of so many milliseconds; `None` without times.
+    pub stretch_ms: Option<u32>,
 }
 
 /// Writes `profile` to `out` in `format`. Fails when `out` does, when an index in the profile is out of range, or when
 /// the format cannot express an empty profile (SVG).
 pub fn write(profile: &Profile, format: Format, options: &Options, out: &mut dyn Write) -> Result<()> {
     intake::check(profile)?;
-    let mut clean = profile.clone();
-    intake::scrub(&mut clean);
+    let mut clean = intake::scrubbed(profile);
     if !format.has_units() {
         clean = kinds::select(clean, options.memory);
     }
-    let profile = &clean;
+    let profile = &*clean;
     match format {
         Format::Folded => folded::write(profile, options, out),
         Format::Svg => svg::write(profile, options, out),
@@ -199,18 +201,22 @@ mod tests {
     fn hostile_names_are_harmless_in_every_format() {
         let mut profile = fixture::profile();
         profile.processes[0].name = "\x1b[2J\u{202e}\nevil".into();
-        for format in Format::ALL {
+        let written = |profile: &Profile, format| {
             let mut bytes = Vec::new();
-            write(&profile, format, &Options { threads: true, ..Options::default() }, &mut bytes).unwrap();
-            let text = match format {
+            write(profile, format, &Options { threads: true, ..Options::default() }, &mut bytes).unwrap();
+            match format {
                 Format::Pprof => format!("{:?}", read(&bytes, "test").unwrap()),
                 _ => String::from_utf8(bytes).unwrap(),
-            };
-            assert!(!text.contains('\x1b') && !text.contains('\u{202e}'), "{format:?}");
-            assert!(
-                !text.contains("\\u001b") && !text.contains("\\u202e") && !text.contains("\\u{202e}"),
-                "{format:?}"
-            );
+            }
+        };
+        for format in Format::ALL {
+            let (text, harmless) = (written(&profile, format), written(&fixture::profile(), format));
+            for hostile in ["\x1b", "\u{202e}", "\\u001b", "\\u202e", "\\u{202e}"] {
+                // The script of a page has to know what it makes visible.
+                let count = |text: &str| text.matches(hostile).count();
+                assert_eq!(count(&text), count(&harmless), "{format:?}: {hostile:?}");
+                assert!(format == Format::Html || count(&text) == 0, "{format:?}: {hostile:?}");
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use object::elf::EM_X86_64;
 
 use super::code;
 use super::demangle::{CloneKind, Cloned, demangle, without_version};
+use super::extent;
 use super::file::{Loaded, Searched};
 use super::image::Image;
 use super::place::{Kind, Place, Reason, Refusal};
@@ -15,6 +16,8 @@ use crate::text::sanitize;
 const MAX_ALIASES: usize = 16;
 /// Longer resolvers of indirect functions are cut.
 const MAX_RESOLVER: u64 = 4096;
+/// The instruction of that name: no other has it within.
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// No instruction of x86-64 is longer.
 const LONGEST_INSTRUCTION: u64 = 15;
 
@@ -65,12 +68,18 @@ impl<'file> Builder<'file> {
 
     /// The place of an address.
     pub fn address(&self, address: u64) -> Built {
-        let around = self.loaded.symbols.around(address).filter(|(symbol, _)| symbol.sort != Sort::Indirect);
-        let kind = match around {
-            Some((symbol, _)) if symbol.address == address && symbol.size > 0 => Kind::Entry,
-            around => Kind::Instruction(around.map(|(symbol, _)| address - symbol.address)),
+        let named = self.loaded.symbols.around(address).filter(|(symbol, _)| symbol.sort != Sort::Indirect);
+        let mut place = self.place(address, named, Kind::Instruction(None));
+        let around = match named {
+            Some((symbol, _)) => Some((symbol.address, symbol.size)),
+            None => extent::around(self.image, address),
         };
-        self.checked(self.place(address, around, kind))
+        if let Some((start, size)) = around {
+            place.size = size;
+            place.kind =
+                if start == address && size > 0 { Kind::Entry } else { Kind::Instruction(Some(address - start)) };
+        }
+        self.checked(place)
     }
 
     /// The place of a static tracepoint.
@@ -144,6 +153,10 @@ impl<'file> Builder<'file> {
         };
         if self.image.machine != EM_X86_64 {
             return Ok(place);
+        }
+        // What every way into code begins with that is compiled for indirect branch tracking begins an instruction.
+        if matches!(place.kind, Kind::Instruction(None)) && !bytes.starts_with(&ENDBR64) {
+            return Err(refusal(place, Reason::Unknown));
         }
         if let Kind::Instruction(Some(inside)) = place.kind {
             let start = place.address - inside;

@@ -28,6 +28,8 @@ pub fn first_return(code: &[u8]) -> Option<u64> {
 }
 
 /// Finds where code at `address` is left. It must be nothing but instructions one after the other; what is not is an error.
+/// It knows the function's bounds and reads all of it, so that jumps through tables do not stop it; [`reached_returns`]
+/// follows control instead, where an allocator's function goes on in others and has no bounds to speak of.
 pub(super) fn exits(code: &[u8], address: u64) -> Result<Exits, &'static str> {
     let inside = address..address.saturating_add(code.len() as u64);
     let mut found = Exits::default();

@@ -119,6 +119,9 @@ impl<'name> Cloned<'name> {
         const SUFFIXES: [&str; 8] =
             [".cold", ".part", ".isra", ".constprop", ".llvm", ".lto_priv", ".localalias", ".clone"];
         let (mut base, mut kind) = (name, CloneKind::Whole);
+        if !name.contains('.') {
+            return Self { base, kind };
+        }
         // Each may be followed by a number.
         while let Some(at) = SUFFIXES.iter().filter_map(|suffix| base.rfind(suffix)).max().filter(|&at| at > 0) {
             let suffix = base[at + 1..].split('.').next().unwrap_or_default();

@@ -113,6 +113,23 @@ impl Finder {
     }
 }
 
+impl Finder {
+    /// The static tracepoints of a provider, in all files. Most files have none, and of these no symbols are read.
+    pub fn tracepoints(&self, provider: &str) -> Vec<Place> {
+        let mut places = Vec::new();
+        for file in &self.files {
+            let Ok(image) = file.image() else { continue };
+            let mut probes = usdt::probes(&image);
+            probes.retain(|probe| probe.provider == provider);
+            if let Some(loaded) = (!probes.is_empty()).then(|| file.loaded().ok()).flatten() {
+                let builder = Builder::new(file, &image, loaded);
+                places.extend(probes.into_iter().filter_map(|probe| builder.usdt(probe).ok()));
+            }
+        }
+        places
+    }
+}
+
 struct Search<'spec> {
     spec: &'spec Spec,
     found: Found,

@@ -61,7 +61,8 @@ impl fmt::Display for Missing {
             Why::Unknown { files, .. } => write!(f, "`{wanted}` is in none of {files} files"),
             Why::OnlyInlined { file, inlined } => {
                 let (name, copies) = (&inlined.name, inlined.copies);
-                write!(f, "`{wanted}`: {name} exists only inlined: {copies} copies in {file}")
+                let plural = if copies == 1 { "copy" } else { "copies" };
+                write!(f, "`{wanted}`: {name} exists only inlined: {copies} {plural} in {file}")
             }
             Why::OnlyImported { by } => {
                 write!(f, "`{wanted}` is imported by {} but defined in none of the files", some(by))

@@ -6,6 +6,7 @@ mod build;
 mod code;
 mod debugfiles;
 mod demangle;
+mod extent;
 mod file;
 mod finder;
 mod image;

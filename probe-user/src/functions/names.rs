@@ -33,6 +33,10 @@ impl<'pattern> Query<'pattern> {
 
     /// Whether a symbol, as the file has it, is meant.
     pub fn matches(&self, symbol: &str) -> bool {
+        // Nearly all symbols end here; one that is not mangled would have it, too.
+        if self.needle.as_deref().is_some_and(|needle| !symbol.contains(needle)) {
+            return false;
+        }
         let name = without_version(symbol);
         if self.is(symbol) || self.is(name) {
             return true;

@@ -95,6 +95,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.module.path.rsplit('/').next().unwrap_or_default();
         match &self.kind {
+            Kind::Entry | Kind::Instruction(_) if self.name.is_empty() => write!(f, "{file}@{:#x}", self.address),
             Kind::Entry => write!(f, "{file}:{}", self.name),
             Kind::Instruction(Some(offset)) => write!(f, "{file}:{}+{offset:#x}", self.name),
             Kind::Instruction(None) => write!(f, "{file}@{:#x}", self.address),
@@ -133,6 +134,8 @@ pub enum Reason {
     BehindEnd(u64),
     /// No instruction begins there: a probe would destroy the one around it.
     WithinInstruction,
+    /// The file does not say where instructions begin there: a probe might destroy one.
+    Unknown,
     /// The kernel puts no probe on the instruction.
     Instruction(&'static str),
 }
@@ -153,6 +156,10 @@ impl fmt::Display for Reason {
             Self::ColdPart => f.write_str("it is the cold part of a function, which is jumped to and not called"),
             Self::BehindEnd(size) => write!(f, "the function has only {size:#x} bytes"),
             Self::WithinInstruction => f.write_str("no instruction begins there"),
+            Self::Unknown => f.write_str(
+                "neither symbols nor unwinding information say that an instruction begins there, and a probe within one would \
+                 destroy it",
+            ),
             Self::Instruction(reason) => f.write_str(reason),
         }
     }

@@ -57,6 +57,18 @@ pub enum Wanted {
     },
 }
 
+impl Spec {
+    /// Whether a function in a stack is meant, by its demangled name with or without parameters. An address or a tracepoint
+    /// is in no name.
+    pub fn is_of(&self, function: &str) -> bool {
+        const ANONYMOUS: &str = "(anonymous namespace)";
+        let Wanted::Function { name, .. } = &self.wanted else { return false };
+        let scope = function.rfind(ANONYMOUS).map_or(0, |at| at + ANONYMOUS.len());
+        let end = function[scope..].find('(').map_or(function.len(), |at| scope + at);
+        name.matches(function) || name.matches(&function[..end])
+    }
+}
+
 impl FromStr for Spec {
     type Err = anyhow::Error;
 

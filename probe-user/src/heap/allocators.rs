@@ -6,8 +6,10 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 
 use super::names::{self, GO};
+use super::published::{self, Publication};
+use super::tier::Tier;
 use crate::functions::{Finder, Place};
-use crate::kernel::{Role, Wanted, takes};
+use crate::kernel::{Layout, Role, Wanted, takes};
 use crate::problem::{Exit, Problem};
 use crate::target::Module;
 
@@ -16,10 +18,18 @@ const MAX_ENDS: usize = 64;
 /// The dynamic linker has an allocator of its own, for the time before the C library is there.
 const LINKER: &str = "ld-linux";
 
-/// The functions of a process's allocators.
-#[derive(Clone, Debug)]
+/// The functions of a process's allocators, or the tracepoints by which they publish samples of their own.
+#[derive(Clone, Debug, Default)]
 pub struct Allocators {
     functions: Vec<Function>,
+    published: Vec<Publication>,
+}
+
+/// What there is in some files, of which a process may have some.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    places: Vec<Place>,
+    published: Vec<Publication>,
 }
 
 #[derive(Clone, Debug)]
@@ -28,12 +38,37 @@ struct Function {
     takes: u32,
 }
 
-impl Allocators {
-    /// Those of a process. Fails where there are none, or none whose memory can be followed until it is freed if that is
-    /// asked for.
-    pub fn find(pid: u32, finder: &Finder, live: bool) -> Result<Self> {
+impl Found {
+    /// Looks for all that may be an allocator's.
+    pub fn look(finder: &Finder) -> Self {
         let places = finder.symbols(|symbol| symbol == GO || names::takes(symbol).is_some());
-        let mut functions: Vec<Function> = places.into_iter().filter_map(Function::new).collect();
+        Self { places, published: Publication::find(finder) }
+    }
+
+    /// True if there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty() && self.published.is_empty()
+    }
+}
+
+impl Allocators {
+    /// Those of a process, seen by their functions. Fails where there are none, or none whose memory can be followed until
+    /// it is freed if that is asked for.
+    pub fn find(pid: u32, finder: &Finder, live: bool) -> Result<Self> {
+        Self::of([&Found::look(finder)], pid, live)
+    }
+
+    /// The same in the cheapest way that the process has, by what was found in each of its files.
+    pub fn cheapest<'a>(found: impl IntoIterator<Item = &'a Found> + Clone, pid: u32, live: bool) -> Result<Self> {
+        let published = found.clone().into_iter().flat_map(|found| found.published.iter().cloned());
+        let published = published::usable(published.collect(), live);
+        if published.is_empty() { Self::of(found, pid, live) } else { Ok(Self { functions: Vec::new(), published }) }
+    }
+
+    /// As [`Self::find`], by what was found in each of its files.
+    pub fn of<'a>(found: impl IntoIterator<Item = &'a Found>, pid: u32, live: bool) -> Result<Self> {
+        let places = found.into_iter().flat_map(|found| found.places.iter().cloned());
+        let mut functions: Vec<Function> = places.filter_map(Function::new).collect();
         let is_allocating = |function: &Function| function.takes != takes::OLD;
         if let Some(go) = functions.iter().find(|function| function.takes == takes::GO_SIZE)
             && live
@@ -62,7 +97,34 @@ impl Allocators {
                  is first touched"
             ));
         }
-        Ok(Self { functions })
+        Ok(Self { functions, published: Vec::new() })
+    }
+
+    /// By which way they are seen.
+    pub fn tier(&self) -> Tier {
+        if self.published.is_empty() { Tier::Functions } else { Tier::Published }
+    }
+
+    /// These and those that were known before, which a process may have had in another program.
+    pub fn join(mut self, before: &Self) -> Self {
+        let is_new =
+            |function: &&Function| self.functions.iter().all(|known| key(&known.place) != key(&function.place));
+        let functions: Vec<Function> = before.functions.iter().filter(is_new).cloned().collect();
+        let is_new = |one: &&Publication| self.published.iter().all(|known| key(&known.place) != key(&one.place));
+        let published: Vec<Publication> = before.published.iter().filter(is_new).cloned().collect();
+        self.functions.extend(functions);
+        self.published.extend(published);
+        self
+    }
+
+    /// The probes at the tracepoints by which they publish samples, for heap number `heap`. `number` knows the ways in which
+    /// arguments lie; one that it does not is left out.
+    pub fn published(&self, heap: u32, mut number: impl FnMut(&Layout) -> Option<u32>) -> Vec<Wanted> {
+        let heap = heap << takes::BITS;
+        let mut wanted: Vec<Wanted> =
+            self.published.iter().filter_map(|one| one.probe(heap, |layout| number(layout))).collect();
+        wanted.sort_by_key(|probe| (probe.role == Role::AllocatePublished, probe.file.clone()));
+        wanted
     }
 
     /// Their probes, those of heap number `heap`. Without `live` nobody asks where memory is and when it is freed.
@@ -121,9 +183,11 @@ impl Allocators {
     /// The files they are in, by their names without folder.
     pub fn files(&self) -> Vec<String> {
         let mut names = Vec::new();
-        for Function { place, takes } in &self.functions {
+        let functions = self.functions.iter().filter(|function| function.takes != takes::OLD);
+        let places = functions.map(|function| &function.place).chain(self.published.iter().map(|one| &one.place));
+        for place in places {
             let name = place.module.path.rsplit('/').next().unwrap_or_default().to_owned();
-            if *takes != takes::OLD && !names.contains(&name) {
+            if !names.contains(&name) {
                 names.push(name);
             }
         }

@@ -2,7 +2,10 @@
 
 mod allocators;
 mod names;
+mod published;
+mod tier;
 mod weight;
 
-pub use allocators::Allocators;
-pub use weight::{Scale, Weight, weigh};
+pub use allocators::{Allocators, Found};
+pub use tier::Tier;
+pub use weight::{Scale, Weight, chance, weigh, weigh_published};

@@ -1,23 +1,31 @@
 //! Timed functions: the probes at their entries and returns, and what the kernel programs make of them.
 
-use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, Queue};
-use aya::{Ebpf, Pod};
+use anyhow::{Context, Result, bail};
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, Queue};
+
+use super::lookup;
 pub use probe_ebpf::abi::{Judgement, Site, error_test, feature};
 pub use probe_ebpf::calls::Caller;
 use probe_ebpf::calls::{BUCKETS, Figures as RawFigures, ThreadCalls, middle, was_left};
 use probe_ebpf::span::OpenSpan as RawSpan;
 pub use probe_ebpf::span::{MAX_READS, Operand, SpanKeys, source};
 
+use super::boundary::OfKernel;
+
 /// The maps of timed functions.
 pub struct Calls {
-    figures: PerCpuArray<MapData, PodFigures>,
-    judgements: Array<MapData, PodJudgement>,
-    threads: HashMap<MapData, PodCaller, PodThread>,
-    new_sites: Queue<MapData, PodSite>,
-    sites: HashMap<MapData, PodSite, u8>,
-    span_keys: Array<MapData, PodSpanKeys>,
-    spans: HashMap<MapData, PodSpan, u64>,
+    /// [`RawFigures`] by CPU.
+    figures: Map,
+    /// Where the figures of a function are read to: for each CPU, one after the other.
+    desk: Vec<OfKernel<RawFigures>>,
+    judgements: Array<MapData, OfKernel<Judgement>>,
+    since: Array<MapData, u64>,
+    threads: HashMap<MapData, OfKernel<Caller>, OfKernel<ThreadCalls>>,
+    new_sites: Queue<MapData, OfKernel<Site>>,
+    sites: HashMap<MapData, OfKernel<Site>, u8>,
+    span_keys: Array<MapData, OfKernel<SpanKeys>>,
+    spans: HashMap<MapData, OfKernel<RawSpan>, u64>,
 }
 
 /// What is known of the calls of a function, since the probes were first there.
@@ -41,8 +49,8 @@ pub struct Figures {
     pub left: u64,
     /// Calls that could not be followed: too many at once in one thread, or too many threads.
     pub missed: u64,
-    /// Calls by how long they took.
-    pub histogram: Vec<u64>,
+    /// Calls by how long they took: buckets in their order, with the calls in each. Most buckets are empty, and left out.
+    pub histogram: Vec<(u16, u64)>,
 }
 
 /// A call that has not returned, as far as the kernel has seen.
@@ -71,28 +79,6 @@ pub struct OpenSpan {
     pub since_ns: u64,
 }
 
-/// Makes a type of the kernel boundary known to aya.
-macro_rules! pod {
-    ($($name:ident($type:ty);)*) => {$(
-        #[derive(Clone, Copy)]
-        #[repr(transparent)]
-        struct $name($type);
-        // SAFETY: integers only and no implicit padding, which `probe_ebpf` asserts.
-        #[expect(unsafe_code, reason = "the kernel boundary")]
-        unsafe impl Pod for $name {}
-    )*};
-}
-
-pod! {
-    PodFigures(RawFigures);
-    PodJudgement(Judgement);
-    PodCaller(Caller);
-    PodThread(ThreadCalls);
-    PodSite(Site);
-    PodSpanKeys(SpanKeys);
-    PodSpan(RawSpan);
-}
-
 impl OpenCall {
     /// True if a thread whose stack pointer is this has left the call by a jump or an exception.
     pub fn was_left(&self, stack_pointer: u64) -> bool {
@@ -103,9 +89,12 @@ impl OpenCall {
 impl Calls {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
         let mut take = |name| ebpf.take_map(name).with_context(|| format!("the kernel object has no map {name}"));
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
         Ok(Self {
-            figures: PerCpuArray::try_from(take("FIGURES")?)?,
+            figures: take("FIGURES")?,
+            desk: vec![OfKernel(RawFigures::NONE); cpus],
             judgements: Array::try_from(take("JUDGEMENTS")?)?,
+            since: Array::try_from(take("SINCE")?)?,
             threads: HashMap::try_from(take("CALLS")?)?,
             new_sites: Queue::try_from(take("NEW_SITES")?)?,
             sites: HashMap::try_from(take("SITES")?)?,
@@ -116,31 +105,35 @@ impl Calls {
 
     /// Says how the calls of a function are judged.
     pub fn judge(&mut self, function: u32, judgement: Judgement) -> Result<()> {
-        self.judgements.set(function, PodJudgement(judgement), 0).context("cannot tell the kernel of a function")
+        self.judgements.set(function, OfKernel(judgement), 0).context("cannot tell the kernel of a function")
+    }
+
+    /// Has the calls of a function looked at that begin from a time on (`CLOCK_MONOTONIC` in nanoseconds), or none of them
+    /// while its probes come and go: then those that are going on are nobody's.
+    pub fn switch(&mut self, function: u32, since_ns: Option<u64>) -> Result<()> {
+        self.since.set(function, since_ns.unwrap_or(u64::MAX), 0).context("cannot switch a function on or off")
     }
 
     /// The figures of a function, of all CPUs together.
-    pub fn figures(&self, function: u32) -> Result<Figures> {
-        let mut sum = Figures { histogram: vec![0; BUCKETS], ..Figures::default() };
-        for PodFigures(cpu) in self.figures.get(&function, 0).context("cannot read the figures of a function")?.iter() {
-            sum.add(cpu);
-        }
-        Ok(sum)
+    pub fn figures(&mut self, function: u32) -> Result<Figures> {
+        let Map::PerCpuArray(map) = &self.figures else { bail!("figures are not kept by CPU") };
+        lookup::of_cpus(map, function, &mut self.desk).context("cannot read the figures of a function")?;
+        Ok(Figures::sum(&self.desk))
     }
 
     /// Says by which values a span is paired.
     pub fn pair(&mut self, function: u32, keys: SpanKeys) -> Result<()> {
-        self.span_keys.set(function, PodSpanKeys(keys), 0).context("cannot tell the kernel of a span")
+        self.span_keys.set(function, OfKernel(keys), 0).context("cannot tell the kernel of a span")
     }
 
     /// Places that functions with [`feature::SITES`] return to, which have turned up since the last call.
     pub fn new_sites(&mut self) -> Vec<Site> {
-        std::iter::from_fn(|| self.new_sites.pop(0).ok()).map(|PodSite(site)| site).collect()
+        std::iter::from_fn(|| self.new_sites.pop(0).ok()).map(|OfKernel(site)| site).collect()
     }
 
     /// A place has its probe: calls that return there are seen from now on.
     pub fn site_is_set(&mut self, site: Site) -> Result<()> {
-        self.sites.insert(PodSite(site), 1, 0).context("cannot tell the kernel of a place that a function returns to")
+        self.sites.insert(OfKernel(site), 1, 0).context("cannot tell the kernel of a place that a function returns to")
     }
 
     /// Every call that has begun and of which nothing else is known; those of a thread from the outermost on.
@@ -148,7 +141,7 @@ impl Calls {
         let mut open = Vec::new();
         for entry in self.threads.iter() {
             // It may have exited meanwhile.
-            let Ok((PodCaller(caller), PodThread(thread))) = entry else { continue };
+            let Ok((OfKernel(caller), OfKernel(thread))) = entry else { continue };
             let calls = thread.calls.iter().take(thread.depth as usize);
             open.extend(calls.map(|call| OpenCall {
                 caller,
@@ -163,37 +156,40 @@ impl Calls {
 
     /// Every span that has begun and not ended.
     pub fn open_spans(&self) -> Vec<OpenSpan> {
-        let span = |(PodSpan(span), since_ns)| OpenSpan { pid: span.tgid, function: span.function, since_ns };
+        let span = |(OfKernel(span), since_ns): (OfKernel<RawSpan>, u64)| OpenSpan {
+            pid: span.tgid,
+            function: span.function,
+            since_ns,
+        };
         self.spans.iter().flatten().map(span).collect()
     }
 
-    /// Forgets what is going on in functions whose probes were taken away, because nobody sees it end. A thread that is in
-    /// calls of other functions, too, keeps all of them: the kernel programs may change them at this moment, and recognise by
-    /// the stack what is over.
-    pub fn forget_open(&mut self, functions: &[u32]) {
-        let is_gone = |PodThread(thread): &PodThread| {
-            thread.calls.iter().take(thread.depth as usize).all(|call| functions.contains(&call.function))
-        };
-        let callers = self.threads.iter().flatten().filter(|(_, thread)| is_gone(thread)).map(|(caller, _)| caller);
-        for caller in callers.collect::<Vec<PodCaller>>() {
-            let _ = self.threads.remove(&caller);
-        }
-        let spans = self.spans.keys().flatten().filter(|PodSpan(span)| functions.contains(&span.function));
-        for span in spans.collect::<Vec<PodSpan>>() {
+    /// Forgets the spans that are going on of functions whose probes were taken away, because nobody sees them end.
+    pub fn forget_spans(&mut self, functions: &[u32]) {
+        let spans = self.spans.keys().flatten().filter(|OfKernel(span)| functions.contains(&span.function));
+        for span in spans.collect::<Vec<OfKernel<RawSpan>>>() {
             let _ = self.spans.remove(&span);
         }
     }
-}
 
-impl Calls {
-    /// Makes a number ready for another function: nothing is known of its calls. Its probes are gone.
+    /// Forgets whoever was in calls in processes that have no probes any more. Threads are forgotten when they exit, but
+    /// nothing tells of the end of a goroutine.
+    pub fn forget_callers(&mut self, has_probes: impl Fn(u32) -> bool) {
+        let callers = self.threads.keys().flatten().filter(|OfKernel(caller)| !has_probes(caller.tgid));
+        for caller in callers.collect::<Vec<OfKernel<Caller>>>() {
+            let _ = self.threads.remove(&caller);
+        }
+    }
+
+    /// Makes a number ready for another function, which is switched off: nothing is known of its calls. Its probes are gone.
     pub fn clear(&mut self, function: u32) -> Result<()> {
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
-        let none = vec![PodFigures(RawFigures::NONE); cpus];
-        self.figures.set(function, PerCpuValues::try_from(none)?, 0).context("cannot clear a function")?;
-        self.forget_open(&[function]);
-        let sites = self.sites.keys().flatten().filter(|PodSite(site)| site.function == function);
-        for site in sites.collect::<Vec<PodSite>>() {
+        self.switch(function, None)?;
+        let none = vec![OfKernel(RawFigures::NONE); self.desk.len()];
+        let mut figures = PerCpuArray::<_, OfKernel<RawFigures>>::try_from(&mut self.figures)?;
+        figures.set(function, PerCpuValues::try_from(none)?, 0).context("cannot clear a function")?;
+        self.forget_spans(&[function]);
+        let sites = self.sites.keys().flatten().filter(|OfKernel(site)| site.function == function);
+        for site in sites.collect::<Vec<OfKernel<Site>>>() {
             let _ = self.sites.remove(&site);
         }
         Ok(())
@@ -206,9 +202,30 @@ pub fn functions_within(bytes: usize) -> Result<usize> {
     Ok(bytes / (size_of::<RawFigures>() * cpus.max(1)))
 }
 
+/// Buckets that are looked at together: nearly all of them are empty.
+const TOGETHER: usize = 16;
+
 impl Figures {
+    fn sum(cpus: &[OfKernel<RawFigures>]) -> Self {
+        let mut sum = Self::default();
+        cpus.iter().for_each(|OfKernel(cpu)| sum.add(cpu));
+        for first in (0..BUCKETS).step_by(TOGETHER) {
+            let of = |cpu: &RawFigures| cpu.histogram[first..first + TOGETHER].iter().fold(0, |all, count| all | count);
+            if cpus.iter().all(|OfKernel(cpu)| of(cpu) == 0) {
+                continue;
+            }
+            for bucket in first..first + TOGETHER {
+                let count: u64 = cpus.iter().map(|OfKernel(cpu)| u64::from(cpu.histogram[bucket])).sum();
+                if count > 0 {
+                    sum.histogram.push((bucket as u16, count));
+                }
+            }
+        }
+        sum
+    }
+
     fn add(&mut self, cpu: &RawFigures) {
-        let RawFigures { calls, entered, errors, total_ns, max_ns, min_ns, within, left, missed, histogram } = cpu;
+        let RawFigures { calls, entered, errors, total_ns, max_ns, min_ns, within, left, missed, histogram: _ } = cpu;
         self.min_ns = match (self.min_ns, *min_ns) {
             (0, min_ns) | (min_ns, 0) => min_ns,
             (one, other) => one.min(other),
@@ -221,21 +238,33 @@ impl Figures {
         self.within += within;
         self.left += left;
         self.missed += missed;
-        for (sum, count) in self.histogram.iter_mut().zip(histogram) {
-            *sum += u64::from(*count);
-        }
     }
 
     /// The time within which this share of the calls ended, in nanoseconds: at most 1.6 % off; `None` without calls.
     pub fn quantile(&self, share: f64) -> Option<u64> {
-        let total: u64 = self.histogram.iter().sum();
+        let total: u64 = self.histogram.iter().map(|(_, count)| count).sum();
         let rank = ((total as f64 * share).ceil() as u64).max(1);
         let mut seen = 0;
-        let bucket = self.histogram.iter().position(|count| {
+        let (bucket, _) = self.histogram.iter().find(|(_, count)| {
             seen += count;
             seen >= rank
         })?;
-        Some(middle(bucket).clamp(self.min_ns, self.max_ns))
+        Some(middle(usize::from(*bucket)).clamp(self.min_ns, self.max_ns))
+    }
+
+    /// The calls by how long they took, in few steps: nanoseconds (a power of the fourth root of two, up to which they
+    /// took) and calls; only steps with calls, the shortest first.
+    pub fn steps(&self) -> Vec<(u64, u64)> {
+        let mut steps: Vec<(u64, u64)> = Vec::new();
+        for &(bucket, calls) in &self.histogram {
+            let step = (4.0 * (middle(usize::from(bucket)).max(1) as f64).log2()).floor() + 1.0;
+            let up_to_ns = (step / 4.0).exp2().round() as u64;
+            match steps.last_mut() {
+                Some((last, sum)) if *last == up_to_ns => *sum += calls,
+                _ => steps.push((up_to_ns, calls)),
+            }
+        }
+        steps
     }
 }
 
@@ -247,14 +276,30 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_the_calls() {
-        let mut figures =
-            Figures { histogram: vec![0; BUCKETS], min_ns: 2_000_000, max_ns: 20_000_000, ..Figures::default() };
-        assert_eq!(figures.quantile(0.5), None);
-        figures.histogram[bucket(2_000_000)] = 90;
-        figures.histogram[bucket(20_000_000)] = 10;
+        assert_eq!(Figures::default().quantile(0.5), None);
+        let mut cpus = vec![OfKernel(RawFigures::NONE); 2];
+        for (cpu, ns, count) in [(0, 2_000_000, 60), (1, 2_000_000, 30), (1, 20_000_000, 10)] {
+            let figures = &mut cpus[cpu].0;
+            figures.histogram[bucket(ns)] = count;
+            (figures.min_ns, figures.max_ns) = (2_000_000, figures.max_ns.max(ns));
+        }
+        let figures = Figures::sum(&cpus);
+        assert_eq!(figures.histogram.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [90, 10]);
         for (share, expected) in [(0.0, 2e6), (0.5, 2e6), (0.9, 2e6), (0.91, 20e6), (0.99, 20e6), (1.0, 20e6)] {
             let found = figures.quantile(share).unwrap() as f64;
             assert!((found - expected).abs() <= expected * 0.016, "{share}: {found}");
         }
+    }
+
+    #[test]
+    fn steps_have_every_call_once_and_grow() {
+        let times = [0, 1, 3, 700, 701, 1_000_000, 1_010_000, 40_000_000_000];
+        let histogram = times.iter().map(|&ns| (bucket(ns) as u16, 1)).collect();
+        let figures = Figures { histogram, ..Figures::default() };
+        let steps = figures.steps();
+        assert_eq!(steps.iter().map(|(_, calls)| calls).sum::<u64>(), times.len() as u64);
+        assert!(steps.windows(2).all(|pair| pair[0].0 < pair[1].0), "{steps:?}");
+        let near = |ns: u64| steps.iter().any(|&(up_to, _)| up_to >= ns && up_to as f64 <= ns as f64 * 1.21);
+        assert!(near(700) && near(1_010_000) && near(40_000_000_000), "{steps:?}");
     }
 }

@@ -11,7 +11,8 @@ use aya::programs::Iter;
 use probe_ebpf::abi::{COMM_LEN, DumpRequest, MAX_KERNEL_FRAMES, StackId, stack_flags, thread_flags};
 use probe_ebpf::unwind::End;
 
-use super::event::{RawStack, Reader};
+use super::decode::Reader;
+use super::event::RawStack;
 use super::sampler::permission;
 use crate::target::{ThreadState, monotonic_ns};
 

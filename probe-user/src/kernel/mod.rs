@@ -1,16 +1,21 @@
 //! The kernel boundary: loads and attaches the programs, decodes what they send. The only room that knows aya.
 
+mod boundary;
 mod btf;
 mod calls;
+mod decode;
 mod dump;
 mod event;
 mod heap;
 mod hits;
 pub mod host;
+mod lookup;
 mod mappings;
 mod memory;
 mod multi;
 mod offsets;
+mod pace;
+mod prober;
 mod sampler;
 mod tables;
 mod uprobes;
@@ -24,9 +29,10 @@ pub use dump::{RawThread, Whom};
 pub use event::{
     Event, MemoryChange, RawAllocation, RawCall, RawMemory, RawSample, RawStack, RawWait, RawWaker, thread_name,
 };
-pub use heap::{HeapOptions, Heaps, MAX_HEAPS, RawLive, takes};
+pub use heap::{CONSTANT, HeapOptions, Heaps, Layout, MAX_HEAPS, takes};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
+pub use prober::Prober;
 pub use sampler::{Clock, Options, Sampler};
 pub use tables::{MappingTable, UnwindTables};
 pub use uprobes::{Probes, Role, Wanted};

@@ -24,5 +24,7 @@ pub fn look_up(btf: &Btf) -> Result<Offsets> {
         task_queued: btf.offset("task_struct", "sched_info.last_queued").unwrap_or(Offsets::MISSING),
         signal_live: btf.offset("signal_struct", "live")?,
         binprm_filename: btf.offset("linux_binprm", "filename")?,
+        task_thread_memory: btf.offset("task_struct", "thread.fsbase").unwrap_or(Offsets::MISSING),
+        padding: 0,
     })
 }

@@ -2,29 +2,34 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::perf_event::{HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
-use aya::programs::{BtfTracePoint, PerfEvent};
-use aya::{Ebpf, EbpfLoader, Pod};
-use probe_ebpf::abi::{Counter, Settings, StackId, Target, generation};
+use aya::programs::BtfTracePoint;
+use aya::{Ebpf, EbpfLoader};
+use probe_ebpf::abi::{Counter, Settings, StackId, Target, generation, target_flags};
+use probe_ebpf::heap::MAX_LIVE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::boundary::OfKernel;
 use super::btf::Btf;
 use super::calls::Calls;
 use super::dump::{Dumper, RawThread, Whom};
 use super::event::RawWait;
-use super::heap::{HeapOptions, Heaps};
-use super::hits::Hits;
+use super::heap::{HeapOptions, Heaps, Layouts};
+use super::hits::{self, Hits};
+use super::host::Host;
 use super::mappings::MappingEvents;
 use super::memory::Memory;
+use super::pace::Pace;
+use super::prober::Prober;
 use super::tables::{MappingTable, UnwindTables};
 use super::uprobes::{Probes, Uprobes, Wanted};
 use super::waits::{OpenWait, WaitFilter, Waits};
 use super::{Event, offsets};
-use crate::problem::{Exit, Problem};
+use crate::problem::{Exit, PARANOID, PRIVILEGES, Problem};
 use crate::target::monotonic_ns;
 
 /// The kernel programs, built by `cargo xtask ebpf`.
@@ -39,6 +44,8 @@ const MAX_EVENTS: usize = 64 * 1024;
 pub struct Options {
     /// Samples per second and CPU.
     pub frequency: u64,
+    /// The same of targets that are looked at closely; 0 where none will be.
+    pub fast_frequency: u64,
     /// Sample every process, not only the watched ones.
     pub all: bool,
     /// Report exec, fork and exit of every process, not only of watched ones.
@@ -94,15 +101,9 @@ pub struct Sampler {
     hits: Hits,
     memory: Memory,
     heaps: Heaps,
+    layouts: Arc<Mutex<Layouts>>,
+    pace: Pace,
 }
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct PodSettings(Settings);
-
-// SAFETY: integers only and no implicit padding, which `probe_ebpf::abi` asserts.
-#[expect(unsafe_code, reason = "the kernel boundary")]
-unsafe impl Pod for PodSettings {}
 
 impl Sampler {
     /// Loads the programs and attaches those that follow processes. Sampling begins with [`Self::start`].
@@ -111,7 +112,8 @@ impl Sampler {
             let hint = "probe needs a kernel of 6.1 or later with CONFIG_DEBUG_INFO_BTF; `probe check` tells more";
             Problem::new(Exit::NotPermitted, format!("{error:#}"), hint)
         })?;
-        let settings = PodSettings(Settings {
+        let hits_per_cpu = hits::per_cpu(options.functions);
+        let settings = OfKernel(Settings {
             all: options.all.into(),
             all_lifecycle: options.all_lifecycle.into(),
             user_stacks: options.user_stacks.into(),
@@ -120,8 +122,10 @@ impl Sampler {
             max_wait_ns: options.waits.max_ns,
             each_wait: options.waits.each.into(),
             fault_gap_ns: 1_000_000_000u64.checked_div(options.faults).unwrap_or(0),
+            period_ns: 1_000_000_000u64.checked_div(options.frequency).unwrap_or(0),
+            fast_period_ns: 1_000_000_000u64.checked_div(options.fast_frequency).unwrap_or(0),
             follow_live: options.heap.live.into(),
-            padding: 0,
+            hits_per_cpu,
             offsets: offsets::look_up(&btf)?,
         });
         drop(btf);
@@ -131,8 +135,10 @@ impl Sampler {
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries("FIGURES", options.functions.max(1))
             .map_max_entries("JUDGEMENTS", options.functions.max(1))
+            .map_max_entries("SINCE", options.functions.max(1))
             .map_max_entries("SPAN_KEYS", options.functions.max(1))
-            .map_max_entries("HITS", options.functions.max(1))
+            .map_max_entries("HITS", hits::entries(hits_per_cpu)?)
+            .map_max_entries("LIVE", if options.heap.live { MAX_LIVE } else { 1 })
             .load(OBJECT)
             .map_err(|error| permission("load the kernel programs", error))?;
         if log_level > 0 {
@@ -154,9 +160,11 @@ impl Sampler {
             generations: Array::try_from(take("GENERATIONS")?)?,
             calls,
             memory: Memory::new(take("BREAKS")?)?,
+            layouts: Arc::new(Mutex::new(Layouts::new(take("LAYOUTS")?)?)),
             heaps: Heaps::new(take("HEAP_COSTS")?, take("HEAP_MEANS")?, take("PENDING")?, take("LIVE")?)?,
+            pace: Pace::new(options.fast_frequency),
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
-            hits: Hits::new(take("HITS")?)?,
+            hits: Hits::new(take("HITS")?, hits_per_cpu)?,
             uprobes,
             mappings,
             ebpf,
@@ -165,28 +173,46 @@ impl Sampler {
 
     /// Begins to sample on every CPU; says what makes the samples.
     pub fn start(&mut self, frequency: u64) -> Result<Clock> {
-        let program: &mut PerfEvent = self.ebpf.program_mut("sample").context("no program `sample`")?.try_into()?;
-        program.load().map_err(|error| permission("load the sampler", error))?;
-        let cpus = aya::util::online_cpus().map_err(|(_, error)| error).context("cannot list the CPUs")?;
-        let hardware = PerfEventConfig::Hardware(HardwareEvent::CpuCycles);
-        // A fixed period keeps the timer exact; the frequency mode of a timer only adds jitter.
-        let timer =
-            (PerfEventConfig::Software(SoftwareEvent::CpuClock), SamplePolicy::Period(1_000_000_000 / frequency));
-        let mut choice = (Clock::CpuCycles, hardware, SamplePolicy::Frequency(frequency));
-        for (index, &cpu) in cpus.iter().enumerate() {
-            let scope = PerfEventScope::AllProcessesOneCpu { cpu };
-            let attached = program.attach(choice.1, scope, choice.2, false);
-            if index == 0 && attached.is_err() {
-                // Virtual machines often have no hardware counter.
-                choice = (Clock::CpuClock, timer.0, timer.1);
-                program.attach(choice.1, scope, choice.2, false)
-            } else {
-                attached
-            }
-            .map_err(|error| permission(&format!("open a perf event on CPU {cpu}"), error))?;
+        self.pace.start(&mut self.ebpf, frequency)
+    }
+
+    /// Samples at another rate than that of [`Self::start`] from now on. The values of samples stay those of that rate.
+    pub fn set_frequency(&mut self, frequency: u64) -> Result<()> {
+        self.pace.change(&mut self.ebpf, frequency)
+    }
+
+    /// Samples a target at [`Options::fast_frequency`] from now on, or at the usual rate again. One that is none is left alone.
+    pub fn set_fast(&mut self, pid: u32, is_fast: bool) -> Result<()> {
+        if is_fast == self.pace.is_fast(pid) {
+            return Ok(());
         }
-        tracing::debug!(clock = choice.0.name(), cpus = cpus.len(), frequency, "sampling");
-        Ok(choice.0)
+        // First, so that there is no time without samples; and last when it is over.
+        if is_fast {
+            self.pace.set(&mut self.ebpf, pid, true)?;
+        }
+        if let Ok([_, flags]) = self.targets.get(&pid, 0) {
+            let flags = if is_fast { flags | target_flags::FAST } else { flags & !target_flags::FAST };
+            // It may have gone meanwhile, and is not to come back.
+            let _ = self.targets.insert(pid, [epoch(), flags], BPF_EXIST);
+        }
+        if is_fast { Ok(()) } else { self.pace.set(&mut self.ebpf, pid, false) }
+    }
+
+    /// Follows the waits of a target from now on as these [`super::target_flags`] say.
+    pub fn set_waits(&mut self, pid: u32, waits: u32) -> Result<()> {
+        if let Ok([_, flags]) = self.targets.get(&pid, 0) {
+            // As above.
+            let _ = self.targets.insert(pid, [epoch(), flags & !OF_WAITS | waits & OF_WAITS], BPF_EXIST);
+        }
+        self.next_generation(generation::TARGETS)
+    }
+
+    /// Whether the waits of a target in this state (`task_struct.__state`) are followed.
+    pub fn follows_waits(&self, pid: u32, state: u32) -> bool {
+        self.targets.get(&pid, 0).is_ok_and(|[_, flags]| {
+            let is_meant = flags & target_flags::BLOCKED_WAITS == 0 || state & TASK_UNINTERRUPTIBLE != 0;
+            is_meant && flags & target_flags::NO_WAITS == 0
+        })
     }
 
     /// Begins to follow the waits of targets; `wakers` also asks who ends them.
@@ -204,6 +230,11 @@ impl Sampler {
         self.waits.insert(wait)
     }
 
+    /// Waits that have not ended, while they are followed.
+    pub fn open_waits(&self) -> Result<Vec<OpenWait>> {
+        self.waits.open()
+    }
+
     /// Ends following waits. Returns what was not handed over yet: those that have ended, and those that have not.
     pub fn stop_waits(&mut self) -> Result<(Vec<RawWait>, Vec<OpenWait>)> {
         self.waits.stop(&mut self.ebpf)?;
@@ -215,8 +246,8 @@ impl Sampler {
         self.dumper.dump(&mut self.ebpf, whom, stacks)
     }
 
-    /// Hits of probes since they were first set, by the number of what is timed.
-    pub fn hits(&mut self) -> Result<Vec<u64>> {
+    /// Hits of probes since they were first set, by the number of what is timed. Without a system call.
+    pub fn hits(&self) -> Vec<u64> {
         self.hits.read()
     }
 
@@ -230,9 +261,19 @@ impl Sampler {
         &mut self.heaps
     }
 
+    /// Sampled allocations that could not be followed because the table was full, since start.
+    pub fn heaps_refused(&self) -> Result<u64> {
+        Ok(self.counters.get(&(Counter::LiveFull as u32), 0)?.iter().sum())
+    }
+
     /// Sets probes in their order into a process, 0 for all.
     pub fn probe(&mut self, pid: u32, wanted: &[Wanted]) -> Result<Vec<Probes>> {
         self.uprobes.set(&mut self.ebpf, pid, wanted)
+    }
+
+    /// What sets probes on another thread, as it is done from now on.
+    pub fn prober(&self) -> Prober {
+        Prober { multi: self.uprobes.multi(), layouts: self.layouts.clone() }
     }
 
     /// Takes probes away that children of a process have inherited. To be dropped where nobody waits.
@@ -247,9 +288,8 @@ impl Sampler {
 
     /// Makes a process a target, or changes its [`super::target_flags`].
     pub fn watch(&mut self, pid: u32, flags: u32) -> Result<()> {
-        // Where the epochs begin depends on the time, so that a process id that is used again does not meet the stacks
-        // of its former owner.
-        let target = Target { epoch: (monotonic_ns() >> 10) as u32, flags };
+        let flags = if self.pace.is_fast(pid) { flags | target_flags::FAST } else { flags };
+        let target = Target { epoch: epoch(), flags };
         self.memory.watch(pid);
         self.targets
             .insert(pid, [target.epoch, target.flags], 0)
@@ -260,6 +300,11 @@ impl Sampler {
     /// Lets a process go; one that is no target is no error.
     pub fn unwatch(&mut self, pid: u32) {
         let _ = self.targets.remove(&pid);
+        if self.pace.is_fast(pid)
+            && let Err(error) = self.pace.set(&mut self.ebpf, pid, false)
+        {
+            tracing::error!(error = format!("{error:#}"), pid, "the fast sampler cannot be ended");
+        }
         // Without it, threads that wait would be followed on.
         if let Err(error) = self.next_generation(generation::TARGETS) {
             tracing::error!(%error, pid, "cannot tell the kernel that a process is let go");
@@ -337,6 +382,21 @@ impl Sampler {
     }
 }
 
+/// The flag of a map's update for what is there already (include/uapi/linux/bpf.h).
+const BPF_EXIST: u64 = 2;
+
+/// What nothing may interrupt (include/linux/sched.h).
+const TASK_UNINTERRUPTIBLE: u32 = 2;
+
+/// What says how far the waits of a target are followed.
+const OF_WAITS: u32 = target_flags::NO_WAITS | target_flags::BLOCKED_WAITS;
+
+/// Where the epochs of a target begin depends on the time, so that a process id that is used again does not meet the stacks
+/// of its former owner.
+fn epoch() -> u32 {
+    (monotonic_ns() >> 10) as u32
+}
+
 fn attach_process_events(ebpf: &mut Ebpf) -> Result<()> {
     let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
     for name in ["exec", "fork", "exit"] {
@@ -357,8 +417,7 @@ pub(super) fn permission(what: &str, error: impl std::error::Error + Send + Sync
     });
     let message = format!("cannot {what}: {error:#}");
     if denied {
-        let hint = "run as root, or give the binary CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; \
-                    `probe check` tells what is missing";
+        let hint = if Host::is_paranoid_now() { PARANOID } else { PRIVILEGES };
         Problem::new(Exit::NotPermitted, message, hint).into()
     } else {
         Problem::new(Exit::Failure, message, "`probe check` tells what this host allows").into()

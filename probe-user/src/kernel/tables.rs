@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use aya::Pod;
 use aya::maps::of_maps::ArrayOfMaps;
 use aya::maps::{Array, HashMap, Map, MapData};
 use probe_ebpf::abi::{MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MAX_TABLES, MappedRange, MappingBlock, MappingKey};
 use probe_ebpf::table::BLOCK_ROWS;
+
+use super::boundary::OfKernel;
 
 /// `BPF_F_INNER_MAP` (include/uapi/linux/bpf.h): the inner maps differ in size.
 const BPF_F_INNER_MAP: u32 = 1 << 12;
@@ -17,7 +18,7 @@ type Words = [u64; BLOCK_ROWS];
 
 /// The executable mappings of processes, as the kernel programs see them.
 pub struct MappingTable {
-    mappings: HashMap<MapData, Key, PodBlock>,
+    mappings: HashMap<MapData, OfKernel<MappingKey>, OfKernel<MappingBlock>>,
     /// How many mappings of each process the kernel knows.
     known: std::collections::HashMap<u32, usize>,
 }
@@ -28,21 +29,6 @@ pub struct UnwindTables {
     tables: ArrayOfMaps<MapData, Array<MapData, Words>>,
     fd: OwnedFd,
 }
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Key(MappingKey);
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct PodBlock(MappingBlock);
-
-// SAFETY: integers only and no implicit padding, which `probe_ebpf::abi` asserts.
-#[expect(unsafe_code, reason = "the kernel boundary")]
-unsafe impl Pod for Key {}
-// SAFETY: as above.
-#[expect(unsafe_code, reason = "the kernel boundary")]
-unsafe impl Pod for PodBlock {}
 
 impl UnwindTables {
     pub(super) fn new(map: Map) -> Result<Self> {
@@ -99,8 +85,8 @@ impl MappingTable {
             let next_start = blocks.get(index + 1).map_or(u64::MAX, |next| next[0].start);
             let mut block = MappingBlock { next_start, ranges: [MappedRange::UNUSED; MAPPINGS_PER_BLOCK] };
             block.ranges[..blocks[index].len()].copy_from_slice(blocks[index]);
-            let key = Key(MappingKey { tgid, block: index as u32 });
-            self.mappings.insert(key, PodBlock(block), 0).context("the table of mappings is full")?;
+            let key = OfKernel(MappingKey { tgid, block: index as u32 });
+            self.mappings.insert(key, OfKernel(block), 0).context("the table of mappings is full")?;
         }
         self.remove_from(tgid, blocks.len() as u32);
         Ok(left_out.len())
@@ -114,7 +100,7 @@ impl MappingTable {
 
     fn remove_from(&mut self, tgid: u32, first: u32) {
         for block in first..MAX_MAPPING_BLOCKS {
-            if self.mappings.remove(&Key(MappingKey { tgid, block })).is_err() {
+            if self.mappings.remove(&OfKernel(MappingKey { tgid, block })).is_err() {
                 break;
             }
         }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
@@ -31,6 +32,10 @@ pub enum Role {
     Allocate,
     /// At a return instruction of such a function.
     AllocateLeave,
+    /// At a tracepoint by which an allocator publishes a sample of its own.
+    AllocatePublished,
+    /// At one by which it tells that such a sample is freed.
+    FreePublished,
     /// At whatever such a function returns to: the kernel replaces the return address on the stack. No exception passes
     /// there, and no runtime moves that stack.
     AllocateReturned,
@@ -47,6 +52,8 @@ impl Role {
             Self::Allocate => "allocate",
             Self::AllocateLeave => "allocate_leave",
             Self::AllocateReturned => "allocate_returned",
+            Self::AllocatePublished => "allocate_published",
+            Self::FreePublished => "free_published",
         }
     }
 }
@@ -66,6 +73,13 @@ pub struct Wanted {
     pub semaphore: Option<u64>,
 }
 
+impl Wanted {
+    /// True if one link can serve both.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        self.role == other.role && self.file == other.file
+    }
+}
+
 /// Probes in a process that are set. Dropping them takes the kernel 20 to 100 ms and at times a second: not where anybody
 /// waits.
 pub struct Probes(#[expect(dead_code, reason = "held for its drop")] Link);
@@ -80,7 +94,7 @@ enum Link {
 /// How probes are set.
 pub(super) struct Uprobes {
     /// `None` where the kernel does not know it.
-    multi: Option<Multi>,
+    multi: Option<Arc<Mutex<Multi>>>,
 }
 
 impl Uprobes {
@@ -88,7 +102,7 @@ impl Uprobes {
     pub fn new(bytes: &'static [u8], ebpf: &Ebpf) -> Self {
         let multi = Multi::new(bytes, ebpf);
         let multi = multi.inspect_err(|error| tracing::debug!("probes are set one by one: {error}"));
-        Self { multi: multi.ok() }
+        Self { multi: multi.ok().map(|multi| Arc::new(Mutex::new(multi))) }
     }
 
     /// From now on sets them one by one; false if it does already.
@@ -96,13 +110,18 @@ impl Uprobes {
         self.multi.take().is_some()
     }
 
+    /// What sets many at once.
+    pub fn multi(&self) -> Option<Arc<Mutex<Multi>>> {
+        self.multi.clone()
+    }
+
     /// Sets probes in their order into one process, 0 for all. Those next to each other of the same role in the same file
     /// share a link where that is possible.
     pub fn set(&mut self, ebpf: &mut Ebpf, pid: u32, wanted: &[Wanted]) -> Result<Vec<Probes>> {
         let mut probes = Vec::new();
-        for alike in wanted.chunk_by(|one, other| one.role == other.role && one.file == other.file) {
-            match self.set_at_once(pid, alike) {
-                Some(link) => probes.push(Probes(Link::Multi(link))),
+        for alike in wanted.chunk_by(Wanted::is_alike) {
+            match self.multi.as_ref().and_then(|multi| set_alike(&mut locked(multi), pid, alike)) {
+                Some(link) => probes.push(link),
                 None => {
                     for wanted in alike {
                         probes.push(Probes(Link::Event(event(ebpf, pid, wanted)?)));
@@ -117,7 +136,8 @@ impl Uprobes {
     /// have the file mapped whenever a link goes, so it does when one goes that does nothing. To be dropped like probes.
     /// Perf events do that by themselves.
     pub fn sweep(&mut self, pid: u32, wanted: &[Wanted]) -> Vec<Probes> {
-        let Some(multi) = &mut self.multi else { return Vec::new() };
+        let Some(multi) = &self.multi else { return Vec::new() };
+        let mut multi = locked(multi);
         let mut links = Vec::new();
         for alike in wanted.chunk_by(|one, other| one.file == other.file) {
             match alike.first().map(|first| multi.attach("", false, pid, &first.file, alike)) {
@@ -128,13 +148,18 @@ impl Uprobes {
         }
         links
     }
+}
 
-    /// `None` where it does not work: how that is, the other way will say.
-    fn set_at_once(&mut self, pid: u32, alike: &[Wanted]) -> Option<OwnedFd> {
-        let Wanted { file, role, .. } = alike.first()?;
-        let link = self.multi.as_mut()?.attach(role.program(), role == &Role::AllocateReturned, pid, file, alike);
-        link.inspect_err(|error| tracing::debug!(file = %file.display(), "no link for many probes: {error:#}")).ok()
-    }
+fn locked(multi: &Mutex<Multi>) -> MutexGuard<'_, Multi> {
+    multi.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One link for probes of the same role in the same file. `None` where it does not work: how that is, the other way will say.
+pub(super) fn set_alike(multi: &mut Multi, pid: u32, alike: &[Wanted]) -> Option<Probes> {
+    let Wanted { file, role, .. } = alike.first()?;
+    let link = multi.attach(role.program(), role == &Role::AllocateReturned, pid, file, alike);
+    let link = link.inspect_err(|error| tracing::debug!(file = %file.display(), "no link for many probes: {error:#}"));
+    Some(Probes(Link::Multi(link.ok()?)))
 }
 
 fn event(ebpf: &mut Ebpf, pid: u32, wanted: &Wanted) -> Result<UProbeLink> {
@@ -151,8 +176,7 @@ fn event(ebpf: &mut Ebpf, pid: u32, wanted: &Wanted) -> Result<UProbeLink> {
     let location = UProbeAttachLocation::AbsoluteOffset(*offset);
     let point = UProbeAttachPoint { location, cookie: Some((*number).into()) };
     let scope = NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
-    let link = program
-        .attach(point, Path::new(file), scope)
-        .map_err(|error| permission(&format!("set a probe at {}+{offset:#x}", file.display()), error))?;
+    let what = || format!("set a probe at {}+{offset:#x} (before Linux 6.6 only CAP_SYS_ADMIN may)", file.display());
+    let link = program.attach(point, Path::new(file), scope).map_err(|error| permission(&what(), error))?;
     Ok(program.take_link(link)?)
 }

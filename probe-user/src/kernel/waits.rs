@@ -1,15 +1,16 @@
 //! Waits: the programs that follow threads off their CPUs and back, and the table in which they add them up.
 
 use anyhow::{Context, Result};
+use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLinkId;
-use aya::{Ebpf, Pod};
 use probe_ebpf::abi::{
     COMM_LEN, PLACES_PER_SET, PLACES_PER_THREAD, Place, PlaceSet, SETS_PER_THREAD, SetKey, StackId, Wait,
     WaitingThread, Waker, WokenThread,
 };
 
+use super::boundary::OfKernel;
 use super::event::RawWait;
 use super::sampler::permission;
 use crate::target::ThreadState;
@@ -65,15 +66,6 @@ pub struct Waits {
     link: Option<BtfTracePointLinkId>,
 }
 
-/// One of the structs in the table.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct OfKernel<T>(T);
-
-// SAFETY: integers only and no implicit padding, which `probe_ebpf::abi` asserts.
-#[expect(unsafe_code, reason = "the kernel boundary")]
-unsafe impl<T: Copy + 'static> Pod for OfKernel<T> {}
-
 /// Fails if the entry is there.
 const BPF_NOEXIST: u64 = 1;
 
@@ -114,6 +106,7 @@ impl Waits {
             since_ns,
             handed_over_ns: since_ns,
             targets_generation: 0,
+            goroutine: 0,
             tgid: pid,
             epoch: 0,
             place: 0,
@@ -130,22 +123,30 @@ impl Waits {
         }
     }
 
+    /// Waits that have not ended, while they are followed.
+    pub(super) fn open(&self) -> Result<Vec<OpenWait>> {
+        let mut open = Vec::new();
+        if self.link.is_none() {
+            return Ok(open);
+        }
+        for tid in self.tids()? {
+            // It may have exited.
+            let Ok(OfKernel(thread)) = self.threads.get(&tid, 0) else { continue };
+            open.extend(open_wait(tid, &thread, &self.places(tid, &thread)));
+        }
+        Ok(open)
+    }
+
     /// What has not been handed over: waits that have ended, then those that have not. To be called when nothing is
     /// followed any more, once.
     pub(super) fn drain(&mut self) -> Result<(Vec<RawWait>, Vec<OpenWait>)> {
         let (mut ended, mut open) = (Vec::new(), Vec::new());
-        let tids: Vec<u32> = self.threads.keys().collect::<Result<_, _>>().context("cannot list who waits")?;
-        for tid in tids {
-            // It may have exited.
+        for tid in self.tids()? {
             let Ok(OfKernel(thread)) = self.threads.get(&tid, 0) else { continue };
-            let WaitingThread { since_ns, tgid: pid, place, sets, has_wakers, comm, places, .. } = thread;
-            let mut all = places.to_vec();
-            for set in (0..SETS_PER_THREAD as u32).filter(|set| sets >> set & 1 != 0) {
-                let key = OfKernel(SetKey { tid, set });
-                let none = PlaceSet { places: [Place::NONE; PLACES_PER_SET] };
-                all.resize(PLACES_PER_THREAD + set as usize * PLACES_PER_SET, Place::NONE);
-                all.extend(self.sets.get(&key, 0).unwrap_or(OfKernel(none)).0.places);
-                let _ = self.sets.remove(&key);
+            let all = self.places(tid, &thread);
+            let WaitingThread { tgid: pid, sets, has_wakers, comm, .. } = thread;
+            for set in sets_of(sets) {
+                let _ = self.sets.remove(&OfKernel(SetKey { tid, set }));
             }
             let mut waits: Vec<Wait> = all.iter().map(wait_at).collect();
             if has_wakers != 0 {
@@ -154,14 +155,37 @@ impl Waits {
             }
             let is_new = |wait: &&Wait| wait.sum.count > 0;
             ended.extend(waits.iter().filter(is_new).map(|wait| RawWait::new(tid, pid, wait, comm)));
-            if let Some(place) = all.get(place as usize).filter(|_| since_ns > 0) {
-                let Place { user_stack, kernel_stack, sum, .. } = *place;
-                open.push(OpenWait { pid, tid, since_ns, state: sum.state, user_stack, kernel_stack, comm });
-            }
+            open.extend(open_wait(tid, &thread, &all));
             let _ = self.threads.remove(&tid);
         }
         Ok((ended, open))
     }
+
+    fn tids(&self) -> Result<Vec<u32>> {
+        self.threads.keys().collect::<Result<_, _>>().context("cannot list who waits")
+    }
+
+    /// All places where a thread has waited, by their numbers.
+    fn places(&self, tid: u32, thread: &WaitingThread) -> Vec<Place> {
+        let mut all = thread.places.to_vec();
+        for set in sets_of(thread.sets) {
+            let none = PlaceSet { places: [Place::NONE; PLACES_PER_SET] };
+            all.resize(PLACES_PER_THREAD + set as usize * PLACES_PER_SET, Place::NONE);
+            all.extend(self.sets.get(&OfKernel(SetKey { tid, set }), 0).unwrap_or(OfKernel(none)).0.places);
+        }
+        all
+    }
+}
+
+fn sets_of(sets: u32) -> impl Iterator<Item = u32> {
+    (0..SETS_PER_THREAD as u32).filter(move |set| sets >> set & 1 != 0)
+}
+
+/// The wait in which a thread is, if it is in one.
+fn open_wait(tid: u32, thread: &WaitingThread, places: &[Place]) -> Option<OpenWait> {
+    let WaitingThread { since_ns, tgid: pid, place, comm, .. } = *thread;
+    let Place { user_stack, kernel_stack, sum, .. } = *places.get(place as usize).filter(|_| since_ns > 0)?;
+    Some(OpenWait { pid, tid, since_ns, state: sum.state, user_stack, kernel_stack, comm })
 }
 
 impl OpenWait {
@@ -175,6 +199,7 @@ impl OpenWait {
             state: ThreadState::waiting(state),
             count: 1,
             total_ns: now_ns.saturating_sub(since_ns),
+            goroutine: 0,
             user_stack,
             kernel_stack,
             waker: None,

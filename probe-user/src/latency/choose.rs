@@ -1,6 +1,9 @@
 //! From what names a function to the places where probes are set.
 
+use std::time::Duration;
+
 use super::function::{Function, Spot};
+use super::judge::judgement;
 use crate::functions::{Finder, Kind, Missing, Place, Spec};
 use crate::kernel::{Judgement, Role, feature};
 
@@ -22,6 +25,15 @@ pub fn choose(
         Function { name: place.to_string(), spots, features, judgement, has_threshold, span: None }
     };
     Ok((found.places.iter().map(function).collect(), notes))
+}
+
+/// Where the goroutines of a process wait that are in timed calls, if it is Go's. Waits from `min` on are told.
+pub fn parks(finder: &Finder, min: Duration) -> Option<Function> {
+    let spec = "runtime.gopark".parse().ok()?;
+    let (found, _) = choose(finder, &spec, judgement(Some(min), None), false).ok()?;
+    let mut function = found.into_iter().find(|function| function.features & feature::GO != 0)?;
+    function.features |= feature::SLOW | feature::PARK;
+    Some(function)
 }
 
 /// Where probes are set for a place, and [`feature`]s that go with it.

@@ -16,7 +16,7 @@ mod timing;
 mod window;
 mod worker;
 
-pub use choose::choose;
+pub use choose::{choose, parks};
 pub use definition::Definition;
 pub use function::{Function, Spot};
 pub use judge::{ErrorTest, judgement};

@@ -1,5 +1,7 @@
 //! Calls that are going on: those of which the kernel saw no end, less those that have ended all the same.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
 
 use crate::kernel::{Caller, Calls, OpenCall};
@@ -17,27 +19,28 @@ pub fn since(calls: &Calls) -> Result<Vec<(u32, u64)>> {
 /// were, or the thread's stack ends above them; and what was called later has been left as well.
 fn going_on(open: Vec<OpenCall>) -> Vec<OpenCall> {
     let mut kept = Vec::with_capacity(open.len());
+    let mut memories: HashMap<u32, Option<Memory>> = HashMap::new();
     for calls in open.chunk_by(|one, other| one.caller == other.caller) {
         let Some(first) = calls.first() else { continue };
         // What cannot be looked at is believed.
-        let thread = Thread::of(&first.caller);
+        let memory = memories.entry(first.caller.tgid).or_insert_with(|| Memory::of(first.caller.tgid));
+        let thread = memory.as_ref().and_then(|memory| Thread::of(&first.caller, memory));
         kept.extend(calls.iter().take_while(|call| thread.as_ref().is_none_or(|thread| thread.is_in(call))));
     }
     kept
 }
 
 /// Whoever is in calls.
-struct Thread {
-    memory: Memory,
+struct Thread<'memory> {
+    memory: &'memory Memory,
     /// `None` for a thread that runs, and a goroutine.
     stack_pointer: Option<u64>,
     /// Positions are relative to it.
     stack_end: u64,
 }
 
-impl Thread {
-    fn of(caller: &Caller) -> Option<Self> {
-        let memory = Memory::of(caller.tgid)?;
+impl<'memory> Thread<'memory> {
+    fn of(caller: &Caller, memory: &'memory Memory) -> Option<Self> {
         if caller.is_goroutine == 0 {
             let stack_pointer = target::stack_pointer(caller.tgid, caller.id as u32);
             return Some(Self { memory, stack_pointer, stack_end: 0 });

@@ -2,7 +2,7 @@
 //! defined. Whoever defines a function or tells of a process never waits: a thread of its own (`worker`) does what takes
 //! time, and publishes what it sees once a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -15,7 +15,7 @@ use super::worker::Worker;
 /// See the head of this file. Dropping it takes all probes away.
 pub struct Registry {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What is known of all functions at one time.
@@ -26,7 +26,7 @@ pub struct Seen {
     /// As above.
     pub at_ns: u64,
     /// By process and name of the function.
-    pub rows: BTreeMap<(u32, String), SeenRow>,
+    pub rows: BTreeMap<(u32, String), Arc<SeenRow>>,
 }
 
 /// What is known of a function in a process.
@@ -85,6 +85,8 @@ pub(super) struct Wanted {
     pub(super) processes: BTreeMap<u32, Joined>,
     /// Share of one core that the probes of each target may cost.
     pub(super) budget: f64,
+    /// Functions that somebody looks at every second.
+    pub(super) preferred: BTreeSet<String>,
 }
 
 /// A process of targets.
@@ -130,7 +132,8 @@ impl Registry {
         shared.change(|wanted| wanted.budget = budget);
         let worker = Worker::new(Arc::clone(&shared))?;
         let thread = std::thread::Builder::new().name("functions".into()).spawn(move || worker.run());
-        Ok(Self { shared, thread: Some(thread.context("cannot start the thread that times functions")?) })
+        let thread = thread.context("cannot start the thread that times functions")?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Times a function from now on, or in another way: what is defined under its name is replaced.
@@ -186,19 +189,38 @@ impl Registry {
         self.shared.change(|wanted| wanted.budget = budget);
     }
 
+    /// These functions are brought up to date every second, others every few seconds.
+    pub fn prefer(&self, names: BTreeSet<String>) {
+        self.shared.change(|wanted| wanted.preferred = names);
+    }
+
     /// What was seen when it was looked at last.
     pub fn seen(&self) -> Arc<Seen> {
         Arc::clone(&self.shared.lock().seen)
     }
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
+impl Registry {
+    /// Whether its thread has died.
+    pub fn is_dead(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Takes all probes away and times nothing any more, whoever else still knows of it.
+    pub fn end(&self) {
         self.shared.lock().is_over = true;
         self.shared.wake();
-        if let Some(thread) = self.thread.take() {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -238,6 +260,7 @@ mod tests {
             definitions: [("f".to_owned(), definition("f", "f"))].into(),
             processes: [(1, joined(&["app"])), (2, joined(&["app", "b"])), (3, joined(&["b"]))].into(),
             budget: 0.01,
+            preferred: BTreeSet::new(),
         };
         let budget = |pid: u32| super::super::process::budget(&wanted, &wanted.processes[&pid]);
         assert_eq!([budget(1), budget(2), budget(3)], [0.005, 0.005, 0.0], "two share that of their target");

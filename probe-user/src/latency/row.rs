@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Figures;
 
 /// The figures of a function; times in nanoseconds, `None` without a call.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Row {
     /// Its name.
@@ -48,6 +49,19 @@ pub struct Row {
     pub left: u64,
     /// Calls that could not be followed.
     pub missed: u64,
+    /// The calls that were seen by how long they took, the shortest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub histogram: Vec<Step>,
+}
+
+/// Calls that took about as long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "LatencyStep")]
+pub struct Step {
+    /// So long at most, in nanoseconds; at least that divided by the fourth root of two.
+    pub up_to_ns: u64,
+    /// How many there were. Not scaled.
+    pub calls: u64,
 }
 
 /// What a row is made of besides the figures.
@@ -73,8 +87,9 @@ impl Row {
     pub fn new(pid: u32, name: &str, figures: &Figures, frame: &Frame) -> Self {
         let scaled = |count: u64| (count as f64 / frame.attached_share.max(1e-6)).round() as u64;
         // What is only counted has none.
-        let has_times = figures.histogram.iter().any(|count| *count > 0);
-        let seen = has_times.then_some(figures.calls);
+        let has_times = !figures.histogram.is_empty();
+        // Figures are read while calls end: there may be a time more than there are calls.
+        let seen = has_times.then_some(figures.calls.max(1));
         let (calls, seconds) = (scaled(figures.calls), frame.elapsed.as_secs_f64().max(1e-9));
         Self {
             name: name.to_owned(),
@@ -89,13 +104,16 @@ impl Row {
             p90_ns: figures.quantile(0.9),
             p99_ns: figures.quantile(0.99),
             p999_ns: figures.quantile(0.999),
-            attainment: seen.filter(|_| frame.has_threshold).map(|calls| figures.within as f64 / calls as f64),
+            attainment: seen
+                .filter(|_| frame.has_threshold)
+                .map(|calls| (figures.within as f64 / calls as f64).min(1.0)),
             in_flight: frame.in_flight.0,
             oldest_ns: frame.in_flight.1,
             attached_share: frame.attached_share,
             load: frame.load,
             left: figures.left,
             missed: figures.missed,
+            histogram: figures.steps().into_iter().map(|(up_to_ns, calls)| Step { up_to_ns, calls }).collect(),
         }
     }
 }
@@ -113,7 +131,7 @@ mod tests {
             total_ns: 5000,
             min_ns: 1,
             max_ns: 99,
-            histogram: vec![100],
+            histogram: vec![(0, 100)],
             ..Figures::default()
         };
         let frame = Frame {
@@ -126,6 +144,7 @@ mod tests {
         let row = Row::new(1, "f", &figures, &frame);
         assert_eq!((row.calls, row.rate, row.errors, row.avg_ns), (400, 200.0, 40, Some(50)));
         assert_eq!((row.attainment, row.in_flight, row.oldest_ns), (Some(0.9), 1, Some(7)));
+        assert_eq!(row.histogram, [Step { up_to_ns: 1, calls: 100 }]);
         let empty = Row::new(1, "f", &Figures::default(), &Frame { has_threshold: false, ..frame });
         assert_eq!((empty.calls, empty.avg_ns, empty.attainment), (0, None, None));
     }

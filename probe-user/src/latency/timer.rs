@@ -24,6 +24,7 @@ impl Timer {
     pub fn load(slots: u32) -> Result<Self> {
         let mut sampler = Sampler::load(&kernel::Options {
             frequency: 1,
+            fast_frequency: 0,
             all: false,
             all_lifecycle: false,
             user_stacks: false,
@@ -89,8 +90,8 @@ impl Timer {
         self.timing.take_failed()
     }
 
-    /// Every function with what is known of it.
-    pub fn readings(&mut self) -> Result<Vec<(Slot, Reading)>> {
-        self.timing.readings(&mut self.sampler)
+    /// See [`Timing::readings`].
+    pub fn readings(&mut self, is_wanted: impl Fn(Slot) -> bool) -> Result<Vec<(Slot, Reading)>> {
+        self.timing.readings(&mut self.sampler, is_wanted)
     }
 }

@@ -2,7 +2,7 @@
 //! each process, and reads what they saw. A function of a process has a slot: a number in the kernel's maps, which is used
 //! again when its probes are gone. The kernel programs are lent to it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,10 @@ use crate::target::{self, monotonic_ns};
 
 /// How often hits are looked at: at most this long more than the budget is spent.
 pub const TICK: Duration = Duration::from_millis(5);
-/// And as long as they cost next to nothing.
-const CALM_TICK: Duration = Duration::from_millis(20);
-/// Which is this share of the smallest budget.
-const CALM: f64 = 0.1;
+/// And as long as much is left of it.
+const CALM_TICK: Duration = Duration::from_millis(50);
+/// A process whose probes nothing hits is passed over for so long.
+const REST: Duration = Duration::from_millis(500);
 /// How long the end waits for probes to go. What is left then goes with the process.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -38,11 +38,11 @@ pub struct Timing {
     /// Slots whose probes are on their way out.
     leaving: Vec<(Slot, Receiver<Instant>)>,
     failed: Vec<(u32, anyhow::Error)>,
-    /// All hits, when they were looked at last.
-    hits: u64,
-    looked: Instant,
     /// There is little to look after.
     is_calm: bool,
+    /// Hits by slot, as they were told last, and when.
+    hits: Vec<u64>,
+    looked: Instant,
 }
 
 struct Process {
@@ -87,9 +87,9 @@ impl Timing {
             free: (0..slots).collect(),
             leaving: Vec::new(),
             failed: Vec::new(),
-            hits: 0,
-            looked: Instant::now(),
             is_calm: false,
+            hits: sampler.hits(),
+            looked: Instant::now(),
         })
     }
 
@@ -107,7 +107,8 @@ impl Timing {
         if let Some(keys) = function.span {
             sampler.calls().pair(slot, keys)?;
         }
-        let probes = || ProbeSet::new(pid, budget, self.hit_cost);
+        let switch: probes::Switch = |sampler, slot, since_ns| sampler.calls().switch(slot, since_ns);
+        let probes = || ProbeSet::new(pid, budget, self.hit_cost).switched(switch);
         let process =
             self.processes.entry(pid).or_insert_with(|| Process { probes: probes(), budget, sites: Sites::default() });
         if let Err(error) = process.probes.add_group(sampler, slot, function.wanted(slot)) {
@@ -176,30 +177,46 @@ impl Timing {
 
     /// Keeps the budgets: to be called after every [`Self::pause`].
     pub fn look(&mut self, sampler: &mut Sampler) -> Result<()> {
+        self.look_at(sampler, REST)
+    }
+
+    /// Passes over a process that is at rest, unless it was for so long.
+    fn look_at(&mut self, sampler: &mut Sampler, rest: Duration) -> Result<()> {
         self.free_slots(sampler);
-        let hits = sampler.hits()?;
-        self.note_calm(hits.iter().sum());
+        let (hits, now) = (sampler.hits(), Instant::now());
+        let were = (std::mem::replace(&mut self.hits, hits), std::mem::replace(&mut self.looked, now));
+        let (hits, (hits_were, looked_were)) = (&self.hits, were);
+        let has_news = |(slot, now): (usize, &u64)| (hits_were.get(slot) != Some(now)).then_some(slot);
+        let pid_of = |slot: usize| Some(self.slots.get(slot)?.as_ref()?.pid);
+        let hit: BTreeSet<u32> = hits.iter().enumerate().filter_map(has_news).filter_map(pid_of).collect();
         for (&pid, process) in &mut self.processes {
-            match process.probes.observe(sampler, &hits) {
+            let mut observed = Ok(Vec::new());
+            if let Some(at) = process.probes.at_rest_since() {
+                if !hit.contains(&pid) && now.saturating_duration_since(at) < rest {
+                    continue;
+                }
+                // What there was until the look before is no part of what there is now: a burst is as fast as it is.
+                if at < looked_were {
+                    observed = process.probes.observe(sampler, &hits_were, looked_were);
+                }
+            }
+            observed = observed.and_then(|mut gone| {
+                gone.extend(process.probes.observe(sampler, hits, now)?);
+                Ok(gone)
+            });
+            match observed {
                 Ok(gone) if gone.is_empty() => {}
-                Ok(gone) => sampler.calls().forget_open(&gone),
+                Ok(gone) => sampler.calls().forget_spans(&gone),
                 // That it has ended is told by others.
                 Err(error) if target::is_running(pid) => self.failed.push((pid, error)),
                 Err(_) => {}
             }
         }
+        // Each by its own budget: many that cost little together are no reason to hurry. Where probes go, for how long they were
+        // set is to be known exactly.
+        let is_calm = |process: &Process| process.probes.is_steady() && process.probes.has_reserve();
+        self.is_calm = self.processes.values().all(is_calm);
         self.set_sites(sampler)
-    }
-
-    /// Whether the hits since the last look are worth one soon.
-    fn note_calm(&mut self, hits: u64) {
-        let cost = self.hit_cost.as_secs_f64() * hits.saturating_sub(self.hits) as f64;
-        let elapsed = self.looked.elapsed().as_secs_f64();
-        (self.hits, self.looked) = (hits, Instant::now());
-        let smallest = self.processes.values().map(|process| process.budget).fold(f64::INFINITY, f64::min);
-        // Where probes go, for how long they were set is to be known exactly.
-        let is_steady = self.processes.values().all(|process| process.probes.is_steady());
-        self.is_calm = is_steady && cost < CALM * smallest * elapsed;
     }
 
     /// Sets probes where functions return to, as the places turn up.
@@ -232,21 +249,26 @@ impl Timing {
         };
         let gone: Vec<Slot> = self.leaving.extract_if(.., |(_, done)| is_gone(done)).map(|(slot, _)| slot).collect();
         if !gone.is_empty() {
-            sampler.calls().forget_open(&gone);
+            sampler.calls().forget_spans(&gone);
+            sampler.calls().forget_callers(|pid| self.processes.contains_key(&pid));
             self.free.extend(gone);
         }
     }
 
-    /// Every function with what is known of it.
-    pub fn readings(&mut self, sampler: &mut Sampler) -> Result<Vec<(Slot, Reading)>> {
-        self.look(sampler)?;
+    /// Every function with what is known of it, if its slot is wanted.
+    pub fn readings(
+        &mut self,
+        sampler: &mut Sampler,
+        is_wanted: impl Fn(Slot) -> bool,
+    ) -> Result<Vec<(Slot, Reading)>> {
+        self.look_at(sampler, Duration::ZERO)?;
         let now_ns = monotonic_ns();
         let mut open: BTreeMap<Slot, Vec<u64>> = BTreeMap::new();
         for (slot, since_ns) in open::since(sampler.calls())? {
             open.entry(slot).or_default().push(since_ns);
         }
         let mut readings = Vec::new();
-        for (slot, timed) in (0..).zip(&self.slots) {
+        for (slot, timed) in (0..).zip(&self.slots).filter(|(slot, _)| is_wanted(*slot)) {
             let Some(timed) = timed else { continue };
             let Some(process) = self.processes.get(&timed.pid) else { continue };
             let set_since = process.probes.set_since(slot);
@@ -274,7 +296,7 @@ impl Timing {
 
     /// What was seen so far, for people.
     pub fn rows(&mut self, sampler: &mut Sampler) -> Result<Vec<Row>> {
-        let readings = self.readings(sampler)?;
+        let readings = self.readings(sampler, |_| true)?;
         let rows = readings.into_iter().filter_map(|(slot, reading)| {
             let timed = self.slots.get(slot as usize)?.as_ref()?;
             let frame = Frame {

@@ -29,8 +29,6 @@ struct Part {
     elapsed: Duration,
     attached: Duration,
     figures: Figures,
-    /// The buckets of the histogram in which there are calls: most are empty.
-    buckets: Vec<(usize, u64)>,
 }
 
 impl Window {
@@ -44,8 +42,6 @@ impl Window {
         }
         let (now, before) = (figures, &self.figures);
         let since = |now: u64, before: u64| now.saturating_sub(before);
-        let earlier = before.histogram.iter().copied().chain(std::iter::repeat(0));
-        let buckets = now.histogram.iter().zip(earlier).map(|(now, before)| since(*now, before)).enumerate();
         self.parts.push_back(Part {
             elapsed: elapsed.saturating_sub(self.elapsed),
             attached: attached.saturating_sub(self.attached),
@@ -59,11 +55,11 @@ impl Window {
                 within: since(now.within, before.within),
                 left: since(now.left, before.left),
                 missed: since(now.missed, before.missed),
-                histogram: Vec::new(),
+                histogram: more(&now.histogram, &before.histogram),
             },
-            buckets: buckets.filter(|(_, count)| *count > 0).collect(),
         });
-        (self.figures, self.elapsed, self.attached) = (figures.clone(), *elapsed, *attached);
+        self.figures.clone_from(figures);
+        (self.elapsed, self.attached) = (*elapsed, *attached);
         while self.parts.iter().skip(1).map(|part| part.elapsed).sum::<Duration>() >= WINDOW {
             self.parts.pop_front();
         }
@@ -77,10 +73,10 @@ impl Window {
 
     /// What was seen, scaled; in flight is what was so at the latest reading.
     pub fn row(&self, pid: u32, name: &str, has_threshold: bool, in_flight: (u64, Option<u64>)) -> Row {
-        let mut sum = Figures { histogram: vec![0; self.figures.histogram.len()], ..Figures::default() };
+        let mut sum = Figures::default();
         let (mut elapsed, mut attached) = (Duration::ZERO, Duration::ZERO);
         for part in &self.parts {
-            let Figures { calls, entered, errors, total_ns, min_ns, max_ns, within, left, missed, histogram: _ } =
+            let Figures { calls, entered, errors, total_ns, min_ns, max_ns, within, left, missed, ref histogram } =
                 part.figures;
             (elapsed, attached) = (elapsed + part.elapsed, attached + part.attached);
             sum.calls += calls;
@@ -92,24 +88,46 @@ impl Window {
             sum.missed += missed;
             // Of all calls so far: bounds for what the histogram says of these.
             (sum.min_ns, sum.max_ns) = (min_ns, max_ns);
-            part.buckets.iter().for_each(|(bucket, count)| sum.histogram[*bucket] += count);
+            sum.histogram.extend_from_slice(histogram);
         }
+        sum.histogram.sort_unstable_by_key(|(bucket, _)| *bucket);
+        sum.histogram.dedup_by(|(bucket, count), (kept, sum)| {
+            let is_same = bucket == kept;
+            *sum += if is_same { *count } else { 0 };
+            is_same
+        });
         (sum.min_ns, sum.max_ns) = (sum.quantile(0.0).unwrap_or(0), sum.quantile(1.0).unwrap_or(0));
         let attached_share = (attached.as_secs_f64() / elapsed.as_secs_f64().max(1e-9)).min(1.0);
         Row::new(pid, name, &sum, &Frame { elapsed, attached_share, load: self.load, in_flight, has_threshold })
     }
 }
 
+/// What has come to a histogram since it was as before.
+fn more(now: &[(u16, u64)], before: &[(u16, u64)]) -> Vec<(u16, u64)> {
+    let mut before = before.iter().copied().peekable();
+    let more = now.iter().filter_map(|&(bucket, count)| {
+        while before.next_if(|(earlier, _)| *earlier < bucket).is_some() {}
+        let earlier = before.next_if(|(earlier, _)| *earlier == bucket).map_or(0, |(_, count)| count);
+        (count > earlier).then_some((bucket, count - earlier))
+    });
+    more.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reading(second: u64, calls: u64, bucket: usize) -> Reading {
-        let mut histogram = vec![0; 2000];
-        histogram[bucket] = calls;
+    fn reading(second: u64, calls: u64, bucket: u16) -> Reading {
+        let histogram = vec![(bucket, calls)];
         // Buckets below 64 are nanoseconds.
-        let figures =
-            Figures { calls, total_ns: calls * bucket as u64, min_ns: 1, max_ns: 60, histogram, ..Figures::default() };
+        let figures = Figures {
+            calls,
+            total_ns: calls * u64::from(bucket),
+            min_ns: 1,
+            max_ns: 60,
+            histogram,
+            ..Figures::default()
+        };
         let elapsed = Duration::from_secs(second);
         Reading { figures, elapsed, attached: elapsed / 2, load: 0.5, is_set: true, in_flight: (0, None) }
     }
@@ -126,9 +144,7 @@ mod tests {
         assert_eq!((before.pid, before.calls, before.rate), (7, 2000, 200.0), "half of the time, so twice as many");
         assert_eq!((before.p99_ns, before.min_ns, before.max_ns), (Some(5), Some(5), Some(5)));
         for second in 21..=30 {
-            let mut silent = reading(second, 2000, 5);
-            silent.figures.histogram[5] = 2000;
-            window.push(&silent);
+            window.push(&reading(second, 2000, 5));
         }
         let after = row(&window);
         assert_eq!((after.calls, after.rate, after.p99_ns, after.avg_ns), (0, 0.0, None, None));
@@ -140,7 +156,8 @@ mod tests {
         let mut window = Window::default();
         window.push(&reading(1, 1000, 5));
         let mut slow = reading(2, 1000, 5);
-        (slow.figures.calls, slow.figures.histogram[50]) = (1020, 20);
+        slow.figures.calls = 1020;
+        slow.figures.histogram.push((50, 20));
         window.push(&slow);
         assert_eq!(row(&window).p99_ns, Some(50));
         slow.elapsed = Duration::from_secs(13);

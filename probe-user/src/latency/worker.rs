@@ -21,6 +21,8 @@ use crate::target::{self, monotonic_ns};
 const PUBLISH: Duration = Duration::from_secs(1);
 /// How often it is asked which processes have mapped something.
 const EVENTS: Duration = Duration::from_millis(250);
+/// Functions that nobody looks at every second are brought up to date at one in so many publications, by turns.
+const TURNS: usize = 4;
 /// A process may be about to load what is missing: so long nobody is told.
 const NEWS: Duration = Duration::from_secs(3);
 /// Functions of processes that can be timed at once, and what their figures may take of the kernel's memory: it is for
@@ -43,6 +45,21 @@ pub(super) struct Worker {
     told: BTreeSet<(String, bool)>,
     lives: u64,
     published_ns: u64,
+    /// Functions that somebody looks at every second.
+    preferred: BTreeSet<String>,
+    /// How often it was published.
+    publications: usize,
+    /// Pairs have come, gone or got on since they were counted.
+    has_changed: bool,
+    counts: Counts,
+}
+
+/// How far pairs have come.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    all: usize,
+    found: usize,
+    timed: usize,
 }
 
 impl Worker {
@@ -59,6 +76,10 @@ impl Worker {
             told: BTreeSet::new(),
             lives: 0,
             published_ns: 0,
+            preferred: BTreeSet::new(),
+            publications: 0,
+            has_changed: true,
+            counts: Counts::default(),
         })
     }
 
@@ -67,9 +88,11 @@ impl Worker {
         let (mut publish, mut events) = (Instant::now() + PUBLISH, Instant::now());
         while self.wait() {
             self.hear();
-            self.ask();
-            self.time_next();
             let now = Instant::now();
+            if self.count() || now >= events {
+                self.ask();
+            }
+            self.time_next();
             if let Some(timer) = &mut self.timer {
                 if let Err(error) = timer.look() {
                     tracing::error!("functions: the hits of probes cannot be read: {error:#}");
@@ -91,17 +114,16 @@ impl Worker {
 
     /// Waits until something may be due; false at the end.
     fn wait(&mut self) -> bool {
-        let has_pairs = self.processes.values().any(|process| !process.pairs.is_empty());
-        let is_timing = self.pairs().any(|pair| matches!(pair.state, PairState::Timed(..)));
-        let pause = match (&self.timer, has_pairs) {
-            (Some(timer), _) if is_timing => timer.pause(),
-            (_, true) => EVENTS,
-            (_, false) => PUBLISH,
+        self.count();
+        let Counts { all, found, timed } = self.counts;
+        let pause = match &self.timer {
+            Some(timer) if timed > 0 => timer.pause(),
+            _ if all > 0 => EVENTS,
+            _ => PUBLISH,
         };
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
-        let has_found = self.pairs().any(|pair| matches!(pair.state, PairState::Found(_)));
-        if !state.is_over && state.revision == self.revision && !has_found {
+        if !state.is_over && state.revision == self.revision && found == 0 {
             state = shared.wait(state, pause);
         }
         if state.is_over {
@@ -116,12 +138,23 @@ impl Worker {
         true
     }
 
-    fn pairs(&self) -> impl Iterator<Item = &Pair> {
-        self.processes.values().flat_map(|process| process.pairs.values())
+    /// Counts pairs, if something has changed: there may be thousands, and the budgets are looked after many times a second.
+    fn count(&mut self) -> bool {
+        if !std::mem::take(&mut self.has_changed) {
+            return false;
+        }
+        self.counts = Counts::default();
+        for pair in self.processes.values().flat_map(|process| process.pairs.values()) {
+            self.counts.all += 1;
+            self.counts.found += usize::from(matches!(pair.state, PairState::Found(_)));
+            self.counts.timed += usize::from(matches!(pair.state, PairState::Timed(..)));
+        }
+        true
     }
 
     /// Ends what is not wanted any more, changes what is wanted otherwise, and notes what is new.
     fn reconcile(&mut self, wanted: &Wanted) {
+        self.has_changed = true;
         let Self { processes, timer, .. } = self;
         processes.retain(|pid, process| {
             let stays = wanted.processes.get(pid).is_some_and(|joined| joined.life == process.joined.life);
@@ -146,6 +179,7 @@ impl Worker {
             _ => false,
         });
         self.definitions = after.clone();
+        self.preferred.clone_from(&wanted.preferred);
         if wanted.definitions.is_empty()
             && let Some(timer) = self.timer.take()
         {
@@ -171,6 +205,7 @@ impl Worker {
             }
         };
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.life == life) else { return };
+        self.has_changed = true;
         process.was_searched(took);
         for (definition, found) in found {
             let Some(pair) = process.pairs.get_mut(&definition.name) else { continue };
@@ -188,6 +223,7 @@ impl Worker {
         let now = Instant::now();
         let due = self.processes.iter_mut().find(|(_, process)| process.is_due(now));
         let Some((&pid, process)) = due else { return };
+        self.has_changed = true;
         process.is_searched(now);
         let definitions = process.pairs.values_mut().filter_map(|pair| match pair.state {
             PairState::Wanted | PairState::Missing(..) => Some(pair.definition.clone()),
@@ -202,7 +238,7 @@ impl Worker {
 
     /// Loads the programs when they are first needed.
     fn has_timer(&mut self) -> bool {
-        if self.timer.is_some() || self.is_broken.is_some() || self.pairs().next().is_none() {
+        if self.timer.is_some() || self.is_broken.is_some() || self.counts.all == 0 {
             return self.timer.is_some();
         }
         let slots = kernel::functions_within(MAX_BYTES).map(|slots| slots.clamp(MIN_SLOTS, MAX_SLOTS));
@@ -219,6 +255,9 @@ impl Worker {
 
     /// Sets the probes of one function: it takes milliseconds, between which budgets are to be looked after.
     fn time_next(&mut self) {
+        if self.counts.found == 0 {
+            return;
+        }
         let Some(timer) = &mut self.timer else { return };
         let next = self.processes.iter_mut().find_map(|(&pid, process)| {
             let budget = process.budget;
@@ -227,6 +266,7 @@ impl Worker {
         });
         let Some((pid, budget, pair)) = next else { return };
         let PairState::Found(function) = std::mem::replace(&mut pair.state, PairState::Wanted) else { return };
+        self.has_changed = true;
         let Definition { name, symbol, .. } = &pair.definition;
         let count = function.spots.len();
         let missing = |reason: String| PairState::Missing(reason, Instant::now());
@@ -273,15 +313,42 @@ impl Worker {
         if let Some(timer) = &mut self.timer {
             timer.forget(pid);
         }
+        self.has_changed = true;
         tracing::debug!("functions of pid {pid} are looked for again: {reason}");
         self.lives += 1;
         process.start_over(self.lives);
     }
 
+    /// The slots that are to be brought up to date: those that somebody looks at, those of which nothing is known yet, and
+    /// of the others those whose turn it is.
+    fn due(&mut self, before: &Seen) -> BTreeSet<Slot> {
+        let turn = self.publications;
+        self.publications += 1;
+        let is_due = |pid: u32, name: &String, slot: Slot| {
+            (slot as usize + turn).is_multiple_of(TURNS)
+                || self.preferred.contains(name)
+                || !before.rows.contains_key(&(pid, name.clone()))
+        };
+        let mut due = BTreeSet::new();
+        for (&pid, process) in &self.processes {
+            for (name, pair) in &process.pairs {
+                if let PairState::Timed(slot, _) = pair.state
+                    && is_due(pid, name, slot)
+                {
+                    due.insert(slot);
+                }
+            }
+        }
+        due
+    }
+
     /// Tells what was seen.
     fn publish(&mut self) {
         let at_ns = monotonic_ns();
-        let readings = self.timer.as_mut().map_or_else(|| Ok(Vec::new()), Timer::readings);
+        let before = Arc::clone(&self.shared.lock().seen);
+        let due = self.due(&before);
+        let readings =
+            self.timer.as_mut().map_or_else(|| Ok(Vec::new()), |timer| timer.readings(|slot| due.contains(&slot)));
         let readings: BTreeMap<Slot, _> = match readings {
             Ok(readings) => readings.into_iter().collect(),
             Err(error) => return tracing::error!("functions: their figures cannot be read: {error:#}"),
@@ -293,12 +360,21 @@ impl Worker {
             for (name, pair) in &mut process.pairs {
                 let state = match &mut pair.state {
                     PairState::Timed(slot, window) => {
-                        let Some(reading) = readings.get(slot) else { continue };
-                        window.push(reading);
-                        let has_threshold = pair.definition.threshold.is_some();
-                        let row = window.row(pid, name, has_threshold, reading.in_flight);
-                        let attached_share = row.attached_share;
-                        seen.rows.insert((pid, name.clone()), SeenRow { row, is_set: reading.is_set });
+                        let key = (pid, name.clone());
+                        let row = match readings.get(slot) {
+                            Some(reading) => {
+                                window.push(reading);
+                                let has_threshold = pair.definition.threshold.is_some();
+                                let row = window.row(pid, name, has_threshold, reading.in_flight);
+                                Arc::new(SeenRow { row, is_set: reading.is_set })
+                            }
+                            None => match before.rows.get(&key) {
+                                Some(row) => Arc::clone(row),
+                                None => continue,
+                            },
+                        };
+                        let attached_share = row.row.attached_share;
+                        seen.rows.insert(key, row);
                         InProcess::Timed { attached_share }
                     }
                     PairState::Missing(reason, since) if !reason.is_empty() => {

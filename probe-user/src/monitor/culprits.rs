@@ -10,18 +10,24 @@
 //! A helper that was at work in the baseline as well explains less than the new caller that keeps it busy: where nearly
 //! all of a function's samples are below one caller that the baseline hardly knew, that caller is named instead.
 
+mod causes;
+mod kept;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::symbolize::{Frame, Kind, Measure, Profile, Sample};
 use crate::text::mebibytes;
+pub use causes::{Of, call_culprits, thread_culprits, wait_culprits};
+pub use kept::{Kept, kept};
 
 /// Most functions that are named.
 const MAX_CULPRITS: usize = 10;
 
 /// A function with its part in a breach. Shares are percent of the process's samples.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Culprit {
     /// Demangled name, or `[module+0xoffset]`.
     pub function: String,
@@ -40,9 +46,15 @@ pub struct Culprit {
     pub baseline_share: f64,
     /// `share` less `baseline_share`, in percentage points.
     pub change: f64,
+    /// Of what these are shares.
+    #[serde(default)]
+    pub of: Of,
     /// For memory: how much of it that is, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// Where these were allocated and are in use still: for how long, at the least, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_for_ns: Option<u64>,
 }
 
 impl Culprit {
@@ -57,11 +69,25 @@ impl Culprit {
         };
         let thread = if self.thread.is_empty() { String::new() } else { format!(", in thread {}", self.thread) };
         let (from, to) = (self.baseline_share.round(), self.share.round());
+        if let (Some(bytes), Some(time)) = (self.bytes, self.kept_for_ns) {
+            let (function, bytes, seconds) = (&self.function, mebibytes(bytes), time / 1_000_000_000);
+            let of = format!("{to:.0} % of what is in use after {seconds} s");
+            return format!("{function}{place} keeps {bytes} that it allocated, {of}{thread}");
+        }
         if let Some(bytes) = self.bytes {
             let (function, bytes) = (&self.function, mebibytes(bytes));
             return format!("{function}{place} took {bytes}, {to:.0} % of the memory that the process took{thread}");
         }
-        format!("{}{place} went from {from:.0} % to {to:.0} % of the process{thread}", self.function)
+        let of = match &self.of {
+            Of::Cpu => "the process".to_owned(),
+            Of::Waits => "the time that threads wait".to_owned(),
+            Of::Calls(function) => format!("the time in {function}"),
+            Of::Threads => return format!("{}{place} is what {to:.0} % of the threads do", self.function),
+        };
+        if from == to {
+            return format!("{}{place} is {to:.0} % of {of}, as before{thread}", self.function);
+        }
+        format!("{}{place} went from {from:.0} % to {to:.0} % of {of}{thread}", self.function)
     }
 }
 
@@ -73,19 +99,22 @@ const EXPLAINS: f64 = 0.8;
 /// The functions that add most over the baseline, most responsible first, at most ten. Functions that add nothing are not
 /// named. Either profile may be empty.
 pub fn culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
-    let (now, calm) = (charge(breach, samples), charge(baseline, samples));
+    rank(&charge(breach, on_cpu), &charge(baseline, on_cpu))
+}
+
+fn rank(now: &Charges, calm: &Charges) -> Vec<Culprit> {
     // What the charged functions add goes to whoever explains them.
     let mut added: BTreeMap<&Function, f64> = BTreeMap::new();
     for (function, charged) in &now.functions {
         let more = now.rate(charged.own.count) - calm.rate(calm.own(function));
         if more > 0.0 {
-            *added.entry(explanation(function, charged, &now, &calm)).or_default() += more;
+            *added.entry(explanation(function, charged, now, calm)).or_default() += more;
         }
     }
     let mut ranked: Vec<(&Function, f64)> = added.into_iter().collect();
     // The functions come sorted by name, and the sort is stable: equals stay in that order.
     ranked.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    ranked.into_iter().take(MAX_CULPRITS).map(|(function, _)| describe(function, &now, &calm)).collect()
+    ranked.into_iter().take(MAX_CULPRITS).map(|(function, _)| describe(function, now, calm)).collect()
 }
 
 /// The functions that took most memory, the greatest first, at most ten: growth that is as fast as it was before is no less
@@ -102,9 +131,9 @@ pub fn growth_culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
     described.collect()
 }
 
-/// What a sample weighs: time by its number,
-fn samples(sample: &Sample) -> u64 {
-    if sample.measure.is_memory() { 0 } else { sample.count }
+/// What a sample weighs: on the CPU its time, because the rate of samples may change,
+fn on_cpu(sample: &Sample) -> u64 {
+    if sample.is_on_cpu() { sample.value } else { 0 }
 }
 
 /// and memory by its bytes.
@@ -143,7 +172,9 @@ fn describe(function: &Function, now: &Charges, calm: &Charges) -> Culprit {
         share: tenth(share),
         baseline_share: tenth(baseline_share),
         change: tenth(share - baseline_share),
+        of: Of::Cpu,
         bytes: None,
+        kept_for_ns: None,
     }
 }
 
@@ -219,15 +250,20 @@ impl Charges {
 }
 
 fn charge(profile: &Profile, weigh: fn(&Sample) -> u64) -> Charges {
+    charge_chains(profile, weigh, |stack| Some(charged_chain(&profile.frames(stack))))
+}
+
+/// Charges the functions of the chains of stacks; those without a chain do not count.
+fn charge_chains(profile: &Profile, weigh: fn(&Sample) -> u64, chain: impl Fn(u32) -> Option<Chain>) -> Charges {
     let mut charges = Charges { seconds: profile.header.duration_ns as f64 / 1e9, ..Charges::default() };
-    let mut known: HashMap<u32, Chain> = HashMap::new();
+    let mut known: HashMap<u32, Option<Chain>> = HashMap::new();
     for sample in profile.totals() {
         let weight = weigh(&sample);
         if weight == 0 {
             continue;
         }
+        let Some(chain) = known.entry(sample.stack).or_insert_with(|| chain(sample.stack)) else { continue };
         charges.count += weight;
-        let chain = known.entry(sample.stack).or_insert_with(|| charged_chain(profile, sample.stack));
         let thread = profile.threads.get(sample.thread as usize).map_or("", |thread| thread.name.as_str());
         for (function, place) in chain.iter() {
             charges.functions.entry(function.clone()).or_default().with_callees.add(weight, place, thread);
@@ -245,8 +281,7 @@ fn charge(profile: &Profile, weigh: fn(&Sample) -> u64) -> Charges {
 }
 
 /// The program's own functions in a stack with their places, innermost first, each once; the leaf where there are none.
-fn charged_chain(profile: &Profile, stack: u32) -> Chain {
-    let frames = profile.frames(stack);
+fn charged_chain(frames: &[Frame<'_>]) -> Chain {
     let charge = |frame: &Frame<'_>| {
         let function = Function { function: frame.function.to_string(), module: frame.module.to_owned() };
         (function, (frame.file.to_owned(), frame.line))

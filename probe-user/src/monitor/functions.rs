@@ -1,6 +1,6 @@
 //! What the metrics of functions are, from what is known of a function in a process.
 
-use super::rules::Metric;
+use super::metric::Metric;
 use crate::latency::SeenRow;
 
 /// The value of a metric; `None` where there is none: without calls no time, and where no probe was set nothing at all.

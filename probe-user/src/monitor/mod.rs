@@ -2,11 +2,19 @@
 //! no I/O; time is handed in, in nanoseconds of the monotonic clock.
 
 mod culprits;
+mod engine;
 mod functions;
-mod rules;
+mod metric;
+mod quiet;
+mod rule;
+mod state;
 mod trend;
 
-pub use culprits::{Culprit, culprits, growth_culprits};
+pub use culprits::{Culprit, Kept, Of, call_culprits, culprits, growth_culprits, kept, thread_culprits, wait_culprits};
+pub use engine::{Breach, Engine, Observation, Over, Subject, Transition};
 pub use functions::of_function;
-pub use rules::{Breach, Engine, Metric, Observation, Rule, Side, Transition};
+pub use metric::{Fold, Metric, Scope, Unit};
+pub use quiet::Quiet;
+pub use rule::{ANY_TARGET, Condition, Per, Rule, Side};
+pub use state::State;
 pub use trend::Trend;

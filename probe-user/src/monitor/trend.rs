@@ -28,21 +28,34 @@ impl Trend {
         self.readings.push_back((at_ns, value));
     }
 
-    /// The growth of the value in a minute; `None` before there are readings of 10 seconds.
+    /// The growth of the value in a minute; `None` before there are readings of 10 seconds. What was a step has stopped
+    /// growing, though half a minute later most pairs span it: of the whole time and its last third, the lesser growth counts.
     pub fn per_minute(&self) -> Option<f64> {
         let (first, last) = (self.readings.front()?.0, self.readings.back()?.0);
         if last.saturating_sub(first) < SPAN_NS {
             return None;
         }
-        let mut slopes = Vec::with_capacity(self.readings.len() * (self.readings.len() - 1) / 2);
-        for (index, (begin, low)) in self.readings.iter().enumerate() {
-            for (end, high) in self.readings.iter().skip(index + 1).filter(|(end, _)| end > begin) {
+        let value = self.readings[0].1;
+        if self.readings.iter().all(|(_, other)| *other == value) {
+            // As of most processes most of the time.
+            return Some(0.0);
+        }
+        let (whole, lately) = (self.median_slope(first)?, self.median_slope(last - (last - first) / 3)?);
+        let lesser = if whole.abs() < lately.abs() { whole } else { lately };
+        Some(if whole * lately > 0.0 { lesser * MINUTE_S } else { 0.0 })
+    }
+
+    /// The median of the slopes between readings from a time on, in a second.
+    fn median_slope(&self, from_ns: u64) -> Option<f64> {
+        let readings = || self.readings.iter().filter(move |(at, _)| *at >= from_ns);
+        let mut slopes = Vec::with_capacity(self.readings.len() * self.readings.len() / 2);
+        for (index, (begin, low)) in readings().enumerate() {
+            for (end, high) in readings().skip(index + 1).filter(|(end, _)| end > begin) {
                 slopes.push((high - low) / ((end - begin) as f64 / SECOND_NS as f64));
             }
         }
         let middle = slopes.len() / 2;
-        let (_, median, _) = slopes.select_nth_unstable_by(middle, f64::total_cmp);
-        Some(*median * MINUTE_S)
+        (!slopes.is_empty()).then(|| *slopes.select_nth_unstable_by(middle, f64::total_cmp).1)
     }
 }
 
@@ -64,6 +77,16 @@ mod tests {
         assert_eq!(growth((0..=10).map(f64::from)), Some(60.0));
         assert_eq!(growth((0..200).map(|second| 1e9 - 3.0 * f64::from(second))), Some(-180.0));
         assert_eq!(growth([5.0; 30]), Some(0.0));
+    }
+
+    #[test]
+    fn a_step_that_is_over_is_no_growth() {
+        for calm in [5, 20, 30, 50] {
+            let step = (0..60).map(|second| if second < 60 - calm { 1e9 } else { 2e9 });
+            assert_eq!(growth(step), Some(0.0), "{calm} seconds ago");
+        }
+        let begins = (0..60).map(|second| 1e9 + 1e6 * f64::from((second - 25).max(0)));
+        assert!(growth(begins).is_some_and(|growth| growth > 30e6), "it goes on, for more than half of the time");
     }
 
     #[test]

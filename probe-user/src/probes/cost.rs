@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::leaving;
 use crate::functions::first_return;
 use crate::kernel::{Role, Sampler, Wanted};
 use crate::target::{Modules, Process};
@@ -44,12 +45,12 @@ pub fn measure(sampler: &mut Sampler, number: u32) -> Result<Duration> {
     }
     let hits_of_call = wanted.len() as u32;
     loop {
-        let hits = |sampler: &mut Sampler| Ok::<u64, anyhow::Error>(sampler.hits()?[number as usize]);
-        let before = hits(sampler)?;
+        let hits = |sampler: &Sampler| sampler.hits()[number as usize];
+        let before = hits(sampler);
         let probes = sampler.probe(ourselves, &wanted).context("cannot measure what a probe costs")?;
         let took = std::thread::spawn(time).join().ok().context("a thread that measures has panicked")?;
-        let new = hits(sampler)? - before;
-        drop(std::thread::spawn(move || drop(probes)));
+        let new = hits(sampler) - before;
+        leaving::elsewhere(move || drop(probes));
         let expected = u64::from(hits_of_call * CALLS) * ROUNDS as u64;
         if new == expected {
             return Ok(took / hits_of_call);
@@ -71,7 +72,7 @@ fn time() -> Duration {
 }
 
 /// Of this thread, since it began.
-fn cpu_time() -> Duration {
+pub(super) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -7,11 +7,19 @@
 //! rate of the share. Hits empty it; when it is empty the probes go, and when enough is in it again they come back. The
 //! time until then is varied at random, so that windows do not keep step with anything that the process does regularly.
 //! One more bucket, for all together, fills at the rate of the budget: it holds when many functions become dear at once.
+//!
+//! To take probes away and to set them again costs as well, the more the smaller the budget is beside it. Buckets hold as much
+//! as some such changes cost, if that is more: windows are fewer and longer then, and the share of the time is the same.
 
 use std::time::Duration;
 
-/// A bucket holds what its share of the budget allows in this time.
+/// A bucket holds what its share of the budget allows in this time,
 const CAPACITY: f64 = 1.0;
+/// or what it costs to take the probes away and set them again so many times: as a bucket is filled to a fifth of that on
+/// average, changes cost no more than hits may.
+const CHANGES: f64 = 5.0;
+/// The part of the bucket for all that is left when there is nothing to be feared soon.
+const RESERVE: f64 = 0.5;
 /// Probes come back when the bucket is filled to a part of its capacity that varies between these.
 const REFILL: (f64, f64) = (0.05, 0.35);
 /// What a function costs is known of about so many seconds in which its probes were set.
@@ -37,6 +45,8 @@ pub struct Governor {
     budget: f64,
     /// CPU time that all may spend now, in seconds; negative when more was spent.
     left: f64,
+    /// CPU time that it takes to take the probes of a function away and set them again, in seconds.
+    change: f64,
     functions: Vec<Function>,
     /// State of the random numbers.
     random: u64,
@@ -79,14 +89,15 @@ impl Governor {
     pub fn new(budget: f64, functions: usize, seed: u64) -> Self {
         let left = budget * CAPACITY;
         let function = Function { is_set: true, left, wanted: 0.0, spent: (0.0, 0.0) };
-        Self { budget, left, functions: vec![function; functions], random: seed | 1 }
+        Self { budget, left, change: 0.0, functions: vec![function; functions], random: seed | 1 }
     }
 
     /// One function more, with its probes set.
     pub fn add(&mut self) {
         let mut function = Function { is_set: true, left: 0.0, wanted: 0.0, spent: (0.0, 0.0) };
         self.functions.push(function.clone());
-        function.left = self.share() * CAPACITY;
+        self.left = (self.left + CHANGES * self.change).min(self.capacity_of_all());
+        function.left = self.capacity(self.share());
         if let Some(last) = self.functions.last_mut() {
             *last = function;
         }
@@ -100,7 +111,27 @@ impl Governor {
     /// Another share of one core that all may cost.
     pub fn set_budget(&mut self, budget: f64) {
         self.budget = budget;
-        self.left = self.left.min(budget * CAPACITY);
+        self.left = self.left.min(self.capacity_of_all());
+    }
+
+    /// What it took to take the probes of a function away and set them again, of CPU time.
+    pub fn changed(&mut self, cost: Duration) {
+        let cost = cost.as_secs_f64();
+        self.change = if self.change > 0.0 { (3.0 * self.change + cost) / 4.0 } else { cost };
+    }
+
+    /// True as long as much is left of what all may spend.
+    pub fn has_reserve(&self) -> bool {
+        self.left >= RESERVE * self.capacity_of_all()
+    }
+
+    /// What the bucket of a function holds.
+    fn capacity(&self, share: f64) -> f64 {
+        (share * CAPACITY).max(CHANGES * self.change)
+    }
+
+    fn capacity_of_all(&self) -> f64 {
+        (self.budget * CAPACITY).max(CHANGES * self.change * self.functions.len() as f64)
     }
 
     /// Time has passed, in which the probes of each function cost so much. Says what is to be done about each; this is taken
@@ -115,14 +146,15 @@ impl Governor {
             }
         }
         let share = self.share();
-        self.left = (self.left + self.budget * seconds).min(self.budget * CAPACITY) - costs.iter().sum::<f64>();
+        let capacity = self.capacity(share);
+        self.left = (self.left + self.budget * seconds).min(self.capacity_of_all()) - costs.iter().sum::<f64>();
         for (function, &cost) in self.functions.iter_mut().zip(&costs) {
-            function.left = (function.left + share * seconds).min(share * CAPACITY) - cost;
+            function.left = (function.left + share * seconds).min(capacity) - cost;
         }
         if self.left < 0.0 {
             self.empty_dearest(&costs, seconds);
         }
-        (0..costs.len()).map(|at| self.judge(at, share)).collect()
+        (0..costs.len()).map(|at| self.judge(at, capacity)).collect()
     }
 
     /// What each function may cost: those that cost less leave the rest to the others.
@@ -154,17 +186,17 @@ impl Governor {
         }
     }
 
-    fn judge(&mut self, at: usize, share: f64) -> Verdict {
+    fn judge(&mut self, at: usize, capacity: f64) -> Verdict {
         let part = REFILL.0 + (REFILL.1 - REFILL.0) * self.random();
         let function = &mut self.functions[at];
         match function.is_set {
             true if function.left < 0.0 => {
                 function.is_set = false;
-                function.wanted = share * CAPACITY * part;
+                function.wanted = capacity * part;
                 Verdict::TakeAway
             }
             // The share may have become less since.
-            false if function.left >= function.wanted.min(share * CAPACITY) && self.left >= 0.0 => {
+            false if function.left >= function.wanted.min(capacity) && self.left >= 0.0 => {
                 function.is_set = true;
                 function.remember(OLD_MEMORY);
                 Verdict::SetAgain
@@ -223,6 +255,31 @@ mod tests {
             }
         }
         sums
+    }
+
+    #[test]
+    fn where_changes_are_dear_they_are_few() {
+        let change = Duration::from_millis(1);
+        let mut governor = Governor::new(0.01, 0, 7);
+        for _ in 0..10 {
+            governor.changed(change);
+            governor.add();
+        }
+        let (mut is_set, mut changes, mut set_ticks, mut spent) = ([true; 10], 0, 0, Duration::ZERO);
+        for _ in 0..20_000 {
+            // Twice as much as they may.
+            let costs = is_set.map(|is_set| if is_set { TICK.mul_f64(0.002) } else { Duration::ZERO });
+            spent += costs.iter().sum::<Duration>();
+            set_ticks += is_set.iter().filter(|is_set| **is_set).count();
+            for (is_set, verdict) in is_set.iter_mut().zip(governor.observe(&costs, TICK)) {
+                changes += u32::from(verdict == Verdict::SetAgain);
+                *is_set = verdict == Verdict::SetAgain || *is_set && verdict == Verdict::AsTheyAre;
+            }
+        }
+        let (share, of_changes) = (set_ticks as f64 / 200_000.0, (changes * change).as_secs_f64() / 100.0);
+        assert!((0.45..0.6).contains(&share), "{share}");
+        assert!((0.009..0.0115).contains(&(spent.as_secs_f64() / 100.0)), "{spent:?}");
+        assert!((0.001..0.011).contains(&of_changes), "no more than the hits: {of_changes}");
     }
 
     #[test]

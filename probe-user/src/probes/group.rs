@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::leaving;
 use super::traps::Traps;
 use crate::kernel::{Probes, Sampler, Wanted};
 use crate::target::monotonic_ns;
@@ -49,6 +50,18 @@ struct Leaving {
     /// The programs see nothing any more.
     has_begun: bool,
     traps: Option<Traps>,
+}
+
+/// Windows that are remembered: of an hour or so. Of older times neighbours become one.
+const MAX_WINDOWS: usize = 8192;
+
+/// Half as many windows, each as long as two and where the first was: what was seen in either stands for the time of both.
+fn in_pairs(windows: &[Window]) -> Vec<Window> {
+    let pair = |pair: &[Window]| {
+        let length = pair.iter().map(|window| window.to_ns - window.from_ns).sum::<u64>();
+        Window { from_ns: pair[0].from_ns, to_ns: pair[0].from_ns + length }
+    };
+    windows.chunks(2).map(pair).collect()
 }
 
 /// Makes this thread one that comes before others: until it has its turn, probes cost.
@@ -154,9 +167,29 @@ impl Group {
         (self.since, self.set_ns) = (Instant::now(), monotonic_ns());
         self.is_due = false;
         if let Some(windows) = &mut self.windows {
+            if windows.len() >= MAX_WINDOWS {
+                *windows = in_pairs(windows);
+            }
             windows.push(Window { from_ns: self.set_ns, to_ns: self.set_ns });
         }
         Ok(())
+    }
+
+    /// Takes over probes that were set elsewhere at this time (`CLOCK_MONOTONIC`, nanoseconds), with so many hits since.
+    pub fn adopt(&mut self, probes: Vec<Probes>, set_ns: u64, first_hits: u64) {
+        self.state = State::Set(probes);
+        let ago = Duration::from_nanos(monotonic_ns().saturating_sub(set_ns));
+        (self.since, self.set_ns) = (Instant::now().checked_sub(ago).unwrap_or_else(Instant::now), set_ns);
+        (self.hits, self.first_hits) = (first_hits, first_hits);
+    }
+
+    /// Takes over more probes, which are in the way while the others are away.
+    pub fn adopt_more(&mut self, wanted: Vec<Wanted>, new: Vec<Probes>) {
+        match &mut self.state {
+            State::Set(probes) => drop(probes.splice(0..0, new)),
+            State::Leaving(_) | State::Away => leaving::elsewhere(move || drop(new)),
+        }
+        self.wanted.splice(0..0, wanted);
     }
 
     /// More probes, from now on.
@@ -219,27 +252,28 @@ impl Group {
         passed
     }
 
-    /// Takes the probes away, off this thread and all at once: the kernel waits for each.
-    pub fn take_away(&mut self, pid: u32) {
+    /// Takes the probes away, off this thread and all at once: the kernel waits for each. `is_off` if the programs see
+    /// nothing already.
+    pub fn take_away(&mut self, pid: u32, is_off: bool) {
         let State::Set(probes) = std::mem::replace(&mut self.state, State::Away) else { return };
         self.has_gone = true;
         let (tell, kernel) = channel();
         // The last first: a call whose beginning is seen has its end seen.
         for probes in probes.into_iter().rev() {
             let tell: Sender<Instant> = tell.clone();
-            std::thread::spawn(move || {
+            leaving::elsewhere(move || {
                 hurry();
                 let _ = tell.send(Instant::now());
                 drop(probes);
                 drop(tell);
             });
         }
-        self.state = State::Leaving(Leaving { kernel, has_begun: false, traps: Traps::of(pid, &self.wanted) });
+        self.state = State::Leaving(Leaving { kernel, has_begun: is_off, traps: Traps::of(pid, &self.wanted) });
     }
 
     /// Takes the probes away, for good. The channel is closed when the kernel is done with it.
     pub fn end(mut self, pid: u32) -> Receiver<Instant> {
-        self.take_away(pid);
+        self.take_away(pid, false);
         match self.state {
             State::Leaving(leaving) => leaving.kernel,
             State::Set(_) | State::Away => channel().1,
@@ -252,5 +286,17 @@ impl Group {
             while leaving.kernel.recv().is_ok() {}
             self.state = State::Away;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_become_fewer_and_stand_for_as_much_time() {
+        let window = |from_ns, to_ns| Window { from_ns, to_ns };
+        let pairs = in_pairs(&[window(10, 15), window(100, 110), window(200, 201)]);
+        assert_eq!(pairs, [window(10, 25), window(200, 201)]);
     }
 }

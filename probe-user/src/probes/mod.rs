@@ -3,10 +3,12 @@
 mod cost;
 mod governor;
 mod group;
+mod leaving;
 mod set;
 mod traps;
 
 pub use cost::measure as measure_hit;
 pub use governor::{Governor, Verdict};
 pub use group::Window;
-pub use set::{Change, ProbeSet};
+pub use leaving::settle;
+pub use set::{Change, ProbeSet, Switch};

@@ -5,13 +5,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::cost::cpu_time;
 use super::governor::{Governor, Verdict};
 use super::group::{Group, Passed, Window, hurry};
-use crate::kernel::{Sampler, Wanted};
-use crate::target::{descendants, monotonic_ns};
+use super::leaving;
+use crate::kernel::{Probes, Sampler, Wanted};
+use crate::target::{descendants, latest_pid, monotonic_ns};
 
 /// How often it is looked for children that have inherited probes.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// To take probes away takes as much processor time as to set them, and the threads that do so as much again.
+const TO_AND_FRO: u32 = 3;
 
 /// Probes in a process. Dropping it waits until they are gone.
 pub struct ProbeSet {
@@ -22,12 +27,22 @@ pub struct ProbeSet {
     hit_cost: Duration,
     started: Instant,
     looked: Instant,
+    /// All probes were set then, and stay.
+    is_at_rest: bool,
     /// Descendants of the process, and when they were looked for.
     children: Vec<u32>,
     swept: Instant,
+    /// The latest pid of the host at the last two of these times.
+    latest_pids: [Option<u32>; 2],
     /// What they had cost besides hits, where that is told.
     besides: Duration,
+    /// Whoever switches what the probes of a group see on and off.
+    switch: Option<Switch>,
 }
+
+/// Called with the name of a group when its probes are set, and since when (`CLOCK_MONOTONIC` in nanoseconds); with `None`
+/// before they are taken away, so that nobody sees a part of what goes on meanwhile.
+pub type Switch = fn(&mut Sampler, u32, Option<u64>) -> Result<()>;
 
 /// What has become of the probes of a set of one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +63,26 @@ impl ProbeSet {
         let (now, children) = (Instant::now(), descendants(pid));
         let governor = Governor::new(budget, 0, monotonic_ns());
         let (groups, besides) = (Vec::new(), Duration::ZERO);
-        Self { pid, groups, governor, hit_cost, started: now, looked: now, children, swept: now, besides }
+        Self {
+            pid,
+            groups,
+            governor,
+            hit_cost,
+            started: now,
+            looked: now,
+            is_at_rest: false,
+            children,
+            swept: now,
+            latest_pids: [None; 2],
+            besides,
+            switch: None,
+        }
+    }
+
+    /// What its probes see is switched on and off.
+    pub fn switched(mut self, switch: Switch) -> Self {
+        self.switch = Some(switch);
+        self
     }
 
     /// Sets the probes of each group, in their order; the groups are named by their numbers from 0 on.
@@ -70,16 +104,36 @@ impl ProbeSet {
 
     /// Sets the probes of one more group, in their order.
     pub fn add_group(&mut self, sampler: &mut Sampler, name: u32, wanted: Vec<Wanted>) -> Result<()> {
+        self.is_at_rest = false;
         let mut group = Group::new(wanted);
-        group.begin(&sampler.hits()?);
+        group.begin(&sampler.hits());
+        let begin = cpu_time();
         group.set(sampler, self.pid)?;
+        self.governor.changed(TO_AND_FRO * (cpu_time() - begin));
+        if let Some(switch) = self.switch {
+            switch(sampler, name, Some(group.set_ns))?;
+        }
         self.groups.push((name, group));
         self.governor.add();
         Ok(())
     }
 
+    /// Takes over probes that were set elsewhere, as the only group, or as more of it. `set_ns` is when they were
+    /// (`CLOCK_MONOTONIC`, nanoseconds), `paid` the hits that there were before and what they had cost besides.
+    pub fn adopt(&mut self, name: u32, wanted: Vec<Wanted>, probes: Vec<Probes>, set_ns: u64, paid: (u64, Duration)) {
+        if let Some((_, group)) = self.groups.iter_mut().find(|(known, _)| *known == name) {
+            return group.adopt_more(wanted, probes);
+        }
+        let mut group = Group::new(wanted);
+        group.adopt(probes, set_ns, paid.0);
+        self.besides = paid.1;
+        self.groups.push((name, group));
+        self.governor.add();
+    }
+
     /// More probes of a group, from now on; they are set before the others.
     pub fn add(&mut self, sampler: &mut Sampler, name: u32, wanted: Vec<Wanted>) -> Result<()> {
+        self.is_at_rest = false;
         match self.groups.iter_mut().find(|(known, _)| *known == name) {
             Some((_, group)) => group.add(sampler, self.pid, wanted),
             None => Ok(()),
@@ -117,6 +171,17 @@ impl ProbeSet {
         self.groups.iter().find(|(known, _)| *known == name).map(|(_, group)| group)
     }
 
+    /// True while much is left of what all probes may cost.
+    pub fn has_reserve(&self) -> bool {
+        self.governor.has_reserve()
+    }
+
+    /// When it was looked at last, if all probes were set then and stay as long as nothing hits them: nothing is missed
+    /// if it is not looked at again before.
+    pub fn at_rest_since(&self) -> Option<Instant> {
+        self.is_at_rest.then_some(self.looked)
+    }
+
     /// True unless probes are on their way out.
     pub fn is_steady(&self) -> bool {
         self.groups.iter().all(|(_, group)| group.is_set() || group.is_away())
@@ -152,8 +217,8 @@ impl ProbeSet {
     /// Keeps the budget: to be called every few milliseconds, because until then more than the budget may be spent. Returns
     /// the groups whose probes are gone now: whatever was going on when they went, nobody has seen its end.
     pub fn look(&mut self, sampler: &mut Sampler) -> Result<Vec<u32>> {
-        let hits = sampler.hits()?;
-        self.observe(sampler, &hits)
+        let hits = sampler.hits();
+        self.observe(sampler, &hits, Instant::now())
     }
 
     /// The same for a set of one group whose hits are counted elsewhere: how many there were so far, and what they have cost
@@ -162,7 +227,7 @@ impl ProbeSet {
         let more = besides.saturating_sub(self.besides);
         self.besides = besides;
         let was_set = self.groups.first().map(|(_, group)| group.set_ns);
-        let gone = self.govern(sampler, more, |group, now| group.pass_all(hits, now))?;
+        let gone = self.govern(sampler, Instant::now(), more, |group, now| group.pass_all(hits, now))?;
         Ok(match was_set == self.groups.first().map(|(_, group)| group.set_ns) {
             false => Change::Set,
             true if gone.is_empty() => Change::Nothing,
@@ -183,19 +248,19 @@ impl ProbeSet {
         }
     }
 
-    /// The same for one of several sets, with the hits that [`Sampler::hits`] has told.
-    pub fn observe(&mut self, sampler: &mut Sampler, hits: &[u64]) -> Result<Vec<u32>> {
-        self.govern(sampler, Duration::ZERO, |group, now| group.pass(hits, now))
+    /// The same for one of several sets, with the hits that [`Sampler::hits`] has told, and when.
+    pub fn observe(&mut self, sampler: &mut Sampler, hits: &[u64], now: Instant) -> Result<Vec<u32>> {
+        self.govern(sampler, now, Duration::ZERO, |group, now| group.pass(hits, now))
     }
 
     /// Asks the governor, with what each group has paid since the last time, and `besides` for each of them.
     fn govern(
         &mut self,
         sampler: &mut Sampler,
+        now: Instant,
         besides: Duration,
         pass: impl Fn(&mut Group, Instant) -> Passed,
     ) -> Result<Vec<u32>> {
-        let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.looked);
         self.looked = now;
         let (mut gone, mut costs) = (Vec::new(), Vec::with_capacity(self.groups.len()));
@@ -204,9 +269,14 @@ impl ProbeSet {
             costs.push(self.hit_cost.mul_f64(passed.hits as f64) + besides);
             gone.extend(passed.is_gone.then_some(*name));
         }
-        for ((_, group), verdict) in self.groups.iter_mut().zip(self.governor.observe(&costs, elapsed)) {
+        for ((name, group), verdict) in self.groups.iter_mut().zip(self.governor.observe(&costs, elapsed)) {
             match verdict {
-                Verdict::TakeAway => group.take_away(self.pid),
+                Verdict::TakeAway => {
+                    if let Some(switch) = self.switch {
+                        switch(sampler, *name, None)?;
+                    }
+                    group.take_away(self.pid, self.switch.is_some());
+                }
                 Verdict::SetAgain => group.is_due = true,
                 Verdict::AsTheyAre => {}
             }
@@ -214,9 +284,15 @@ impl ProbeSet {
         for (name, group) in &mut self.groups {
             // Whoever is told that they are gone has until the next look to forget what they saw last.
             if group.is_due && group.is_away() && !gone.contains(name) {
+                let begin = cpu_time();
                 group.set(sampler, self.pid)?;
+                self.governor.changed(TO_AND_FRO * (cpu_time() - begin));
+                if let Some(switch) = self.switch {
+                    switch(sampler, *name, Some(group.set_ns))?;
+                }
             }
         }
+        self.is_at_rest = self.governor.has_reserve() && self.groups.iter().all(|(_, group)| group.is_set());
         if now.saturating_duration_since(self.swept) >= SWEEP {
             self.swept = now;
             self.sweep(sampler);
@@ -226,6 +302,12 @@ impl ProbeSet {
 
     /// Frees new children of probes that came with their parent's memory: they would cost, and nobody would count that.
     fn sweep(&mut self, sampler: &mut Sampler) {
+        // Twice: a child has its pid before its parent knows of it.
+        let ([earlier, last], now) = (self.latest_pids, latest_pid());
+        self.latest_pids = [last, now];
+        if now.is_some() && earlier == now && last == now {
+            return;
+        }
         let children = descendants(self.pid);
         let is_new = children.iter().any(|child| !self.children.contains(child));
         self.children = children;
@@ -234,7 +316,7 @@ impl ProbeSet {
         }
         for (_, group) in self.groups.iter().filter(|(_, group)| group.is_set()) {
             let links = sampler.sweep(self.pid, group.wanted());
-            drop(std::thread::spawn(move || drop(links)));
+            leaving::elsewhere(move || drop(links));
         }
     }
 }
@@ -242,7 +324,7 @@ impl ProbeSet {
 impl Drop for ProbeSet {
     fn drop(&mut self) {
         for (_, group) in &mut self.groups {
-            group.take_away(self.pid);
+            group.take_away(self.pid, false);
         }
         for (_, group) in &mut self.groups {
             group.wait();

@@ -11,8 +11,9 @@ use anyhow::{Context, Result, anyhow};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::dump::{self, Dump};
+use super::follow::Follows;
 use super::heap::Heaps;
-use super::recorder::{Recorder, Retention};
+use super::recorder::{Recorded, Recorder, Retention};
 use super::recording::{Events, Kind, Recording};
 use super::state::State;
 use super::unwinding::Unwinding;
@@ -20,7 +21,7 @@ use crate::kernel::{self, Clock, RawThread, Sampler, Whom};
 use crate::target::{ThreadState, monotonic_ns};
 
 /// How often it is looked whether tables or samples have come that somebody waits for.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Requests that may wait: callers wait for their answer, so there are never more than callers.
 const REQUESTS: usize = 16;
 /// Process events that may wait for a slow listener: a fork storm of 4,096 processes between two looks.
@@ -68,6 +69,12 @@ pub enum Lifecycle {
 pub struct Stats {
     /// Samples taken since start.
     pub samples: u64,
+    /// Waits that were recorded since start.
+    pub waits: u64,
+    /// Changes of memory that were recorded since start: pages that became resident, mappings.
+    pub memory_changes: u64,
+    /// Sampled allocations that were recorded since start.
+    pub allocations: u64,
     /// Losses since start, by reason.
     pub losses: BTreeMap<String, u64>,
     /// Bytes in the flight recorder.
@@ -99,7 +106,7 @@ impl Collector {
         }
         let mut recorder = Recorder::new(options.retention, monotonic_ns());
         if options.kernel.all {
-            recorder.follow_strangers();
+            recorder.processes.follow_strangers();
         }
         let unwinding = Unwinding::start(sampler.unwind_tables(), options.unwind_memory)?;
         let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("cannot make an eventfd")?;
@@ -111,6 +118,7 @@ impl Collector {
             clock,
             events: options.events,
             frequency,
+            started_frequency: frequency.max(1),
             waits: options.kernel.waits,
             user_stacks: options.kernel.user_stacks,
             kernel_stacks: options.kernel.kernel_stacks,
@@ -123,6 +131,7 @@ impl Collector {
             unmapped: 0,
             unfollowed: 0,
             heaps: Heaps::default(),
+            follows: Follows::default(),
         };
         let (requests, inbox) = sync_channel(REQUESTS);
         let thread = std::thread::Builder::new().name("collector".into()).spawn(move || state.run(&inbox))?;
@@ -140,15 +149,29 @@ impl Collector {
         self.ask(move |state| {
             // Mappings are read when the kernel already reports changes, so that none is missed in between.
             state.sampler.watch(pid, flags)?;
-            state.recorder.watch(pid, service);
+            state.recorder.processes.watch(pid, service);
             state.sync_unwinding()
         })?
+    }
+
+    /// Samples a process that is watched at the fast rate from now on, or at the usual one again.
+    pub fn set_fast(&self, pid: u32, is_fast: bool) -> Result<()> {
+        self.ask(move |state| {
+            // The stacks that are on their way belong to the samples before.
+            state.read(Duration::ZERO)?;
+            state.sampler.set_fast(pid, is_fast)
+        })?
+    }
+
+    /// Follows the waits of a process that is watched from now on as these [`kernel::target_flags`] say.
+    pub fn set_waits(&self, pid: u32, flags: u32) -> Result<()> {
+        self.ask(move |state| state.set_waits(pid, flags))?
     }
 
     /// From now on the children of a process are sampled from their exec on, but not the process itself.
     pub fn spawner(&self, pid: u32) -> Result<()> {
         self.ask(move |state| {
-            state.recorder.follow_strangers();
+            state.recorder.processes.follow_strangers();
             state.sampler.watch(pid, kernel::target_flags::SPAWNER)
         })?
     }
@@ -190,26 +213,16 @@ impl Collector {
         self.ask(State::stop_waits)?
     }
 
-    /// Samples the allocations of watched processes from now on, at a cost of at most `budget` (a share of one core) for
-    /// each. Says since when, and which allocators they have.
-    pub fn start_heaps(&self, pids: &[u32], budget: f64) -> Result<(u64, Vec<String>)> {
-        let pids = pids.to_vec();
-        self.ask(move |state| {
-            let State { sampler, recorder, heaps, heap, .. } = state;
-            heaps.start(sampler, recorder, &pids, *heap, budget)
-        })?
-    }
-
-    /// Ends sampling allocations, and says when that was: what is in use then is what a recording has.
-    pub fn stop_heaps(&self) -> Result<u64> {
-        self.ask(|state| state.heaps.stop(&mut state.sampler, state.heap.live))?
+    /// Samples `frequency` times a second and CPU, and keeps at most `memory` bytes, from now on.
+    pub fn pace(&self, frequency: u32, memory: usize) -> Result<()> {
+        self.ask(move |state| state.pace(frequency.into(), memory))?
     }
 
     /// Lets a process go. What was recorded of it stays until it is too old.
     pub fn unwatch(&self, pid: u32) -> Result<()> {
         self.ask(move |state| {
             state.sampler.unwatch(pid);
-            state.recorder.unwatch(pid);
+            state.recorder.processes.release(pid);
         })
     }
 
@@ -228,12 +241,14 @@ impl Collector {
             state.read(Duration::ZERO)?;
             state.tell_losses(monotonic_ns())?;
             let mut recording = state.recorder.extract(&pids, from_ns, to_ns);
+            state.add_open_waits(&pids, &mut recording)?;
             recording.kind = Kind::Events(state.events);
             if let Some(clock) = state.clock {
                 recording.clock = clock.name();
                 recording.frequency = state.frequency;
             }
             if state.events.malloc {
+                state.recorder.add_allocations(&mut recording, &pids);
                 state.heaps.report(&mut state.recorder, &mut recording);
             }
             Ok(recording)
@@ -276,8 +291,12 @@ impl Collector {
     pub fn stats(&self) -> Result<Stats> {
         self.ask(|state| {
             let (samples, _) = state.sampler.counters()?;
+            let Recorded { waits, memory_changes, allocations } = state.recorder.recorded();
             Ok(Stats {
                 samples,
+                waits,
+                memory_changes,
+                allocations,
                 losses: state.losses()?,
                 bytes: state.recorder.bytes(),
                 table_bytes: state.unwinding.bytes(),
@@ -285,7 +304,7 @@ impl Collector {
         })?
     }
 
-    fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut State) -> T + Send + 'static) -> Result<T> {
+    pub(super) fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut State) -> T + Send + 'static) -> Result<T> {
         let (answer, inbox) = sync_channel(1);
         let request: Request = Box::new(move |state| drop(answer.send(question(state))));
         let stopped = || anyhow!("the collector has stopped");

@@ -59,7 +59,7 @@ pub fn locate(
 /// Puts a dump together. `threads` are of one process, `now_ns` is when they were seen.
 pub fn assemble(pid: u32, threads: Vec<(RawThread, Stacks)>, recorder: &Recorder, now_ns: u64) -> Dump {
     let mut recording = Recording { kind: Kind::Dump, from_ns: now_ns, to_ns: now_ns, ..Recording::default() };
-    if let Some(process) = recorder.process(pid) {
+    if let Some(process) = recorder.processes.recorded(pid) {
         recording.processes.insert(pid, process);
     }
     let mut slots: HashMap<*const Stack, Slot> = HashMap::new();

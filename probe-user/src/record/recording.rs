@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::growth::Growth;
 use super::stacks::{Slot, Stack};
 use crate::heap::{Allocators, Scale};
+use crate::kernel::RawAllocation;
 use crate::target::ThreadState;
 
 /// A sample in a window.
@@ -21,6 +22,8 @@ pub struct Sample {
     pub user: Option<Slot>,
     /// Kernel stack, if there is one.
     pub kernel: Option<Slot>,
+    /// The time that it stands for, in nanoseconds.
+    pub period_ns: u64,
 }
 
 /// Waits of a thread off its CPU, added up, in a window.
@@ -59,6 +62,8 @@ pub struct SlowCall {
     pub pid: u32,
     /// Thread.
     pub tid: u32,
+    /// The goroutine whose call it was; 0 for a thread's.
+    pub goroutine: u64,
     /// The stack that called it, with the function itself where its return was seen there.
     pub stack: Option<Slot>,
 }
@@ -74,8 +79,10 @@ pub struct Allocation {
     pub tid: u32,
     /// Bytes.
     pub size: u64,
-    /// There was one sample point for so many bytes, on average.
+    /// There was one sample point for so many bytes, on average; 0 for one that the allocator has published.
     pub mean: u64,
+    /// How many bytes a published one stands for; 0 for others.
+    pub weight: u64,
     /// User stack, if there is one.
     pub user: Option<Slot>,
 }
@@ -111,11 +118,23 @@ pub struct Waker {
     pub kernel: Option<Slot>,
 }
 
+impl Allocation {
+    /// One whose stack is at `user`.
+    pub(super) fn new(raw: &RawAllocation, user: Option<Slot>) -> Self {
+        let RawAllocation { time_ns, pid, tid, size, mean, weight, user_stack: _ } = *raw;
+        Self { time_ns, pid, tid, size, mean, weight, user }
+    }
+}
+
 impl Wait {
-    /// The stacks that it refers to.
-    pub fn slots(&self) -> impl Iterator<Item = Slot> {
-        let waker = self.waker.map(|waker| [waker.user, waker.kernel]).unwrap_or_default();
-        [self.user, self.kernel, waker[0], waker[1]].into_iter().flatten()
+    /// The part of it between two times; of several added up, which are of the second before, all or nothing.
+    pub fn within(&self, from_ns: u64, to_ns: u64) -> Option<Self> {
+        if self.count != 1 {
+            return (from_ns..to_ns).contains(&self.time_ns).then_some(*self);
+        }
+        let since_ns = self.time_ns.saturating_sub(self.total_ns).max(from_ns);
+        let time_ns = self.time_ns.min(to_ns);
+        (since_ns < time_ns).then(|| Self { time_ns, total_ns: time_ns - since_ns, ..*self })
     }
 }
 
@@ -186,6 +205,10 @@ pub struct Recording {
     pub waits: Vec<Wait>,
     /// Slow calls, in the order of their arrival.
     pub calls: Vec<SlowCall>,
+    /// Goroutines of samples and waits that had one: by the thread and the time.
+    pub goroutines: HashMap<(u32, u64), u64>,
+    /// Time of calls in which nobody saw what was done, with the stack of the call; see [`Recording::inside_calls`].
+    pub unseen: Vec<Wait>,
     /// Where memory has grown, in the order of time.
     pub growth: Vec<Growth>,
     /// Sampled allocations, in the order of their arrival.

@@ -42,7 +42,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    fn bytes(&self) -> usize {
+    /// Bytes in use.
+    pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.frames.len() * size_of::<Frame>()
     }
 }

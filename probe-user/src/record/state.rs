@@ -11,9 +11,10 @@ use anyhow::{Context, Result};
 
 use super::collector::{Lifecycle, Request};
 use super::dump;
+use super::follow::Follows;
 use super::heap::{self, Heaps};
 use super::recorder::Recorder;
-use super::recording::Events;
+use super::recording::{Events, Recording};
 use super::unwinding::Unwinding;
 use crate::kernel::{Clock, Event, HeapOptions, OpenWait, RawStack, RawThread, Sampler, StackId, WaitFilter, Whom};
 use crate::target::{ThreadState, monotonic_ns};
@@ -37,6 +38,8 @@ pub(super) struct State {
     pub(super) clock: Option<Clock>,
     pub(super) events: Events,
     pub(super) frequency: u64,
+    /// What it was at the start.
+    pub(super) started_frequency: u64,
     pub(super) waits: WaitFilter,
     pub(super) user_stacks: bool,
     pub(super) kernel_stacks: bool,
@@ -52,6 +55,8 @@ pub(super) struct State {
     pub(super) unmapped: u64,
     /// Processes whose allocations are sampled.
     pub(super) heaps: Heaps,
+    /// Processes whose allocations are followed, each for a time of its own.
+    pub(super) follows: Follows,
     /// Waits that had begun before and were too many for the kernel's table.
     pub(super) unfollowed: u64,
 }
@@ -71,13 +76,14 @@ impl State {
                 }
             }
             let interval = match self.unwinding.pending() {
-                0 if self.heaps.is_empty() => READ_INTERVAL,
+                0 if self.heaps.is_empty() && self.follows.is_empty() => READ_INTERVAL,
                 0 => heap::LOOK_INTERVAL,
                 _ => BUSY_INTERVAL,
             };
             if let Err(error) = self.heaps.look(&mut self.sampler) {
                 tracing::error!(error = format!("{error:#}"), "the probes of allocators cannot be looked after");
             }
+            self.follows.look(&mut self.sampler);
             if let Err(error) = self.read(interval) {
                 tracing::error!(error = format!("{error:#}"), "the events of the kernel cannot be read");
                 // Not a busy loop, should it persist.
@@ -104,7 +110,7 @@ impl State {
                 }
                 self.unwinding.sweep();
                 if self.unwinding.is_short() && self.unwinding.make_room(&self.recorder.module_use(), now) {
-                    self.recorder.mark_all_changed();
+                    self.recorder.processes.mark_all_changed();
                     if let Err(error) = self.sync_unwinding() {
                         tracing::error!(error = format!("{error:#}"), "the kernel is not told of its unwind tables");
                     }
@@ -125,32 +131,60 @@ impl State {
                         Err(TrySendError::Disconnected(_)) => *lifecycle = None,
                     }
                 }
-                if let Event::Exec { pid, .. } = event {
-                    heaps.has_executed(pid);
-                }
+                heaps.note(&event);
                 recorder.handle(event, monotonic_ns());
             })
             .context("cannot read the ring buffer")?;
-        heaps.forget_executed(sampler, monotonic_ns());
+        heaps.catch_up(sampler, recorder)?;
         self.sync_unwinding()
+    }
+
+    /// Samples at another rate, and keeps at most so many bytes, from now on.
+    pub(super) fn pace(&mut self, frequency: u64, memory: usize) -> Result<()> {
+        self.recorder.set_memory(memory);
+        if frequency != self.frequency {
+            // What was sampled so far stands for what it did.
+            self.read(Duration::ZERO)?;
+            self.sampler.set_frequency(frequency)?;
+            self.recorder.set_period(SECOND_NS / self.started_frequency, SECOND_NS / frequency);
+            self.frequency = frequency;
+        }
+        Ok(())
     }
 
     pub(super) fn start_waits(&mut self, wakers: bool) -> Result<u64> {
         self.sampler.start_waits(wakers)?;
+        self.events.off_cpu = true;
+        self.insert_waits(Whom::Targets)
+    }
+
+    /// Follows the waits of a process from now on as these flags say; others than those of running threads have begun now.
+    pub(super) fn set_waits(&mut self, pid: u32, flags: u32) -> Result<()> {
+        // The stacks that are on their way belong to the samples before.
+        self.read(Duration::ZERO)?;
+        // Those in the plainest of states, and all others.
+        let followed = |sampler: &Sampler| [0, u32::MAX].map(|state_bits| sampler.follows_waits(pid, state_bits));
+        let before = followed(&self.sampler);
+        self.sampler.set_waits(pid, flags)?;
+        let after = followed(&self.sampler);
+        if self.events.off_cpu && after != before && after != [false; 2] {
+            self.insert_waits(Whom::Process(pid))?;
+        }
+        Ok(())
+    }
+
+    /// Takes waits that are going on to have begun now, and says when that is.
+    fn insert_waits(&mut self, whom: Whom) -> Result<u64> {
         let now_ns = monotonic_ns();
-        for thread in self.sampler.dump(Whom::Targets, true)? {
+        for thread in self.sampler.dump(whom, true)? {
             let RawThread { pid, tid, comm, state: thread_state, state_bits, user_stack, kernel_stack, .. } = thread;
-            if matches!(thread_state, ThreadState::Running | ThreadState::Dead) {
+            if matches!(thread_state, ThreadState::Running | ThreadState::Dead)
+                || !self.sampler.follows_waits(pid, state_bits)
+            {
                 continue;
             }
-            let mut keep = |stack: Option<RawStack>, is_wanted: bool| {
-                let Some(stack) = stack.filter(|_| is_wanted) else { return StackId::NONE };
-                let id = stack.id;
-                self.recorder.handle(Event::Stack(stack), now_ns);
-                id
-            };
-            let user_stack = keep(user_stack, self.user_stacks);
-            let kernel_stack = keep(kernel_stack, self.kernel_stacks);
+            let user_stack = self.keep(user_stack, self.user_stacks, now_ns);
+            let kernel_stack = self.keep(kernel_stack, self.kernel_stacks, now_ns);
             let wait = OpenWait { pid, tid, since_ns: now_ns, state: state_bits, user_stack, kernel_stack, comm };
             // A full table costs the waits of this thread that has waited for long, not the recording.
             if let Err(error) = self.sampler.insert_wait(&wait) {
@@ -177,12 +211,41 @@ impl State {
         Ok(stopped_ns)
     }
 
+    /// Adds what waits have come to that have not ended. Their stacks are taken again: those that were told of when they
+    /// began may be forgotten since.
+    pub(super) fn add_open_waits(&mut self, pids: &[u32], recording: &mut Recording) -> Result<()> {
+        let (waits, now_ns) = (self.waits, monotonic_ns());
+        let is_meant = |wait: &OpenWait| pids.is_empty() || pids.contains(&wait.pid);
+        let mut open: Vec<OpenWait> = self.sampler.open_waits()?.into_iter().filter(is_meant).collect();
+        if !open.is_empty() {
+            for &pid in pids {
+                for thread in self.sampler.dump(Whom::Process(pid), true)? {
+                    let RawThread { tid, user_stack, kernel_stack, .. } = thread;
+                    let Some(wait) = open.iter_mut().find(|wait| wait.tid == tid) else { continue };
+                    wait.user_stack = self.keep(user_stack, self.user_stacks, now_ns);
+                    wait.kernel_stack = self.keep(kernel_stack, self.kernel_stacks, now_ns);
+                }
+            }
+        }
+        let open = open.into_iter().map(|wait| wait.until(now_ns)).filter(|wait| waits.admits(wait.total_ns));
+        self.recorder.add_open_waits(recording, open);
+        Ok(())
+    }
+
+    /// Records a stack, if it is wanted and there is one.
+    fn keep(&mut self, stack: Option<RawStack>, is_wanted: bool, now_ns: u64) -> StackId {
+        let Some(stack) = stack.filter(|_| is_wanted) else { return StackId::NONE };
+        let id = stack.id;
+        self.recorder.handle(Event::Stack(stack), now_ns);
+        id
+    }
+
     pub(super) fn dump(&mut self, pid: u32) -> Result<(u64, Vec<(RawThread, dump::Stacks)>)> {
         // New code is to be known before its addresses are looked up.
         self.read(Duration::ZERO)?;
         let threads = self.sampler.dump(Whom::Process(pid), true)?;
         let now_ns = monotonic_ns();
-        Ok((now_ns, dump::locate(threads, |stack| self.recorder.locate(stack, now_ns)).collect()))
+        Ok((now_ns, dump::locate(threads, |stack| self.recorder.processes.locate(stack, now_ns)).collect()))
     }
 
     /// Gives the threads that ran the stacks of a sample near `now_ns`; at the end of patience of any in the second before.
@@ -207,8 +270,8 @@ impl State {
     pub(super) fn sync_unwinding(&mut self) -> Result<()> {
         let Self { sampler, recorder, unwinding, incomplete, unmapped, .. } = self;
         let built = if unwinding.take_built() { std::mem::take(incomplete) } else { HashSet::new() };
-        recorder.mark_changed(built.iter().copied());
-        let changed = recorder.take_changed();
+        recorder.processes.mark_changed(built.iter().copied());
+        let changed = recorder.processes.take_changed();
         let has_changed = !changed.is_empty();
         for (pid, mappings) in changed {
             incomplete.remove(&pid);
@@ -259,6 +322,7 @@ impl State {
         if self.unfollowed > 0 {
             losses.insert("waits lost: table of waiting threads full at the start".into(), self.unfollowed);
         }
+        losses.extend(self.heaps.losses().map(|(reason, count)| (reason.to_owned(), count)));
         if self.lifecycle_lost > 0 {
             losses.insert("process events lost: listener too slow".into(), self.lifecycle_lost);
         }
@@ -275,7 +339,7 @@ fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
         | Event::Wait(_)
         | Event::Call(_)
         | Event::Memory(_)
-        | Event::Allocation(_)
+        | Event::Allocation(..)
         | Event::Stack(_)
         | Event::NewImage { .. }
         | Event::Map { .. } => None,

@@ -1,5 +1,8 @@
 //! What every response and request goes through: headers that keep browsers strict, and the refusal of requests that a
 //! foreign page made in the name of the user.
+//!
+//! A page elsewhere can have a browser send what it could send before there were scripts (a link, a form) to any address,
+//! with the client's certificate if it has one. What changes something therefore needs a sign that no such request has.
 
 use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName};
@@ -7,6 +10,8 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::body::is_json;
+use super::problem::Problem;
 use crate::export::html;
 
 /// Answers 403 unless the request names this host by a loopback address. A page on another site can make its own name
@@ -35,19 +40,52 @@ fn is_loopback(headers: &HeaderMap, uri: &Uri) -> bool {
     })
 }
 
-/// Adds the security headers to every response.
+/// Refuses what a foreign page may have sent: requests that say so, and those that say nothing of where they are from
+/// and need no permission of this server (as a form's).
+pub fn same_site(request: &Request) -> Result<(), Problem> {
+    let headers = request.headers();
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let foreign = |by: String| {
+        Err(Problem::new(StatusCode::FORBIDDEN, format!("the request was sent by a page elsewhere ({by})"))
+            .hint("send it from a page of this server, or not from a browser"))
+    };
+    let site = text("sec-fetch-site");
+    if let Some(site) = site.filter(|site| !["same-origin", "none"].contains(site)) {
+        return foreign(crate::text::sanitize(site));
+    }
+    let origin = text("origin");
+    if let Some(origin) = origin {
+        let named = origin.split_once("://").map(|(_, named)| named);
+        let host = text("host").or(request.uri().authority().map(|authority| authority.as_str()));
+        if named.is_none() || !named.zip(host).is_some_and(|(named, host)| named.eq_ignore_ascii_case(host)) {
+            return foreign(crate::text::sanitize(origin));
+        }
+    }
+    let is_simple = *request.method() == axum::http::Method::POST && !is_json(headers);
+    if is_simple && site.is_none() && origin.is_none() && text("x-requested-with").is_none() {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "the request does not say that it is no form of a page elsewhere",
+        )
+        .hint("send `Content-Type: application/json` with the body, or a header `X-Requested-With`"));
+    }
+    Ok(())
+}
+
+/// Adds the security headers to every response. A response may have a content security policy of its own, and say how it
+/// may be kept.
 pub async fn strict_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     let policy = format!("{}; frame-ancestors 'none'", html::policy());
     // The policy is made of hashes and keywords, so this does not fail; without it nothing may run.
     let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'; sandbox"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(policy);
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ] {
@@ -89,5 +127,40 @@ mod tests {
         }
         assert!(!allowed(&[]));
         assert!(!allowed(&["localhost", "evil.example"]));
+    }
+
+    #[test]
+    fn what_a_foreign_page_can_send_changes_nothing() {
+        let is_allowed = |method: &str, headers: &[(&str, &str)]| {
+            let mut request = Request::builder().method(method).uri("/x").header("host", "localhost:7117");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            same_site(&request.body(axum::body::Body::empty()).unwrap()).is_ok()
+        };
+        let json = ("content-type", "application/json; charset=utf-8");
+        for (method, headers) in [
+            ("POST", &[json] as &[_]),
+            ("POST", &[("x-requested-with", "curl")]),
+            ("POST", &[("origin", "http://localhost:7117")]),
+            ("POST", &[("sec-fetch-site", "same-origin"), ("origin", "https://LOCALHOST:7117")]),
+            ("PUT", &[]),
+            ("DELETE", &[]),
+        ] {
+            assert!(is_allowed(method, headers), "{method} {headers:?}");
+        }
+        for (method, headers) in [
+            ("POST", &[] as &[_]),
+            ("POST", &[("content-type", "text/plain")]),
+            ("POST", &[("content-type", "application/x-www-form-urlencoded")]),
+            ("POST", &[json, ("origin", "http://evil.example")]),
+            ("POST", &[json, ("origin", "http://localhost:8000")]),
+            ("POST", &[json, ("origin", "null")]),
+            ("DELETE", &[("origin", "http://localhost:7117.evil.example")]),
+            ("POST", &[json, ("sec-fetch-site", "cross-site")]),
+            ("PUT", &[("sec-fetch-site", "same-site")]),
+        ] {
+            assert!(!is_allowed(method, headers), "{method} {headers:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
@@ -13,12 +14,13 @@ use crate::monitor::{Culprit, Metric, Side};
 use crate::target::ThreadState;
 
 /// The version of the format that is written here.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What is known of a breach.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sidecar {
     /// The snapshot's id, which begins with the time of the breach.
+    #[schemars(with = "String", length(equal = 26))]
     pub id: Ulid,
     /// [`VERSION`] of the writer.
     pub version: u32,
@@ -44,14 +46,20 @@ pub struct Sidecar {
     pub started_at: Timestamp,
     /// Since when the value was above the threshold: end of the window `before`, start of the window `breach`.
     pub exceeded_at: Timestamp,
-    /// When the rule was broken.
+    /// When the rule was broken: end of the window `breach`, start of the window `after`.
     pub breached_at: Timestamp,
-    /// End of the evidence: of the window `breach`.
+    /// End of the evidence: of the window `after`.
     pub ended_at: Timestamp,
+    /// Start of the window `baseline`; `None` without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_at: Option<Timestamp>,
     /// The host at the breach.
     pub host: Host,
     /// The process at the breach.
     pub process: Process,
+    /// Process and host from `started_at` to `ended_at`, about one reading a second.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<Figure>,
     /// The threads whose stacks were kept, the busiest first.
     pub threads: Vec<Thread>,
     /// The threads whose stacks were left out.
@@ -59,14 +67,18 @@ pub struct Sidecar {
     pub other_threads: OtherThreads,
     /// The functions that explain the breach, most responsible first.
     pub culprits: Vec<Culprit>,
+    /// How the allocations of the window `live` were followed; `None` without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
     /// What is missing from the profiles: reason → number of samples.
     pub losses: BTreeMap<String, u64>,
     /// The stored profiles.
+    #[serde(deserialize_with = "known_profiles")]
     pub profiles: Vec<ProfileEntry>,
 }
 
 /// A function that is timed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Function {
     /// Its name in the configuration.
     pub name: String,
@@ -79,7 +91,7 @@ pub struct Function {
 }
 
 /// A host.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// Host name.
     pub name: String,
@@ -94,7 +106,7 @@ pub struct Host {
 }
 
 /// A process.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     /// Its id.
     pub pid: u32,
@@ -112,18 +124,41 @@ pub struct Process {
     pub threads: u64,
     /// Id of its container; `None` outside of one, or where that is not known.
     pub container: Option<String>,
+    /// How people call that, in Kubernetes `NAMESPACE/POD/CONTAINER`; `None` where the host does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
+    /// Uid of its Kubernetes pod; `None` outside of one.
+    #[serde(default)]
+    pub pod: Option<String>,
+}
+
+/// A process and its host at a time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Figure {
+    /// When.
+    pub at: Timestamp,
+    /// The rule's value, in the snapshot's unit; `None` where there was none.
+    pub value: Option<f64>,
+    /// CPU use of the process in percent of one core.
+    pub cpu_percent: f64,
+    /// Resident memory in bytes.
+    pub rss_bytes: u64,
+    /// How many threads it has.
+    pub threads: u64,
+    /// Share of all the host's processors at work, in percent.
+    pub host_cpu_percent: f64,
 }
 
 /// A thread whose stacks were kept.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Thread {
     /// Its id.
     pub tid: u32,
     /// Its name.
     pub name: String,
-    /// Its samples in the window `breach`.
+    /// Its samples on the CPU from `exceeded_at` on.
     pub samples: u64,
-    /// CPU use during that window, in percent of one core.
+    /// CPU use in that time, in percent of one core.
     pub cpu_percent: f64,
     /// What it did in the moment of the breach; `None` if that is not known.
     #[serde(default)]
@@ -131,7 +166,7 @@ pub struct Thread {
 }
 
 /// The threads whose stacks were left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OtherThreads {
     /// How many there were in either window.
     pub threads: u64,
@@ -141,16 +176,36 @@ pub struct OtherThreads {
     pub breach_samples: u64,
 }
 
+/// How the allocations of the window `live` were followed: it is not the whole heap, but what was allocated since then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Live {
+    /// Since when.
+    pub since: Timestamp,
+    /// For which share of the time, from 0 to 1. What was seen in it is scaled up; what was freed in the rest was not seen to
+    /// be, so that below 1 the window has more than is in use.
+    pub attached_share: f64,
+    /// One sample for so many bytes, on average, while it was looked.
+    pub sample_bytes: u64,
+    /// Bytes of what was allocated since then and is in use at the end of the evidence; at most, see `attached_share`.
+    pub in_use_bytes: u64,
+}
+
 /// A part of the evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Window {
     /// Until the value went above the threshold.
     Before,
-    /// From then on.
+    /// From then on until the rule was broken.
     Breach,
+    /// From then on.
+    After,
+    /// A calm stretch of the process, the typical one of the last ones.
+    Baseline,
     /// Every thread of the process in the moment of the breach.
     Dump,
+    /// What was allocated and not freed until the end, for metrics of memory.
+    Live,
 }
 
 impl Window {
@@ -159,7 +214,10 @@ impl Window {
         match self {
             Self::Before => "before",
             Self::Breach => "breach",
+            Self::After => "after",
+            Self::Baseline => "baseline",
             Self::Dump => "dump",
+            Self::Live => "live",
         }
     }
 
@@ -168,13 +226,16 @@ impl Window {
         match self {
             Self::Before => "before.pb.gz",
             Self::Breach => "breach.pb.gz",
+            Self::After => "after.pb.gz",
+            Self::Baseline => "baseline.pb.gz",
             Self::Dump => "dump.pb.gz",
+            Self::Live => "live.pb.gz",
         }
     }
 }
 
 /// A stored profile.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProfileEntry {
     /// The part of the evidence it holds.
     pub window: Window,
@@ -182,6 +243,14 @@ pub struct ProfileEntry {
     pub format: String,
     /// Its size.
     pub bytes: u64,
+}
+
+/// A later version may have windows that this one does not know: the others are read all the same.
+fn known_profiles<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<ProfileEntry>, D::Error> {
+    let entries = Vec::<serde_json::Value>::deserialize(deserializer)?;
+    let is_known = |entry: &serde_json::Value| Window::deserialize(&entry["window"]).is_ok();
+    let known = entries.into_iter().filter(is_known).map(serde_json::from_value);
+    known.collect::<Result<_, _>>().map_err(serde::de::Error::custom)
 }
 
 /// A wall-clock time, in nanoseconds since the Unix epoch; written as RFC 3339 in UTC, to the millisecond.
@@ -214,6 +283,16 @@ impl Serialize for Timestamp {
     }
 }
 
+impl JsonSchema for Timestamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "format": "date-time", "description": "RFC 3339, in UTC."})
+    }
+}
+
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -241,6 +320,7 @@ pub(crate) mod tests {
             exceeded_at: Timestamp(1_700_000_030_000_000_000),
             breached_at: Timestamp(1_700_000_035_000_000_000),
             ended_at: Timestamp(1_700_000_040_000_000_000),
+            baseline_at: None,
             host: Host {
                 name: "node".into(),
                 ip: "192.0.2.7".into(),
@@ -249,9 +329,11 @@ pub(crate) mod tests {
                 kernel: "6.1.0".into(),
             },
             process: Process { pid: 42, exe: "/usr/bin/checkout".into(), threads: 9, ..Process::default() },
+            figures: Vec::new(),
             threads: vec![Thread { tid: 43, name: "matcher".into(), samples: 180, cpu_percent: 94.7, state: None }],
             other_threads: OtherThreads { threads: 8, before_samples: 11, breach_samples: 3 },
             culprits: vec![Culprit { function: "match_rules".into(), share: 88.0, ..Culprit::default() }],
+            live: None,
             losses: BTreeMap::from([("ring buffer full".into(), 2)]),
             profiles: Vec::new(),
         }
@@ -271,7 +353,15 @@ pub(crate) mod tests {
         let mut value = serde_json::to_value(sidecar(Ulid::nil())).expect("serializes");
         value["weather"] = "fine".into();
         value["version"] = 9.into();
-        let read: Sidecar = serde_json::from_value(value).expect("parses");
+        value["profiles"] = serde_json::json!([
+            { "window": "yesterday", "format": "other" },
+            { "window": "breach", "format": "pprof", "bytes": 3, "colour": "red" },
+        ]);
+        let read: Sidecar = serde_json::from_value(value.clone()).expect("parses");
         assert_eq!(read.version, 9);
+        let breach = ProfileEntry { window: Window::Breach, format: "pprof".into(), bytes: 3 };
+        assert_eq!(read.profiles, [breach]);
+        value["profiles"] = serde_json::json!([{ "window": "breach" }]);
+        assert!(serde_json::from_value::<Sidecar>(value).is_err(), "known windows are complete");
     }
 }

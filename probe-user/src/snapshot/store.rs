@@ -1,33 +1,71 @@
 //! The store: one folder for each snapshot, made under a hidden name and renamed when all of it is on the disk. A folder
 //! that is named by an id is therefore whole; a hidden one is what a crash left, and goes when the store is opened.
+//!
+//! The folders are the truth. Beside them there is an index (`index`), which only makes looking for snapshots fast: what
+//! it does not know, or knows of snapshots that are gone, changes no answer. One process writes, others may read; readers
+//! need no more than read access.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+mod access;
+mod check;
+mod index;
+mod pins;
+mod query;
+mod upkeep;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use ulid::Ulid;
 
-use super::{Limits, ProfileEntry, Sidecar, Window};
+use super::{Limits, Sidecar, Window};
 use crate::problem::{Exit, Problem};
-
-const SIDECAR: &str = "snapshot.json";
-const FORMAT: &str = "pprof";
-
-/// Largest sidecar that is read, in bytes.
-const MAX_SIDECAR: u64 = 16 << 20;
+use access::Access;
+use index::Index;
+pub use query::{Damaged, Listing, Page, Query, Totals};
+pub use write::is_full;
 
 /// A folder of snapshots.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    limits: Limits,
-    /// Held by the one process that writes.
-    writer: Option<File>,
+    options: Options,
+    writer: Option<Writer>,
     #[cfg(test)]
-    fault: std::sync::Mutex<Option<Fault>>,
+    fault: Mutex<Option<tests::Fault>>,
+}
+
+/// What the one process that writes has beyond the others.
+#[derive(Debug)]
+struct Writer {
+    /// Held as long as the store is open.
+    _lock: File,
+    /// None while it cannot be written.
+    index: Mutex<Option<Index>>,
+    /// The snapshots that do not go, stored or about to be.
+    pinned: Mutex<BTreeSet<Ulid>>,
+}
+
+/// How a store is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How much of it.
+    pub limits: Limits,
+    /// The group, by its number, that may read it; `None`: nobody but its owner may.
+    pub group: Option<u32>,
+}
+
+impl From<Limits> for Options {
+    fn from(limits: Limits) -> Self {
+        Self { limits, group: None }
+    }
 }
 
 /// The profiles of a snapshot to be stored, each a gzip pprof.
@@ -35,52 +73,54 @@ pub struct Store {
 pub struct Profiles {
     /// The window until the value went above the threshold.
     pub before: Vec<u8>,
-    /// The window from then on.
+    /// From then on until the rule was broken.
     pub breach: Vec<u8>,
+    /// From then on.
+    pub after: Vec<u8>,
+    /// A calm stretch; empty if there is none yet.
+    pub baseline: Vec<u8>,
     /// Every thread in the moment of the breach; empty if that could not be had.
     pub dump: Vec<u8>,
+    /// What was allocated and is in use; empty where that was not followed.
+    pub live: Vec<u8>,
 }
 
-/// What is in a store.
-#[derive(Clone, Debug, Default)]
-pub struct Listing {
-    /// The snapshots, newest first.
-    pub snapshots: Vec<Sidecar>,
-    /// What looks like a snapshot and cannot be read: path and reason.
-    pub damaged: Vec<(PathBuf, String)>,
+impl Profiles {
+    /// What is stored of them.
+    fn files(&self) -> Vec<(Window, &[u8])> {
+        let Self { before, breach, after, baseline, dump, live } = self;
+        let mut files: Vec<(Window, &[u8])> = vec![(Window::Before, before), (Window::Breach, breach)];
+        let others: [(Window, &[u8]); 4] =
+            [(Window::After, after), (Window::Baseline, baseline), (Window::Dump, dump), (Window::Live, live)];
+        files.extend(others.into_iter().filter(|(_, bytes)| !bytes.is_empty()));
+        files
+    }
 }
 
 impl Store {
     /// Opens a store for writing, makes it if it is missing and removes what crashes have left. One process at a time.
-    pub fn open(path: &Path, limits: Limits) -> Result<Self> {
-        let failed = || format!("cannot open the store {}", path.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(failed)?;
-        let lock = path.join(".lock");
-        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(lock).with_context(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(Problem::new(
-                Exit::Failure,
-                format!("the store {} is in use by another daemon", path.display()),
-                "stop that one, or give this one a store of its own: [store] path",
-            )),
-            Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
-        }
-        let store = Self { writer: Some(lock), ..Self::read(path, limits) };
-        store.clean().with_context(failed)?;
-        store.enforce();
+    pub fn open(path: &Path, options: impl Into<Options>) -> Result<Self> {
+        let options = options.into();
+        let access = Access::new(options.group);
+        let lock = access::lock(path, access)?;
+        let writer = Writer { _lock: lock, index: Mutex::default(), pinned: Mutex::default() };
+        let store = Self { writer: Some(writer), ..Self::read(path, options) };
+        store.clean(&[write::UNFINISHED, write::GONE]);
+        store.share(access)?;
+        store.find_pins();
+        store.maintain();
         Ok(store)
     }
 
     /// Opens a store for looking and removing, beside a daemon that may be writing to it. A store that is not there is
     /// an empty one.
-    pub fn read(path: &Path, limits: Limits) -> Self {
+    pub fn read(path: &Path, options: impl Into<Options>) -> Self {
         Self {
             path: path.to_owned(),
-            limits,
+            options: options.into(),
             writer: None,
             #[cfg(test)]
-            fault: std::sync::Mutex::default(),
+            fault: Mutex::default(),
         }
     }
 
@@ -94,130 +134,44 @@ impl Store {
         self.path.join(id.to_string())
     }
 
-    /// Stores a snapshot; when this returns it is on the disk, and when it fails nothing of it is. Completes
-    /// [`Sidecar::profiles`]. Then removes what exceeds the limits.
-    pub fn put(&self, sidecar: &Sidecar, profiles: &Profiles) -> Result<PathBuf> {
-        let folder = self.folder(sidecar.id);
-        if self.writer.is_none() {
-            bail!("cannot store the snapshot {}: the store was opened for reading", folder.display());
-        }
-        let temporary = self.path.join(format!(".{}.tmp", sidecar.id));
-        let written = self.write(sidecar, profiles, &temporary, &folder);
-        if let Err(error) = written {
-            let _ = fs::remove_dir_all(&temporary);
-            let message = format!("cannot store the snapshot {}", folder.display());
-            let is_full = is_full_disk(&error);
-            let error = anyhow::Error::new(error);
-            return Err(if is_full {
-                let hint = "make room, or lower max_bytes in [store]";
-                error.context(Problem::new(Exit::Failure, format!("{message}: the disk is full"), hint))
-            } else {
-                error.context(message)
-            });
-        }
-        self.enforce();
-        Ok(folder)
-    }
-
-    fn write(&self, sidecar: &Sidecar, profiles: &Profiles, temporary: &Path, folder: &Path) -> io::Result<()> {
-        let Profiles { before, breach, dump } = profiles;
-        let mut files = vec![(Window::Before, before), (Window::Breach, breach)];
-        if !dump.is_empty() {
-            files.push((Window::Dump, dump));
-        }
-        let entry = |&(window, bytes): &(Window, &Vec<u8>)| ProfileEntry {
-            window,
-            format: FORMAT.to_owned(),
-            bytes: bytes.len() as u64,
-        };
-        let sidecar = Sidecar { profiles: files.iter().map(entry).collect(), ..sidecar.clone() };
-        match fs::remove_dir_all(temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => DirBuilder::new().mode(0o700).create(temporary)?,
-        }
-        for (window, bytes) in files {
-            self.write_file(&temporary.join(window.file()), bytes)?;
-        }
-        let mut json = serde_json::to_vec_pretty(&sidecar)?;
-        json.push(b'\n');
-        self.write_file(&temporary.join(SIDECAR), &json)?;
-        self.step(Step::SyncFolder)?;
-        File::open(temporary)?.sync_all()?;
-        self.step(Step::Rename)?;
-        fs::rename(temporary, folder)?;
-        let synced = self.step(Step::SyncStore).and_then(|()| File::open(&self.path)?.sync_all());
-        synced.inspect_err(|_| {
-            // It may or may not survive a power cut: the caller is told it was not stored, so it must not be there.
-            let _ = fs::remove_dir_all(folder);
-        })
-    }
-
-    fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
-        self.step(Step::WriteFile)?;
-        file.write_all(bytes)?;
-        self.step(Step::SyncFile)?;
-        file.sync_all()
-    }
-
-    /// Everything that is stored, newest first.
-    pub fn list(&self) -> Result<Listing> {
-        let mut listing = Listing::default();
-        for id in self.ids()? {
-            match self.load(id) {
-                Ok(sidecar) => listing.snapshots.push(sidecar),
-                // Removed since the folder was listed.
-                Err(_) if !self.folder(id).exists() => {}
-                Err(error) => listing.damaged.push((self.folder(id), format!("{error:#}"))),
-            }
-        }
-        Ok(listing)
-    }
-
-    /// One snapshot.
-    pub fn get(&self, id: Ulid) -> Result<Sidecar> {
+    /// One snapshot, of which every file is as it was written.
+    pub fn sidecar(&self, id: Ulid) -> Result<Sidecar> {
         self.find(id)?;
-        self.load(id).with_context(|| format!("the snapshot {} is damaged", self.folder(id).display()))
+        check::load(&self.folder(id), id).map_err(|error| self.damaged(id, error))
     }
 
     /// The bytes of a stored profile: a gzip pprof.
     pub fn profile(&self, id: Ulid, window: Window) -> Result<Vec<u8>> {
-        let path = self.folder(id).join(window.file());
         self.find(id)?;
-        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+        let folder = self.folder(id);
+        let path = folder.join(window.file());
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // It may have been there.
+                self.sidecar(id)?;
+                bail!(Problem::new(
+                    Exit::NoTarget,
+                    format!("the snapshot {id} has no profile `{}`", window.name()),
+                    format!("`probe snapshots get {id} --json` lists what it has"),
+                ));
+            }
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        check::profile(&folder, window.file(), &bytes).map_err(|error| self.damaged(id, error))?;
+        Ok(bytes)
     }
 
-    /// Removes a snapshot: it is gone at once, its files follow.
+    /// Removes a snapshot, pinned or not: it is gone at once, its files follow.
     pub fn remove(&self, id: Ulid) -> Result<()> {
         let folder = self.folder(id);
-        let hidden = self.path.join(format!(".{id}.gone"));
+        let hidden = self.path.join(format!(".{id}{}", write::GONE));
         match fs::rename(&folder, &hidden) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.missing(id)),
             renamed => renamed.and_then(|()| fs::remove_dir_all(&hidden)),
         }
-        .with_context(|| format!("cannot remove the snapshot {}", folder.display()))
-    }
-
-    fn find(&self, id: Ulid) -> Result<()> {
-        match fs::metadata(self.folder(id)) {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.missing(id)),
-            Err(error) => Err(self.unreadable(error)),
-        }
-    }
-
-    fn unreadable(&self, error: io::Error) -> anyhow::Error {
-        let message = format!("cannot read the store {}", self.path.display());
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            let hint = "snapshots are for their owner only: run as the user that runs the daemon";
-            return Problem::new(Exit::NotPermitted, format!("{message}: {error}"), hint).into();
-        }
-        anyhow::Error::new(error).context(message)
-    }
-
-    fn missing(&self, id: Ulid) -> anyhow::Error {
-        let message = format!("there is no snapshot {id} in {}", self.path.display());
-        Problem::new(Exit::NoTarget, message, "`probe snapshots ls` lists them").into()
+        .with_context(|| format!("cannot remove the snapshot {}", folder.display()))?;
+        self.forget(&[id]);
+        Ok(())
     }
 
     /// Ids of all folders that are named by one, newest first.
@@ -236,87 +190,45 @@ impl Store {
         Ok(ids)
     }
 
-    fn load(&self, id: Ulid) -> Result<Sidecar> {
-        let folder = self.folder(id);
-        let mut bytes = Vec::new();
-        File::open(folder.join(SIDECAR)).context(SIDECAR)?.take(MAX_SIDECAR).read_to_end(&mut bytes)?;
-        let sidecar: Sidecar = serde_json::from_slice(&bytes).context(SIDECAR)?;
-        if sidecar.id != id {
-            bail!("{SIDECAR} is of another snapshot, {}", sidecar.id);
-        }
-        for profile in &sidecar.profiles {
-            let name = profile.window.file();
-            let bytes = fs::metadata(folder.join(name)).context(name)?.len();
-            if bytes != profile.bytes {
-                bail!("{name} has {bytes} bytes, not {}", profile.bytes);
-            }
-        }
-        Ok(sidecar)
-    }
-
-    /// Removes what crashes have left: hidden folders of half-written and half-removed snapshots.
-    fn clean(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let id = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp").or(name.strip_suffix(".gone")));
-            if id.is_some_and(|id| Ulid::from_string(id).is_ok()) {
-                tracing::info!("removing {}, which was left half-done", entry.path().display());
-                fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes what exceeds the limits. What cannot be removed is logged and tried again with the next snapshot.
-    fn enforce(&self) {
-        let Ok(ids) = self.ids() else { return };
-        let stored: Vec<(Ulid, u64)> = ids.into_iter().map(|id| (id, size_of(&self.folder(id)))).collect();
-        for id in self.limits.surplus(&stored, SystemTime::now()) {
-            match self.remove(id) {
-                Ok(()) => tracing::info!("removed the snapshot {id}: the store is at its limits"),
-                Err(error) => tracing::warn!("{error:#}"),
-            }
+    fn find(&self, id: Ulid) -> Result<()> {
+        match fs::metadata(self.folder(id)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.missing(id)),
+            Err(error) => Err(self.unreadable(error)),
         }
     }
 
-    #[cfg(not(test))]
-    fn step(&self, _: Step) -> io::Result<()> {
-        Ok(())
+    fn writer(&self, what: &str, id: Ulid) -> Result<&Writer> {
+        let Some(writer) = &self.writer else {
+            bail!("cannot {what} the snapshot {}: the store was opened for reading", self.folder(id).display());
+        };
+        Ok(writer)
+    }
+
+    fn unreadable(&self, error: io::Error) -> anyhow::Error {
+        let message = format!("cannot read the store {}", self.path.display());
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            let hint = "snapshots are for their owner only: run as the user that runs the daemon";
+            return Problem::new(Exit::NotPermitted, format!("{message}: {error}"), hint).into();
+        }
+        anyhow::Error::new(error).context(message)
+    }
+
+    fn damaged(&self, id: Ulid, error: anyhow::Error) -> anyhow::Error {
+        // Removed since it was found.
+        if !self.folder(id).exists() {
+            return self.missing(id);
+        }
+        error.context(format!("the snapshot {} is damaged", self.folder(id).display()))
+    }
+
+    fn missing(&self, id: Ulid) -> anyhow::Error {
+        let message = format!("there is no snapshot {id} in {}", self.path.display());
+        Problem::new(Exit::NoTarget, message, "`probe snapshots ls` lists them").into()
     }
 }
 
-/// Where writing can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    WriteFile,
-    SyncFile,
-    SyncFolder,
-    Rename,
-    SyncStore,
+/// A thread that died while it held something of the store leaves nothing half-done in it.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Did storing fail because there is no room?
-pub fn is_full(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_full_disk))
-}
-
-fn is_full_disk(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-fn size_of(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    entries.flatten().filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
-}
-
-#[cfg(test)]
-#[derive(Clone, Copy, Debug)]
-struct Fault {
-    step: Step,
-    error: io::ErrorKind,
-}
-
-#[cfg(test)]
-mod tests;

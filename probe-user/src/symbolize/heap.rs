@@ -1,29 +1,40 @@
 //! Sampled allocations on their way into a profile: each with what it stands for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::profile::{Allocated, Sample};
 use super::symbolizer::Builder;
-use crate::heap::{Weight, weigh};
+use crate::heap::{Tier, Weight, weigh, weigh_published};
 use crate::record::{Allocation, HeapRecord, Recording, Stack};
 
 /// The event's name where what is in use is followed.
 pub const LIVE_EVENT: &str = "malloc-live";
 
+/// What is known of stacks in which was allocated.
+#[derive(Default)]
+struct Known {
+    /// By slot: is it an allocator that calls another?
+    inner: HashMap<u32, bool>,
+    /// By stack: the part of an object that is not counted yet. A sample stands for 5.8 of them, say, and to round each
+    /// would be wrong by as much for all.
+    parts: HashMap<u32, f64>,
+}
+
 impl Builder {
     /// Where what is in use is followed, samples are worth that, and what was allocated besides; else what was allocated.
     pub(super) fn add_allocations(&mut self, recording: &Recording) {
         let HeapRecord { live, .. } = &recording.heap;
-        let mut inner = HashMap::new();
+        let mut known = Known::default();
         for allocation in &recording.allocations {
-            let Some((sample, weight)) = self.allocation(recording, allocation, &mut inner) else { continue };
+            let Some((sample, weight)) = self.allocation(recording, allocation, &mut known) else { continue };
             self.profile.samples.push(match live {
                 None => Sample { count: weight.count, value: weight.bytes, ..sample },
                 Some(_) => Sample { allocated: weight, ..sample },
             });
         }
+        known.parts.clear();
         for allocation in live.iter().flatten() {
-            let Some((sample, weight)) = self.allocation(recording, allocation, &mut inner) else { continue };
+            let Some((sample, weight)) = self.allocation(recording, allocation, &mut known) else { continue };
             self.profile.samples.push(Sample { count: weight.count, value: weight.bytes, ..sample });
         }
         // Nothing else is recorded together with them.
@@ -36,13 +47,13 @@ impl Builder {
         &mut self,
         recording: &Recording,
         allocation: &Allocation,
-        inner: &mut HashMap<u32, bool>,
+        known: &mut Known,
     ) -> Option<(Sample, Allocated)> {
-        let Allocation { time_ns, pid, tid, size, mean, user } = *allocation;
+        let Allocation { time_ns, pid, tid, size, mean, weight, user } = *allocation;
         let heap = recording.heap.heaps.get(&pid);
         // An allocator that calls another, or itself: the caller has been there before.
         if let (Some(slot), Some(heap)) = (user, heap) {
-            let is_inner = inner.entry(slot).or_insert_with(|| {
+            let is_inner = known.inner.entry(slot).or_insert_with(|| {
                 let calls = |stack: &Stack| {
                     let mut callers =
                         stack.frames.iter().skip(1).map_while(|frame| Some((frame.module.as_ref()?, frame.offset)));
@@ -58,22 +69,30 @@ impl Builder {
         let stack = self.stack(user, None);
         self.count_losses(stack, user, 1);
         let scale = heap.map_or(1.0, |heap| heap.scale.at(time_ns));
-        let Weight { objects, bytes } = weigh(size, mean, scale);
-        let weight = Allocated { count: objects.round() as u64, bytes: bytes.round() as u64 };
+        let Weight { objects, bytes } =
+            if weight > 0 { weigh_published(size, weight, scale) } else { weigh(size, mean, scale) };
+        let count = whole(objects, known.parts.entry(stack).or_default());
+        let weight = Allocated { count, bytes: bytes.round() as u64 };
         let time_ns = time_ns.saturating_sub(recording.from_ns);
         Some((Sample { thread, stack, time_ns, ..Sample::default() }, weight))
     }
 }
 
-/// How allocations were sampled, in words: the allocators, how, and for how much of the time.
+/// How allocations were sampled, in words: by which way, in which files, and for how much of the time.
 pub(super) fn sampler(record: &HeapRecord) -> String {
-    let mut files: Vec<String> = record.heaps.values().flat_map(|heap| heap.allocators.files()).collect();
-    files.sort();
-    files.dedup();
+    let tier = |(tier, files): (&Tier, &BTreeSet<String>)| {
+        let how = match tier {
+            Tier::Published => "at its own rate".to_owned(),
+            Tier::Functions => format!("one sample in {}", size(record.sample_bytes)),
+        };
+        format!("{}, {how}", tier.within(files))
+    };
+    let tiers: Vec<String> =
+        Tier::files(record.heaps.values().map(|heap| &*heap.allocators)).iter().map(tier).collect();
     let shares = record.heaps.values().map(|heap| heap.scale.share());
     let share = shares.fold(1.0, f64::min);
     let attached = if share < 0.995 { format!(", attached {:.1} % of the time", 100.0 * share) } else { String::new() };
-    format!("uprobes in {}, one sample in {}{attached}", files.join(" and "), size(record.sample_bytes))
+    format!("{}{attached}", tiers.join("; "))
 }
 
 fn size(bytes: u64) -> String {
@@ -81,5 +100,25 @@ fn size(bytes: u64) -> String {
         bytes if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
         bytes if bytes >= 1 << 10 && bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
         bytes => format!("{bytes} bytes"),
+    }
+}
+
+/// A number as a whole one; what that is too little or too much is kept for the next.
+fn whole(number: f64, part: &mut f64) -> u64 {
+    let whole = (number + *part).round().max(0.0);
+    *part += number - whole;
+    whole as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_that_are_rounded_are_as_many_as_they_were() {
+        let mut part = 0.0;
+        let total: u64 = (0..1000).map(|_| whole(5.76, &mut part)).sum();
+        assert_eq!(total, 5760);
+        assert_eq!(whole(0.3, &mut part) + whole(0.3, &mut part), 1);
     }
 }

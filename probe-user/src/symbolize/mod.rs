@@ -3,13 +3,17 @@
 mod growth;
 mod heap;
 mod modules;
+mod narrow;
 mod profile;
 mod symbolizer;
+mod views;
 mod waits;
 
 pub use heap::LIVE_EVENT;
+pub use narrow::narrow;
 pub use profile::{
-    Allocated, Frame, Header, Kind, Line, Location, Measure, Module, PAGE_FAULT, ProcessInfo, Profile, Sample, Stack,
+    Allocated, Header, Kind, Line, Location, Measure, Module, PAGE_FAULT, ProcessInfo, Profile, Sample, Stack,
     ThreadInfo,
 };
 pub use symbolizer::Symbolizer;
+pub use views::Frame;

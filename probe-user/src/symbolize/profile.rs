@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::target::ThreadState;
 
+/// The event of waits.
+pub const OFF_CPU: &str = "off-cpu";
+/// What tells of them.
+pub const SCHED_SWITCH: &str = "sched_switch";
 /// The event of samples of memory.
 pub const PAGE_FAULT: &str = "page-fault";
 /// What makes them, and the tier of memory that this is.
@@ -189,6 +193,13 @@ pub struct Sample {
     pub allocated: Allocated,
 }
 
+impl Sample {
+    /// True if it is of a thread at work.
+    pub fn is_on_cpu(&self) -> bool {
+        !self.measure.is_memory() && self.state == ThreadState::Running
+    }
+}
+
 /// Memory that was allocated, whether it is in use or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Allocated {
@@ -201,151 +212,5 @@ pub struct Allocated {
 impl Allocated {
     fn is_nothing(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-/// One displayed frame: a line of a location, or the location itself where it has no name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Frame<'a> {
-    /// The location it belongs to (an index into [`Profile::locations`]).
-    pub location: u32,
-    /// User or kernel.
-    pub kind: Kind,
-    /// Function name; `[module+0xoffset]` where there is none.
-    pub function: std::borrow::Cow<'a, str>,
-    /// Source file; empty when unknown.
-    pub file: &'a str,
-    /// Line in `file`; 0 when unknown.
-    pub line: u32,
-    /// Path of the module; empty when unknown.
-    pub module: &'a str,
-    /// True for a function that the compiler inlined into the next outer frame.
-    pub inlined: bool,
-}
-
-impl Profile {
-    /// The frames of a stack, root first, inlined functions as frames of their own.
-    pub fn frames(&self, stack: u32) -> Vec<Frame<'_>> {
-        let mut frames = Vec::new();
-        for &index in self.stacks[stack as usize].locations.iter().rev() {
-            let location = &self.locations[index as usize];
-            let module = location.module.map_or("", |m| self.modules[m as usize].path.as_str());
-            let frame = |function, file, line, inlined| Frame {
-                location: index,
-                kind: location.kind,
-                function,
-                file,
-                line,
-                module,
-                inlined,
-            };
-            if location.lines.is_empty() {
-                frames.push(frame(self.unnamed(location).into(), "", 0, false));
-            }
-            for (depth, line) in location.lines.iter().enumerate().rev() {
-                let inlined = depth + 1 < location.lines.len();
-                frames.push(frame(line.function.as_str().into(), line.file.as_str(), line.line, inlined));
-            }
-        }
-        frames
-    }
-
-    /// What stands for a location without a name: `[module+0xoffset]`, `[unknown+0xaddress]` where no module is known.
-    pub fn unnamed(&self, location: &Location) -> String {
-        let module = match location.module {
-            Some(index) => {
-                let path = self.modules[index as usize].path.as_str();
-                let name = path.rsplit('/').next().unwrap_or(path);
-                name.trim_start_matches('[').trim_end_matches(']')
-            }
-            None => "unknown",
-        };
-        format!("[{module}+{:#x}]", location.address)
-    }
-
-    /// Only the samples of times, or only those of memory; the header says so, too.
-    pub fn only(mut self, memory: bool) -> Self {
-        self.samples.retain(|sample| sample.measure.is_memory() == memory);
-        let header = &mut self.header;
-        let is_memory = |event: &&str| (*event == PAGE_FAULT) == memory;
-        header.event = header.event.split(',').filter(is_memory).collect::<Vec<_>>().join(",");
-        if memory {
-            header.unit = "bytes".into();
-            (header.period, header.frequency) = (0, 0);
-            header.sampler = PAGE_FAULTS.into();
-        } else if let Some(sampler) = header.sampler.strip_suffix(PAGE_FAULTS) {
-            header.sampler = sampler.trim_end_matches(',').to_owned();
-        }
-        self
-    }
-
-    /// True if some of its samples are of times (or all, if there are none).
-    pub fn has_times(&self) -> bool {
-        self.samples.is_empty() || self.samples.iter().any(|sample| !sample.measure.is_memory())
-    }
-
-    /// True if some of its samples are of memory.
-    pub fn has_memory(&self) -> bool {
-        self.samples.iter().any(|sample| sample.measure.is_memory())
-    }
-
-    /// Adds the samples up by (thread, stack), in the order in which they were first seen. Times are dropped.
-    pub fn totals(&self) -> Vec<Sample> {
-        let mut index = std::collections::HashMap::new();
-        let mut totals: Vec<Sample> = Vec::new();
-        for sample in &self.samples {
-            let at = *index.entry((sample.thread, sample.stack, sample.state, sample.measure)).or_insert_with(|| {
-                totals.push(Sample { time_ns: 0, count: 0, value: 0, allocated: Allocated::default(), ..*sample });
-                totals.len() - 1
-            });
-            totals[at].count += sample.count;
-            totals[at].value += sample.value;
-            totals[at].allocated.count += sample.allocated.count;
-            totals[at].allocated.bytes += sample.allocated.bytes;
-        }
-        totals
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn profile() -> Profile {
-        Profile {
-            modules: vec![Module { path: "/usr/lib/libx.so".into(), ..Module::default() }],
-            locations: vec![
-                Location {
-                    module: Some(0),
-                    address: 0x10,
-                    lines: vec![
-                        Line { function: "inner".into(), ..Line::default() },
-                        Line { function: "outer".into(), ..Line::default() },
-                    ],
-                    ..Location::default()
-                },
-                Location { module: Some(0), address: 0x2f, ..Location::default() },
-                Location { address: 0x7f00, ..Location::default() },
-            ],
-            stacks: vec![Stack { locations: vec![0, 1, 2], truncated: None }],
-            samples: vec![
-                Sample { count: 1, value: 10, time_ns: 5, ..Sample::default() },
-                Sample { count: 2, value: 20, time_ns: 9, ..Sample::default() },
-            ],
-            ..Profile::default()
-        }
-    }
-
-    #[test]
-    fn frames_run_from_the_root_and_expand_inlined_functions() {
-        let profile = profile();
-        let names: Vec<_> = profile.frames(0).into_iter().map(|f| (f.function.into_owned(), f.inlined)).collect();
-        let expected = [("[unknown+0x7f00]", false), ("[libx.so+0x2f]", false), ("outer", false), ("inner", true)];
-        assert_eq!(names, expected.map(|(name, inlined)| (name.to_owned(), inlined)));
-    }
-
-    #[test]
-    fn totals_add_up_what_differs_in_time_only() {
-        assert_eq!(profile().totals(), [Sample { count: 3, value: 30, ..Sample::default() }]);
     }
 }

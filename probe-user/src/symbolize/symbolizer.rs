@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::heap::{self, LIVE_EVENT};
 use super::modules::{self, Named};
 use super::profile::{
-    Header, Kind, Location, Module as ModuleInfo, PAGE_FAULT, PAGE_FAULTS, ProcessInfo, Profile, Sample,
-    Stack as ProfileStack, ThreadInfo,
+    Header, Kind, Location, Module as ModuleInfo, OFF_CPU, PAGE_FAULT, PAGE_FAULTS, ProcessInfo, Profile, SCHED_SWITCH,
+    Sample, Stack as ProfileStack, ThreadInfo,
 };
 use crate::kernel::End;
 use crate::record::{Events, HeapRecord, Kind as RecordingKind, Recording, Space, Stack};
@@ -80,6 +80,9 @@ impl Symbolizer {
         for wait in &recording.waits {
             builder.add_wait(recording, wait);
         }
+        for wait in &recording.unseen {
+            builder.add_unseen(recording, wait);
+        }
         for growth in &recording.growth {
             builder.add_growth(recording, growth);
         }
@@ -108,13 +111,13 @@ fn header(recording: &Recording) -> Header {
         }
         false => {
             let event = match recording.kind {
-                RecordingKind::Events(_) => all("cpu", "off-cpu", PAGE_FAULT),
+                RecordingKind::Events(_) => all("cpu", OFF_CPU, PAGE_FAULT),
                 RecordingKind::Dump => "threads".into(),
                 RecordingKind::Calls => "calls".into(),
             };
             let unit = if page_fault && !cpu && !off_cpu { "bytes" } else { "nanoseconds" };
             let period = 1_000_000_000u64.checked_div(recording.frequency).unwrap_or(0);
-            (event, unit, all(recording.clock, "sched_switch", PAGE_FAULTS), period)
+            (event, unit, all(recording.clock, SCHED_SWITCH, PAGE_FAULTS), period)
         }
     };
     Header {
@@ -148,7 +151,7 @@ pub(super) struct Builder {
     stack_index: HashMap<(Option<u32>, Option<u32>), u32>,
     /// Indexes of a stack and of its waker's, and the waker's name → index of both together.
     pub(super) woken_index: HashMap<(u32, u32, [u8; 16]), u32>,
-    /// Name → location that stands between a stack and its waker's.
+    /// Name → location that is no code, as what stands between a stack and its waker's.
     pub(super) separators: HashMap<String, u32>,
     processes: HashMap<u32, u32>,
     threads: HashMap<(u32, u32), u32>,
@@ -239,7 +242,7 @@ impl Builder {
         let stack = self.stack(sample.user, sample.kernel);
         self.count_losses(stack, sample.user, 1);
         let time_ns = sample.time_ns.saturating_sub(recording.from_ns);
-        let (value, state) = (self.profile.header.period, ThreadState::Running);
+        let (value, state) = (sample.period_ns, ThreadState::Running);
         self.profile.samples.push(Sample { thread, stack, time_ns, count: 1, value, state, ..Sample::default() });
     }
 

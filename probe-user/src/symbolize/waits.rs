@@ -57,12 +57,7 @@ impl Builder {
             }
             None => format!("[woken by {}]", thread_name(&waker.comm)),
         };
-        let next = self.profile.locations.len() as u32;
-        let separator = *self.separators.entry(name.clone()).or_insert(next);
-        if separator == next {
-            let lines = vec![Line { function: name, ..Line::default() }];
-            self.profile.locations.push(Location { lines, ..Location::default() });
-        }
+        let separator = self.separator(name);
         let mut locations: Vec<u32> = waking.into_iter().rev().collect();
         locations.push(separator);
         locations.append(&mut stack.locations);
@@ -71,6 +66,30 @@ impl Builder {
         let index = self.profile.stacks.len() as u32 - 1;
         self.woken_index.insert(key, index);
         index
+    }
+
+    /// Adds time of calls in which nobody saw what was done: above the function itself there is only that.
+    pub(super) fn add_unseen(&mut self, recording: &Recording, wait: &Wait) {
+        let thread = self.thread(recording, wait.pid, wait.tid);
+        let called = self.stack(wait.user, None) as usize;
+        let mut stack = self.profile.stacks[called].clone();
+        stack.locations.insert(0, self.separator("[not seen on a thread]".to_owned()));
+        self.profile.stacks.push(stack);
+        let stack = self.profile.stacks.len() as u32 - 1;
+        let time_ns = wait.time_ns.saturating_sub(recording.from_ns);
+        let (count, value, state) = (wait.count, wait.total_ns, wait.state);
+        self.profile.samples.push(Sample { thread, stack, time_ns, count, value, state, ..Sample::default() });
+    }
+
+    /// A location that is no code, but says something.
+    fn separator(&mut self, name: String) -> u32 {
+        let next = self.profile.locations.len() as u32;
+        let separator = *self.separators.entry(name.clone()).or_insert(next);
+        if separator == next {
+            let lines = vec![Line { function: name, ..Line::default() }];
+            self.profile.locations.push(Location { lines, ..Location::default() });
+        }
+        separator
     }
 
     /// True for the kernel's first function of an interrupt.

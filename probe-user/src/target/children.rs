@@ -13,6 +13,13 @@ pub fn is_running(pid: u32) -> bool {
         .is_some_and(|stat| !matches!(stat.state, 'Z' | 'X') || stat.threads > 1)
 }
 
+/// The pid that the host gave last, to a process or a thread; `None` where that is not known. As long as it is the same, nobody
+/// has come.
+pub fn latest_pid() -> Option<u32> {
+    // `4.08 3.63 2.17 1/1234 5678`
+    super::read_small("/proc/loadavg")?.split_ascii_whitespace().last()?.parse().ok()
+}
+
 /// The children of a process, their children and so on, parents first. Empty where the kernel does not tell
 /// (`CONFIG_PROC_CHILDREN`).
 pub fn descendants(pid: u32) -> Vec<u32> {
@@ -62,6 +69,14 @@ mod tests {
             let _ = Command::new("kill").arg(pid.to_string()).status();
         }
         assert!(descendants(u32::MAX).is_empty());
+    }
+
+    #[test]
+    fn whoever_comes_is_the_latest() {
+        let before = latest_pid();
+        assert!(before.is_some());
+        std::thread::spawn(|| {}).join().unwrap();
+        assert_ne!(latest_pid(), before);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The host: its name, address, kernel and processors, and how busy they are.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
+
+use super::address;
 
 /// What does not change while the host is up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +27,7 @@ impl Host {
         let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
         Self {
             name: line("/proc/sys/kernel/hostname"),
-            ip: primary_ip(),
+            ip: address::primary(),
             cpus: cpus(&online)
                 .or_else(|| std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()))
                 .unwrap_or(1),
@@ -34,19 +36,8 @@ impl Host {
     }
 }
 
-/// Asks the routing table which address would be used: connecting a datagram socket sends nothing.
-fn primary_ip() -> Option<IpAddr> {
-    let ask = |local: &str, remote: &str| {
-        let socket = UdpSocket::bind(local).ok()?;
-        socket.connect(remote).ok()?;
-        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
-    };
-    // Documentation addresses (RFC 5737, RFC 3849): nobody's, but routed by the default route.
-    ask("0.0.0.0:0", "192.0.2.1:9").or_else(|| ask("[::]:0", "[2001:db8::1]:9"))
-}
-
 /// Counts a processor list such as `0-3,6`.
-fn cpus(list: &str) -> Option<u32> {
+pub(super) fn cpus(list: &str) -> Option<u32> {
     let mut count = 0u32;
     for range in list.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

@@ -1,58 +1,57 @@
 //! How much memory a process has, and how much it may have.
 
-use std::path::{Path, PathBuf};
-
+use super::cgroup::{Groups, Mounts};
+use super::read_small;
 use super::stat::page_size;
 
 /// Resident memory of a process in bytes, by `/proc/PID/statm`: exact since Linux 6.17, and before up to some dozen pages a
 /// processor off. `None` when it is gone.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(page_size())
+    resident(&read_small(format!("/proc/{pid}/statm"))?)
 }
 
-/// How much memory a process may have, in bytes: the lowest limit of its cgroup and those above it, else what the host has.
-/// `None` when nothing can be read.
-pub fn memory_limit(pid: u32) -> Option<u64> {
-    let host = host_memory(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let limits = limit_files(&groups, Path::new("/sys/fs/cgroup"));
-    let limits = limits.iter().filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok());
+/// The same of the text of the file.
+pub(super) fn resident(statm: &str) -> Option<u64> {
+    statm.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(page_size())
+}
+
+/// Resident memory of this process that is its own, in bytes: without the files that it has mapped, which the kernel drops
+/// where it needs the room.
+pub fn own_bytes() -> Option<u64> {
+    let text = read_small("/proc/self/statm")?;
+    let mut pages = text.split_ascii_whitespace().skip(1).map_while(|pages| pages.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()?, pages.next()?);
+    resident.saturating_sub(shared).checked_mul(page_size())
+}
+
+/// How much memory processes of these groups may have, in bytes: the lowest limit of the group and those above it, else what
+/// the host has. `None` when nothing can be read.
+pub(super) fn memory_limit(groups: &Groups) -> Option<u64> {
+    let host = host_memory(&read_small("/proc/meminfo")?)?;
+    let (folders, is_first) = groups.folders("memory", &Mounts::usual());
+    let file = if is_first { "memory.limit_in_bytes" } else { "memory.max" };
+    let limits = folders.iter().filter_map(|folder| read_small(folder.join(file))?.trim().parse().ok());
     // What is not limited says `max`, or a number that no host has.
     Some(limits.fold(host, u64::min))
 }
 
-fn host_memory(meminfo: &str) -> Option<u64> {
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    total.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+/// Share of the host's memory that is not available to programs, in percent.
+pub fn host_memory_percent() -> Option<f64> {
+    used_percent(&read_small("/proc/meminfo")?)
 }
 
-/// The files that may limit the memory of a process whose `/proc/PID/cgroup` this is: version 2 of cgroups, version 1, or a
-/// mixture of both.
-fn limit_files(groups: &str, root: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
-        let (folder, file) = match controllers {
-            "" => (root.to_owned(), "memory.max"),
-            list if list.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
-            _ => continue,
-        };
-        // A path with `..` is outside of our own namespace.
-        let path = path.trim_start_matches('/');
-        let names = path.split('/').filter(|name| !name.is_empty());
-        if names.clone().any(|name| name == "..") {
-            continue;
-        }
-        let mut group = folder;
-        files.push(group.join(file));
-        for name in names {
-            group.push(name);
-            files.push(group.join(file));
-        }
-    }
-    files
+fn used_percent(meminfo: &str) -> Option<f64> {
+    let (total, available) = (kilobytes(meminfo, "MemTotal:")?, kilobytes(meminfo, "MemAvailable:")?);
+    (total > 0).then(|| 100.0 * total.saturating_sub(available) as f64 / total as f64)
+}
+
+fn host_memory(meminfo: &str) -> Option<u64> {
+    kilobytes(meminfo, "MemTotal:")?.checked_mul(1024)
+}
+
+fn kilobytes(meminfo: &str, key: &str) -> Option<u64> {
+    let text = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
+    text.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -60,30 +59,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_looked_for_in_every_group_above() {
-        let files = |groups| -> Vec<String> {
-            limit_files(groups, Path::new("/c")).iter().map(|file| file.display().to_string()).collect()
-        };
-        assert_eq!(files("0::/a/b\n"), ["/c/memory.max", "/c/a/memory.max", "/c/a/b/memory.max"]);
-        assert_eq!(files("0::/\n"), ["/c/memory.max"]);
-        assert_eq!(
-            files("5:cpu,memory:/x\n4:cpu:/y\n"),
-            ["/c/memory/memory.limit_in_bytes", "/c/memory/x/memory.limit_in_bytes"]
-        );
-        assert_eq!(files("0::/../other\n"), [""; 0]);
-        assert_eq!(files("nonsense"), [""; 0]);
-    }
-
-    #[test]
     fn the_memory_of_the_host_is_found() {
         assert_eq!(host_memory("MemTotal:       24000000 kB\nMemFree: 1 kB\n"), Some(24_576_000_000));
         assert_eq!(host_memory("MemFree: 1 kB"), None);
+        assert_eq!(used_percent("MemTotal: 200 kB\nMemFree: 1 kB\nMemAvailable: 50 kB\n"), Some(75.0));
+        assert!((1.0..100.0).contains(&host_memory_percent().expect("read")));
     }
 
     #[test]
     fn this_process_has_less_than_it_may() {
-        let (has, may) = (resident_bytes(std::process::id()), memory_limit(std::process::id()));
+        let groups = Groups::read(std::process::id()).expect("alive");
+        let (has, may) = (resident_bytes(std::process::id()), memory_limit(&groups));
         assert!(has.expect("alive") > 100_000 && has < may, "{has:?} of {may:?}");
+        assert!(own_bytes().expect("alive") < has.expect("alive"), "its program is a file");
         assert_eq!(resident_bytes(u32::MAX), None);
     }
 }

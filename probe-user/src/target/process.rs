@@ -139,6 +139,14 @@ pub fn process_of_thread(tid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
+/// May its mappings be read, and so what its addresses mean? A process that is gone meanwhile is no error.
+pub fn check_access(pid: u32) -> std::io::Result<()> {
+    match std::fs::File::open(format!("/proc/{pid}/maps")) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// True if our process ids are the kernel's. In a pid namespace of its own (a container without the host's pids) the
 /// numbers that the kernel reports would mean other processes.
 pub fn own_pid_namespace_is_initial() -> Result<bool> {

@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
+use super::read_small;
+
 /// What `/proc/PID/stat` says of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -23,8 +27,12 @@ pub struct Stat {
 impl Stat {
     /// Reads the figures of a process; `None` when it is gone (or a zombie, whose figures are over).
     pub fn read(pid: u32) -> Option<Self> {
-        let bytes = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(&String::from_utf8_lossy(&bytes), page_size()).filter(|stat| !matches!(stat.state, 'Z' | 'X'))
+        Self::parse(&read_small(format!("/proc/{pid}/stat"))?, page_size()).filter(|stat| !stat.is_over())
+    }
+
+    /// True for a process that has ended.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
     }
 
     /// Parses the text of `/proc/PID/stat`; `None` when it is not such a text. `page` is the page size in bytes.
@@ -32,17 +40,27 @@ impl Stat {
         // The name ends at the *last* parenthesis: what follows holds none.
         let (open, close) = (text.find('(')?, text.rfind(')')?);
         let comm = crate::text::sanitize(text.get(open + 1..close)?);
-        let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();
-        // `fields[0]` is field 3 of proc(5).
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        let mut fields = text.get(close + 1..)?.split_ascii_whitespace();
+        // The first of them is field 3 of proc(5).
+        let state = fields.next()?.chars().next()?;
+        let mut after = |left_out: usize| fields.nth(left_out)?.parse::<u64>().ok();
         Some(Self {
             comm,
-            state: fields.first()?.chars().next()?,
-            cpu_ticks: number(14)?.saturating_add(number(15)?),
-            threads: number(20)?,
-            start_ticks: number(22)?,
-            rss_bytes: number(24)?.saturating_mul(page),
+            state,
+            // Fields 14 and 15.
+            cpu_ticks: after(10)?.saturating_add(after(0)?),
+            // 20, 22 and 24.
+            threads: after(4)?,
+            start_ticks: after(1)?,
+            rss_bytes: after(1)?.saturating_mul(page),
         })
+    }
+
+    /// How long it has been running, in nanoseconds.
+    pub fn age_ns(&self) -> u64 {
+        let now = clock_gettime(ClockId::Boottime);
+        let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        now_ns.saturating_sub(self.start_ticks.saturating_mul(1_000_000_000 / ticks_per_second()))
     }
 
     /// CPU use between an earlier reading and this one, in percent of one core; `None` when the readings are not of the
@@ -54,6 +72,14 @@ impl Stat {
         let ticks = self.cpu_ticks.checked_sub(earlier.cpu_ticks)?;
         Some(100.0 * ticks as f64 / ticks_per_second() as f64 / elapsed.as_secs_f64())
     }
+}
+
+/// When a process was started, by the wall clock as it is now; `None` if that cannot be known.
+pub fn started_at(stat: &Stat) -> Option<std::time::SystemTime> {
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime = Duration::try_from_secs_f64(uptime.split_ascii_whitespace().next()?.parse().ok()?).ok()?;
+    let started = Duration::from_secs_f64(stat.start_ticks as f64 / ticks_per_second() as f64);
+    std::time::SystemTime::now().checked_sub(uptime.saturating_sub(started))
 }
 
 /// The name (`comm`) of a process, sanitized; `None` when it is gone.
@@ -129,6 +155,7 @@ mod tests {
     fn this_process_can_be_read() {
         let stat = Stat::read(std::process::id()).expect("this process is alive");
         assert!(stat.threads >= 1 && stat.rss_bytes > 0, "{stat:?}");
+        assert!(stat.age_ns() < 3_600_000_000_000, "{stat:?}");
         assert_eq!(Stat::read(u32::MAX), None);
     }
 }

@@ -1,9 +1,10 @@
 //! What a thread does: it runs, or waits in one of several ways.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The state of a thread, in the words of ps(1) and top(1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ThreadState {
     /// On a CPU.
@@ -46,6 +47,22 @@ impl ThreadState {
             // On its way to a CPU.
             _ => Self::Runnable,
         }
+    }
+
+    /// The meaning of the letter in `/proc/PID/stat`; `None` for one that is new. What can run is told from what runs
+    /// nowhere there.
+    pub fn of_letter(letter: char) -> Option<Self> {
+        Some(match letter {
+            'R' => Self::Running,
+            'S' => Self::Sleeping,
+            'D' => Self::Uninterruptible,
+            'I' => Self::Idle,
+            'T' => Self::Stopped,
+            't' => Self::Traced,
+            'P' => Self::Parked,
+            'X' | 'Z' => Self::Dead,
+            _ => return None,
+        })
     }
 
     const ALL: [Self; 9] = [

@@ -34,22 +34,6 @@ fn programs() -> Vec<(String, Vec<u8>)> {
     paths.map(|path| (path.to_owned(), std::fs::read(path).unwrap())).collect()
 }
 
-/// Deterministic numbers (xorshift), so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-}
-
 fn section<'data>(file: &object::File<'data>, name: &str) -> Option<(u64, &'data [u8])> {
     let section = file.section_by_name(name)?;
     Some((section.address(), section.data().unwrap()))
@@ -135,10 +119,11 @@ fn rows_say_what_gimli_says() {
         }
         let table = Table::build(&*bytes).unwrap();
         let mut reference = Reference::of(&file);
-        let mut random = Random(0x5eed);
+        // The same in each run, so that a failure can be repeated.
+        let mut random = fastrand::Rng::with_seed(0x5eed);
         let functions = reference.functions(if bytes.len() > 10_000_000 { 101 } else { 7 });
         for (start, end) in functions {
-            let inside = (0..8).map(|_| start + random.next() % (end - start));
+            let inside = (0..8).map(|_| random.u64(start..end));
             for address in [start, end - 1, end, end + 15].into_iter().chain(inside.collect::<Vec<_>>()) {
                 let Some(row) = table.lookup(address) else { continue };
                 if let Err(truth) = reference.agrees(address, row) {

@@ -123,6 +123,7 @@ fn take(args: &Args) -> Result<Shown> {
     let collector = Collector::start(&Options {
         kernel: kernel::Options {
             frequency: FREQUENCY,
+            fast_frequency: 0,
             all: false,
             all_lifecycle: false,
             user_stacks: !args.kernel_only,

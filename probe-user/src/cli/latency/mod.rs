@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use programs::Programs;
+use programs::{Programs, SHORT_WAITS};
 use serde::Serialize;
 use slow::Destination;
 
@@ -20,7 +20,7 @@ use super::record::Signals;
 use super::{Descriptors, print, targets, tell};
 use crate::functions::{Finder, Missing, Spec};
 use crate::kernel::feature;
-use crate::latency::{ErrorTest, Function, choose, judgement};
+use crate::latency::{ErrorTest, Function, Row, choose, judgement, parks};
 use crate::problem::{Exit, Problem};
 use crate::target::{self, Modules, Process};
 
@@ -83,14 +83,17 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
     let signals = Signals::listen()?;
     let _descriptors = Descriptors::raise();
     targets::check(&args.pid)?;
-    let (functions, notes) = functions(args)?;
+    let Chosen { functions, parks, notes } = functions(args)?;
     for note in notes.iter().filter(|_| !quiet) {
         tell(note);
     }
     let count = functions.len();
     let slow = args.slow.as_deref().map(|path| Destination::open(path, None)).transpose()?;
     let mut programs = match args.threshold.filter(|_| slow.is_some()) {
-        Some(threshold) => Programs::with_slow_calls(count as u32, &args.pid, threshold, args.frequency)?,
+        Some(threshold) => {
+            let count = (count + parks.len()) as u32;
+            Programs::with_slow_calls(count, &args.pid, threshold, args.frequency)?
+        }
         None => Programs::load(count as u32)?,
     };
     for (pid, mut function) in functions {
@@ -99,6 +102,11 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
         }
         programs.add(pid, function, args.max_overhead / 100.0)?;
     }
+    // Behind those that have rows, so that these have the first numbers.
+    for (pid, function) in parks {
+        programs.add(pid, function, args.max_overhead / 100.0)?;
+    }
+    let rows = |programs: &mut Programs| -> Result<Vec<Row>> { Ok(programs.rows()?.into_iter().take(count).collect()) };
     let started = Instant::now();
     if !quiet {
         let cost = programs.hit_cost()?.as_nanos() as f64 / 1000.0;
@@ -116,10 +124,10 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
         programs.run_until(end.map_or(next, |end| end.min(next)))?;
         if is_live && shown.elapsed() >= args.interval {
             shown = Instant::now();
-            print(&format!("\x1b[2J\x1b[H{}", table::render(&programs.rows()?, started.elapsed())))?;
+            print(&format!("\x1b[2J\x1b[H{}", table::render(&rows(&mut programs)?, started.elapsed())))?;
         }
     }
-    let (rows, elapsed) = (programs.rows()?, started.elapsed());
+    let (rows, elapsed) = (rows(&mut programs)?, started.elapsed());
     let text = if args.json { String::new() } else { table::render(&rows, elapsed) };
     let (Some(destination), Some(recording)) = (slow, programs.recording()?) else {
         print(&if args.json { json(&rows)? } else { text })?;
@@ -142,12 +150,21 @@ fn json(rows: &impl Serialize) -> Result<String> {
 /// A function, and whose it is.
 type OfProcess = (u32, Function);
 
-/// The functions that are meant, by process, and what is to be said about them.
-fn functions(args: &Args) -> Result<(Vec<OfProcess>, Vec<String>)> {
+/// The functions that are meant, by process.
+struct Chosen {
+    functions: Vec<OfProcess>,
+    /// Where goroutines wait, for what they do in slow calls.
+    parks: Vec<OfProcess>,
+    /// What is to be said about them.
+    notes: Vec<String>,
+}
+
+fn functions(args: &Args) -> Result<Chosen> {
     let (spans, more) = span::parse(&args.span).map_err(|error| usage(&error))?;
     let specs: Result<Vec<Spec>> = args.names.iter().chain(&more).map(|name| spec(name)).collect();
     let (specs, judgement) = (specs?, judgement(args.threshold, args.errors));
     let (mut functions, mut notes) = (Vec::<OfProcess>::new(), Vec::new());
+    let mut parked = Vec::new();
     let mut missing: Option<Box<Missing>> = None;
     let mut modules = Modules::default();
     for &pid in &args.pid {
@@ -178,6 +195,10 @@ fn functions(args: &Args) -> Result<(Vec<OfProcess>, Vec<String>)> {
             let function = span.function(&finder, judgement, args.threshold.is_some());
             functions.push((pid, function.map_err(|error| usage(&error))?));
         }
+        let is_go = functions.iter().any(|(of, function)| *of == pid && function.features & feature::GO != 0);
+        if let Some(threshold) = args.threshold.filter(|_| is_go && args.slow.is_some()) {
+            parked.extend(parks(&finder, threshold / SHORT_WAITS).map(|function| (pid, function)));
+        }
     }
     if functions.is_empty() {
         if let Some(why) = missing {
@@ -192,7 +213,7 @@ fn functions(args: &Args) -> Result<(Vec<OfProcess>, Vec<String>)> {
             "name fewer, or name the library as well: libpush.so:push_*"
         ));
     }
-    Ok((functions, notes))
+    Ok(Chosen { functions, parks: parked, notes })
 }
 
 fn spec(name: &str) -> Result<Spec> {

@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::functions::{Argument, Kind, Place, Register, Value};
+use crate::functions::{Kind, Place};
 use crate::kernel::{MAX_READS, Operand, source};
 
 /// Where a value is; see the head of this file.
@@ -91,8 +91,11 @@ impl OperandSpec {
             (Base::Argument(number), Kind::Usdt { arguments, .. }) => {
                 let argument = arguments.get(number);
                 let count = arguments.len();
-                traced(argument.with_context(|| format!("{place} has {count} arguments"))?)
-                    .with_context(|| format!("{place}: arg{number} is where it cannot be read"))?
+                let argument = argument.with_context(|| format!("{place} has {count} arguments"))?;
+                let operand = argument.operand();
+                let Operand { source, reads, offsets, bits, .. } =
+                    operand.with_context(|| format!("{place}: arg{number} is where it cannot be read"))?;
+                (source, (reads > 0).then_some(offsets[0]), bits)
             }
             (Base::Argument(_), Kind::Instruction(_)) => bail!("{place}: arguments are known where a function begins"),
         };
@@ -104,26 +107,6 @@ impl OperandSpec {
         let bits = if self.offsets.is_empty() { self.bits.min(bits) } else { self.bits };
         Ok(Operand { source, reads: all.len() as u32, offsets, bits, padding: 0 })
     }
-}
-
-/// Where a tracepoint's argument is: a register, whether it points to it, and how many bits it has.
-fn traced(argument: &Argument) -> Option<(u32, Option<i64>, u32)> {
-    let bits = u32::from(argument.size) * 8;
-    match &argument.value {
-        Value::Register(register) => Some((dwarf(register)?, None, bits)),
-        Value::Memory { base: Some(base), index: None, displacement } => {
-            Some((dwarf(base)?, Some(*displacement), bits))
-        }
-        _ => None,
-    }
-}
-
-/// The number of a register in DWARF (System V ABI for AMD64, figure 3.36).
-fn dwarf(register: &Register) -> Option<u32> {
-    const NAMES: [&str; 16] =
-        ["rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
-    let number = NAMES.iter().position(|name| *name == register.name)?;
-    (!register.is_high_byte).then_some(number as u32)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const UNWIND_MEMORY: usize = 256 << 20;
 /// How long timing may wait for the tables by which stacks are unwound.
 const TABLES: Duration = Duration::from_secs(2);
 /// Waits that are shorter than this part of the threshold tell nothing of why a call was slow.
-const SHORT_WAITS: u32 = 1000;
+pub const SHORT_WAITS: u32 = 1000;
 
 /// See the head of this file.
 pub enum Programs {
@@ -47,6 +47,7 @@ impl Programs {
         let collector = Collector::start(&Options {
             kernel: kernel::Options {
                 frequency,
+                fast_frequency: 0,
                 all: false,
                 all_lifecycle: false,
                 user_stacks: true,

@@ -45,6 +45,9 @@ impl SpanSpec {
     pub fn function(&self, finder: &Finder, judgement: Judgement, has_threshold: bool) -> Result<Function> {
         let begin = one(finder, &self.begin)?;
         let end = one(finder, &self.end)?;
+        if begin.module.path == end.module.path && begin.file_offset == end.file_offset && !self.keys[1].is_returned() {
+            bail!("{begin}: a span begins and ends in two places; the time of its calls is measured by its name alone");
+        }
         let keys = SpanKeys { begin: self.keys[0].at(&begin)?, end: self.keys[1].at(&end)? };
         let mut spots = hits(finder, &begin, &self.keys[0], Role::Begin)?;
         spots.extend(hits(finder, &end, &self.keys[1], Role::End)?);

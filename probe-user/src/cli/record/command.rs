@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +10,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::gate;
 use super::signals::Signals;
 use crate::cli::{Descriptors, tell};
+use crate::heap::Allocators;
 use crate::problem::{Exit, Problem};
 use crate::record::Collector;
+use crate::target::{Module, files_of_command};
 
 /// How long a command that is told to end may take to do so.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a command waits for the probes in its allocators.
+const PROBES: Duration = Duration::from_secs(5);
 
 /// A command that runs. Dropping it ends it.
 pub struct Running {
@@ -26,13 +33,16 @@ pub struct Running {
 
 impl Running {
     /// Starts the command such that the kernel makes it a target in the moment of its exec: nothing of it is missed, and
-    /// nothing of what runs between fork and exec is taken for it. With `is_stdout_taken` it writes to stderr only.
+    /// nothing of what runs between fork and exec is taken for it. With `is_stdout_taken` it writes to stderr only. With
+    /// `heap` its allocations are sampled, from its first instruction on where the files of its allocators are known before;
+    /// it gets those.
     pub fn start(
         collector: &Collector,
         command: &[OsString],
         is_stdout_taken: bool,
         descriptors: Descriptors,
         signals: &Arc<Signals>,
+        heap: Option<&mut Vec<Arc<Allocators>>>,
     ) -> Result<Self> {
         let (program, arguments) = command.split_first().context("no command")?;
         let ourselves = std::process::id();
@@ -45,13 +55,19 @@ impl Running {
         collector.spawner(ourselves)?;
         // Whoever quits now waits until it is known whom to end.
         let mut leftovers = signals.leftovers();
-        let child = command.spawn();
+        let child = match heap {
+            None => command.spawn().map_err(anyhow::Error::from),
+            Some(allocators) => {
+                let files = files_of_command(program);
+                gate::spawn(command, |pid| *allocators = expect(collector, pid, files))
+            }
+        };
         leftovers.command = child.as_ref().ok().map(Pid::from_child);
         drop(leftovers);
         let running = child.map(|child| Self { child, signals: Arc::clone(signals), status: None });
         collector.unwatch(ourselves)?;
         running.map_err(|error| {
-            let message = format!("cannot run {}: {error}", program.to_string_lossy());
+            let message = format!("cannot run {}: {error:#}", program.to_string_lossy());
             Problem::new(Exit::Failure, message, "give the path of a program after --").into()
         })
     }
@@ -95,6 +111,14 @@ impl Drop for Running {
             tracing::warn!("{error:#}");
         }
     }
+}
+
+/// Has the probes set of what the command is going to map. What is not known now is looked for when it runs.
+fn expect(collector: &Collector, pid: u32, files: Vec<PathBuf>) -> Vec<Arc<Allocators>> {
+    let open = |path: &PathBuf| Module::open(path).inspect_err(|error| tracing::debug!("{error:#}")).ok();
+    let files = files.iter().filter_map(open).map(Arc::new).collect();
+    let allocators = collector.expect_heap(pid, files, PROBES);
+    allocators.inspect_err(|error| tracing::debug!("not before it runs: {error:#}")).unwrap_or_default()
 }
 
 /// Programs that use `select` break with more descriptors than they were made for, so the command gets the limit that we

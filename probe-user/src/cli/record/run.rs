@@ -10,13 +10,14 @@ use anyhow::{Result, bail};
 
 use super::command::Running;
 use super::output::{Output, is_stdout};
+use super::plan::{Plan, Target};
 use super::signals::{self, Signals};
-use super::{Plan, Target, summary};
+use super::summary;
 use crate::cli::{Descriptors, targets, tell};
 use crate::export;
 use crate::kernel::{self, target_flags};
 use crate::problem::{Exit, Problem};
-use crate::record::{Collector, Events, Options, Retention};
+use crate::record::{Collector, Events, HeapTargets, Options, Retention};
 use crate::symbolize::Symbolizer;
 use crate::target;
 
@@ -39,6 +40,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
     let collector = Collector::start(&Options {
         kernel: kernel::Options {
             frequency: plan.frequency,
+            fast_frequency: 0,
             all: plan.target == Target::All,
             all_lifecycle: false,
             user_stacks: plan.user_stacks,
@@ -66,14 +68,14 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
     if plan.events.off_cpu && is_command {
         collector.start_waits(plan.wakers)?;
     }
-    let mut end = begin(plan, &collector, descriptors, &signals)?;
+    let mut end = begin(plan, &collector, descriptors, &signals, quiet)?;
     if let End::Processes(_) = end {
         collector.wait_for_tables(TABLES)?;
     }
     // What was there before is recorded from when all of it is: unwound, and its waits. A command is from its exec on.
     let from_ns = match plan.events {
         _ if is_command => begin_ns,
-        Events { malloc: true, .. } => start_heaps(plan, &collector, &end, quiet)?,
+        Events { malloc: true, .. } => start_heaps(plan, &collector, quiet)?,
         Events { off_cpu: true, .. } => collector.start_waits(plan.wakers)?,
         _ => target::monotonic_ns(),
     };
@@ -157,7 +159,13 @@ enum End {
     Never,
 }
 
-fn begin(plan: &Plan, collector: &Collector, descriptors: Descriptors, signals: &Arc<Signals>) -> Result<End> {
+fn begin(
+    plan: &Plan,
+    collector: &Collector,
+    descriptors: Descriptors,
+    signals: &Arc<Signals>,
+    quiet: bool,
+) -> Result<End> {
     match &plan.target {
         Target::All => Ok(End::Never),
         Target::Pids(pids) => {
@@ -165,18 +173,32 @@ fn begin(plan: &Plan, collector: &Collector, descriptors: Descriptors, signals: 
             Ok(End::Processes(pids.clone()))
         }
         Target::Command(command) => {
-            Running::start(collector, command, is_stdout(&plan.output), descriptors, signals).map(End::Command)
+            let mut allocators = plan.events.malloc.then(Vec::new);
+            if allocators.is_some() {
+                collector.follow_heaps(&heap_targets(plan))?;
+            }
+            let is_stdout_taken = is_stdout(&plan.output);
+            let heap = allocators.as_mut();
+            let running = Running::start(collector, command, is_stdout_taken, descriptors, signals, heap)?;
+            if let Some(allocators) = allocators.filter(|_| !quiet) {
+                summary::started_heaps(plan, &allocators);
+            }
+            Ok(End::Command(running))
         }
     }
 }
 
-/// Samples the allocations of the targets that are there. Those of their children are not sampled: each would have to be
-/// probed.
-fn start_heaps(plan: &Plan, collector: &Collector, end: &End, quiet: bool) -> Result<u64> {
-    let End::Processes(pids) = end else { bail!("only processes can be probed") };
-    let (from_ns, files) = collector.start_heaps(pids, plan.budget)?;
+/// Whose allocations are sampled: a command's from when it is there.
+fn heap_targets(plan: &Plan) -> HeapTargets {
+    let pids = if let Target::Pids(pids) = &plan.target { pids.clone() } else { Vec::new() };
+    HeapTargets { pids, budget: plan.budget, cheapest: plan.cheapest, children: true }
+}
+
+/// Samples the allocations of the targets that are there.
+fn start_heaps(plan: &Plan, collector: &Collector, quiet: bool) -> Result<u64> {
+    let (from_ns, allocators) = collector.follow_heaps(&heap_targets(plan))?;
     if !quiet {
-        summary::started_heaps(plan, &files);
+        summary::started_heaps(plan, &allocators);
     }
     Ok(from_ns)
 }
@@ -224,7 +246,7 @@ fn wait(plan: &Plan, collector: &Collector, end: &mut End, signals: &Signals, qu
         }
         if progress && shown.elapsed() >= Duration::from_millis(500) {
             shown = Instant::now();
-            summary::progress(begin.elapsed(), plan.duration, collector.stats()?.samples);
+            summary::progress(begin.elapsed(), plan.duration, plan.events, &collector.stats()?);
         }
         std::thread::sleep(left.min(TICK));
     }

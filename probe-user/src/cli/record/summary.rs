@@ -1,25 +1,31 @@
 //! What `probe record` tells people, on stderr.
 
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Plan, Target};
+use super::plan::{Plan, Target};
 use crate::cli::tell;
+use crate::heap::{Allocators, Tier};
 use crate::kernel::Clock;
+use crate::record::{Events, Stats};
 use crate::symbolize::{LIVE_EVENT, Measure, Profile, Sample};
 use crate::target::ThreadState;
 
 /// How memory is followed.
 const TIER: &str = "page faults and mappings (tier 1)";
 
-/// Whose allocations are sampled, and how.
-pub fn started_heaps(plan: &Plan, files: &[String]) {
+/// Whose allocations are sampled, and how, as far as the allocators are known.
+pub fn started_heaps(plan: &Plan, allocators: &[Arc<Allocators>]) {
     let (whom, until) = (whom(plan), until(plan));
     let what = if plan.heap.live { "allocations until they are freed" } else { "allocations" };
-    let (files, percent) = (files.join(" and "), 100.0 * plan.budget);
-    tell(&format!(
-        "sampling {what} of {whom} {until} by uprobes in {files} (tier 3), for at most {percent} % of one core"
-    ));
+    let tiers = Tier::files(allocators.iter().map(|allocators| &**allocators));
+    let mut by: Vec<String> = tiers.iter().map(|(tier, files)| tier.within(files)).collect();
+    if by.is_empty() {
+        by.push("what its allocator will be".into());
+    }
+    let (by, percent) = (by.join(" and "), 100.0 * plan.budget);
+    tell(&format!("sampling {what} of {whom} {until} by {by}, for at most {percent} % of one core"));
 }
 
 pub fn started(plan: &Plan, clock: Option<Clock>) {
@@ -57,13 +63,22 @@ fn until(plan: &Plan) -> String {
     }
 }
 
-pub fn progress(elapsed: Duration, total: Option<Duration>, samples: u64) {
+pub fn progress(elapsed: Duration, total: Option<Duration>, events: Events, stats: &Stats) {
     let elapsed_s = elapsed.as_secs_f64();
     let bar = total.map_or_else(String::new, |total| {
         let filled = (20.0 * elapsed_s / total.as_secs_f64()).min(20.0) as usize;
         format!("[{}{}] ", "#".repeat(filled), "-".repeat(20 - filled))
     });
-    show(&format!("\r\x1b[K{bar}{elapsed_s:.1} s, {samples} samples"));
+    let Stats { samples, waits, memory_changes, allocations, .. } = stats;
+    let kinds = [
+        (events.cpu, samples, "samples"),
+        (events.off_cpu, waits, "waits"),
+        (events.page_fault, memory_changes, "changes of memory"),
+        (events.malloc, allocations, "sampled allocations"),
+    ];
+    let counts = kinds.iter().filter(|(is_recorded, ..)| *is_recorded);
+    let counts: Vec<String> = counts.map(|(_, count, what)| format!("{count} {what}")).collect();
+    show(&format!("\r\x1b[K{bar}{elapsed_s:.1} s, {}", counts.join(", ")));
 }
 
 pub fn clear_progress() {

@@ -1,12 +1,14 @@
 //! The keeper at its worst: full disks, dying processes, broken scenes. Its clock is made up.
 
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::channel;
 
 use super::*;
+use crate::alert::Reader;
+use crate::daemon::heap::Heaps;
 use crate::daemon::tests::Fake;
 use crate::export;
-use crate::monitor::{Metric, Side};
+use crate::monitor::{Metric, Side, Subject};
 use crate::snapshot::{Limits, OtherThreads, Window};
 use crate::target::ThreadState;
 
@@ -26,20 +28,30 @@ impl Bench {
         scene.now.store(105 * SECOND, Ordering::Relaxed);
         let holds = Arc::new(Holds::new(scene.clone()));
         let store = Store::open(&folder.path().join("store"), Limits::default()).expect("opens");
-        let outbox = Arc::new(Outbox::open(&folder.path().join("outbox")));
-        let mut keeper = Keeper::new(scene.clone(), Arc::clone(&holds), store, outbox);
+        let journal = Arc::new(Journal::open(&folder.path().join("journal"), None).expect("opens"));
+        let mut keeper = Keeper::new(scene.clone(), Arc::clone(&holds), store, journal, Arc::default());
         keeper.retry = Duration::ZERO;
         Self { _folder: folder, scene, keeper, holds }
     }
 
     fn breach(&mut self, pid: u32) {
-        self.holds.watch(pid, "app").expect("watched");
+        self.breach_of(Metric::Cpu, pid, None);
+    }
+
+    fn breach_of(&mut self, metric: Metric, pid: u32, heap: Option<Hold>) {
+        self.holds.watch(pid, "app", crate::daemon::Waits::None).expect("watched");
         self.holds.begin(pid);
+        let job = self.job(metric, pid, heap);
+        self.keeper.hear(Told::Breach(Box::new(job)));
+        self.keeper.work();
+    }
+
+    fn job(&self, metric: Metric, pid: u32, heap: Option<Hold>) -> Job {
         let breach = Breach {
             rule: "hot".into(),
             target: "app".into(),
             pid,
-            metric: Metric::Cpu,
+            metric,
             function: None,
             value: 97.0,
             threshold: 80.0,
@@ -50,14 +62,18 @@ impl Bench {
         let evidence = Evidence { threads: 2, before: Duration::from_secs(30), after: Duration::from_secs(5) };
         let (host, process) = (Host::default(), Process { pid, ..Process::default() });
         let (notify, dump) = (vec!["ops".into()], self.scene.dump(pid).ok());
-        let job = Job { breach, evidence, notify, host, process, function: None, dump, gone_at_ns: None };
-        self.keeper.hear(Told::Breach(Box::new(job)));
-        self.keeper.work();
+        Job { breach, evidence, notify, host, process, function: None, dump, heap, gone_at_ns: None }
     }
 
     fn at(&mut self, second: u64) {
         self.scene.now.store(second * SECOND, Ordering::Relaxed);
         self.keeper.work();
+    }
+
+    /// How many snapshots were told to be stored, and to be lost.
+    fn counted(&self) -> (u64, u64) {
+        let (_, stored, lost) = self.keeper.chronicle.totals();
+        (stored, lost)
     }
 
     fn stored(&self) -> Vec<Sidecar> {
@@ -85,7 +101,7 @@ fn the_snapshot_waits_for_its_end_and_names_the_culprit() {
     assert_eq!(snapshot.culprits[0].function, "match_rules");
     let (started, ended) = (snapshot.started_at.0, snapshot.ended_at.0);
     assert_eq!((ended - started).div_ceil(SECOND), 40);
-    assert_eq!(bench.keeper.outbox.waiting(), 1);
+    assert_eq!(bench.keeper.journal.count(), 1);
     for (window, samples) in [(Window::Before, 35), (Window::Breach, 890)] {
         let bytes = bench.keeper.store.profile(snapshot.id, window).expect("there");
         let profile = export::read(&bytes, "stored").expect("a profile");
@@ -123,10 +139,10 @@ fn a_full_disk_delays_the_snapshot_and_its_alert() {
     bench.breach(7);
     bench.at(110);
     bench.at(120);
-    assert_eq!((bench.stored().len(), bench.keeper.unstored.len(), bench.keeper.outbox.waiting()), (0, 1, 0));
+    assert_eq!((bench.stored().len(), bench.keeper.unstored.len(), bench.keeper.journal.count()), (0, 1, 0));
     bench.keeper.store.set_full(false);
     bench.at(130);
-    assert_eq!((bench.stored().len(), bench.keeper.unstored.len(), bench.keeper.outbox.waiting()), (1, 0, 1));
+    assert_eq!((bench.stored().len(), bench.keeper.unstored.len(), bench.keeper.journal.count()), (1, 0, 1));
 }
 
 #[test]
@@ -137,10 +153,11 @@ fn an_alert_does_not_wait_for_ever_and_is_sent_once() {
     bench.breach(7);
     bench.at(110);
     bench.at(120);
-    assert_eq!(bench.keeper.outbox.waiting(), 1);
+    bench.at(121);
+    assert_eq!((bench.keeper.journal.count(), bench.counted()), (1, (0, 0)), "it is not lost yet");
     bench.keeper.store.set_full(false);
     bench.at(130);
-    assert_eq!((bench.stored().len(), bench.keeper.outbox.waiting()), (1, 1));
+    assert_eq!((bench.stored().len(), bench.keeper.journal.count(), bench.counted()), (1, 1, (1, 0)));
 }
 
 #[test]
@@ -152,7 +169,8 @@ fn what_cannot_be_stored_is_bounded_and_never_silent() {
         bench.breach(pid);
     }
     bench.at(110);
-    assert_eq!((bench.keeper.unstored.len(), bench.keeper.outbox.waiting()), (MAX_UNSTORED, 2));
+    assert_eq!((bench.keeper.unstored.len(), bench.keeper.journal.count()), (MAX_UNSTORED, 2));
+    assert_eq!(bench.counted(), (0, 2));
 }
 
 #[test]
@@ -164,7 +182,33 @@ fn a_broken_scene_still_gives_an_alert_and_says_what_is_missing() {
     let stored = bench.stored();
     let windows = ["before", "breach", "dump"].map(|window| format!("window `{window}` could not be read"));
     assert_eq!(stored[0].losses.keys().cloned().collect::<Vec<_>>(), windows);
-    assert_eq!(bench.keeper.outbox.waiting(), 1);
+    assert_eq!(bench.keeper.journal.count(), 1);
+}
+
+#[test]
+fn a_breach_of_memory_holds_what_is_in_use_or_says_why_not() {
+    let mut bench = Bench::new();
+    let heaps = Heaps::start(bench.scene.clone(), 0.01).expect("starts");
+    heaps.always(7, true);
+    let end = Instant::now() + Duration::from_secs(10);
+    while bench.scene.followed.lock().expect("no panic").is_empty() {
+        assert!(Instant::now() < end, "nobody follows it");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    bench.breach_of(Metric::MemoryRss, 7, Some(heaps.hold(7, "hot", &Subject::Process(7))));
+    bench.at(110);
+    let stored = bench.stored();
+    let live = stored[0].live.clone().expect("followed");
+    assert_eq!((stored[0].ended_at.0 - live.since.0).div_ceil(SECOND), 15);
+    assert_eq!((live.attached_share, live.sample_bytes, live.in_use_bytes), (0.25, 32 << 10, 30_000_000));
+    let bytes = bench.keeper.store.profile(stored[0].id, Window::Live).expect("there");
+    assert_eq!(export::read(&bytes, "stored").expect("a profile").threads.len(), 3, "of all threads");
+    bench.scene.followed.lock().expect("no panic").clear();
+    bench.breach_of(Metric::MemoryRss, 7, Some(heaps.hold(7, "hot", &Subject::Process(7))));
+    let stored = bench.stored();
+    let losses: Vec<_> = stored.iter().flat_map(|sidecar| sidecar.losses.keys()).collect();
+    assert!(losses.contains(&&"allocations not followed: pid 7 is not followed".to_owned()), "{losses:?}");
+    assert_eq!(stored.iter().filter(|sidecar| sidecar.live.is_none()).count(), 1);
 }
 
 #[test]
@@ -172,9 +216,30 @@ fn stopping_keeps_what_there_is() {
     let mut bench = Bench::new();
     bench.breach(7);
     let path = bench.keeper.store.path().to_owned();
-    let (tell, told) = sync_channel(1);
+    let (tell, told) = channel();
     drop(tell);
     bench.keeper.run(&told);
     assert_eq!(Store::read(&path, Limits::default()).list().expect("listed").snapshots.len(), 1);
     assert_eq!(bench.scene.asked.lock().expect("no panic")[1], (7, 100 * SECOND, 105 * SECOND));
+}
+
+#[test]
+fn what_is_too_hot_to_be_looked_at_is_told_and_so_is_its_end() {
+    let mut bench = Bench::new();
+    let job = bench.job(Metric::Cpu, 7, None);
+    let breach = job.breach.clone();
+    bench.keeper.hear(Told::Skipped(Box::new(job)));
+    bench.keeper.work();
+    let [told] = &bench.keeper.journal.firing()[..] else { panic!("nobody is told") };
+    assert_eq!((told.kind, &told.snapshot, told.process.pid), (NoticeKind::Skipped, &None, 7));
+    assert!(bench.keeper.store.list().expect("reads").snapshots.is_empty());
+    let (since_ns, until_ns) = (breach.breached_at_ns, 200 * SECOND);
+    let over = Over { since_ns, until_ns, value: Some(12.25), was_skipped: true, breach };
+    bench.keeper.hear(Told::Over(Box::new(over)));
+    bench.keeper.work();
+    assert!(bench.keeper.journal.firing().is_empty(), "its end is told, too");
+    let mut reader = Reader::open(bench.keeper.journal.path(), &bench._folder.path().join("state")).expect("opens");
+    let (_, Some(end)) = reader.read(10).pop().expect("there") else { panic!("it is damaged") };
+    assert_eq!((end.kind, end.value, end.threshold), (NoticeKind::Resolved, 12.25, 80.0));
+    assert_eq!(end.compared, "12.2, no longer 97.0 above 80 percent of one core");
 }

@@ -1,10 +1,7 @@
 //! HTML: an interactive flamegraph in one file that opens offline. The page is `page.html` with the style, the script and
 //! the profile put in; it may load nothing, and run only the script that this file put there.
 //!
-//! The script is `model.js` (trees out of the profile), `chart.js` (a tree on a canvas), `header.js` (what stands around it)
-//! and `page.js` (everything that is clicked and typed), in this order.
-
-mod data;
+//! The script is the renderer of the application with what this page needs (`ui/src/export`), built by `cargo xtask ui`.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -14,17 +11,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::{Options, flat};
+use super::{Options, flamegraph, flat};
 use crate::symbolize::Profile;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
-const SCRIPT: [&str; 4] =
-    [include_str!("model.js"), include_str!("chart.js"), include_str!("header.js"), include_str!("page.js")];
+const SCRIPT: &str = include_str!("../../../../ui/dist/export.js");
 
 /// Writes the page for `profile`.
 pub fn write(profile: &Profile, options: &Options, out: &mut dyn Write) -> Result<()> {
-    let data = serde_json::to_string(&data::data(profile, options))?;
+    let data = serde_json::to_string(&flamegraph::data(profile, options))?;
     let title = flat::title(profile, options);
     let mut rest = PAGE;
     while let Some((text, tail)) = rest.split_once("{{") {
@@ -58,7 +54,7 @@ pub fn policy() -> &'static str {
 
 fn script() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
-    TEXT.get_or_init(|| format!("\n\"use strict\";\n(() => {{\n{}}})();\n", SCRIPT.concat()))
+    TEXT.get_or_init(|| format!("\n\"use strict\";\n{SCRIPT}"))
 }
 
 fn escape(text: &str) -> String {

@@ -77,3 +77,21 @@ fn rust_names_are_found_without_their_hash() {
         assert!(missing.hint().contains("made::pricing::evaluate"), "{}", missing.hint());
     }
 }
+
+#[test]
+fn functions_in_stacks_are_known_by_their_specs() {
+    let is_of = |spec: &str, function: &str| spec.parse::<Spec>().unwrap().is_of(function);
+    for (spec, function, expected) in [
+        ("handle", "handle", true),
+        ("lib.so:handle", "handle", true),
+        ("handle", "handle_all", false),
+        ("handle*", "handle_all", true),
+        ("ns::Class::run", "ns::Class::run(int, char const*)", true),
+        ("ns::Class::run(int)", "ns::Class::run(int)", true),
+        ("(anonymous namespace)::run", "(anonymous namespace)::run(int)", true),
+        ("lib.so@0x1234", "handle", false),
+        ("usdt:app:handle", "handle", false),
+    ] {
+        assert_eq!(is_of(spec, function), expected, "{spec} {function}");
+    }
+}

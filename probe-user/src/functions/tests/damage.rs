@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
+
 use super::*;
 
 const SPECS: [&str; 8] =
@@ -27,18 +29,6 @@ fn look(bytes: &[u8]) {
     assert!(started.elapsed() < Duration::from_secs(20), "not bounded");
 }
 
-/// Deterministic numbers (xorshift), so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end.max(1) as u64) as usize
-    }
-}
-
 fn samples() -> Vec<Vec<u8>> {
     let workshop = Workshop::new();
     let source = "static inline __attribute__((always_inline)) int tiny(int n) { return n * 3 + 1; }\n\
@@ -54,25 +44,24 @@ fn samples() -> Vec<Vec<u8>> {
 #[test]
 fn a_file_cut_anywhere_is_survived() {
     for bytes in samples() {
-        let mut random = Random(1);
+        let mut random = Rng::with_seed(1);
         (0..200).step_by(3).for_each(|length| look(&bytes[..length]));
-        (0..100).for_each(|_| look(&bytes[..random.below(bytes.len())]));
+        (0..100).for_each(|_| look(&bytes[..random.usize(..bytes.len())]));
     }
 }
 
 #[test]
 fn a_damaged_file_is_survived() {
     for bytes in samples() {
-        let mut random = Random(2);
+        let mut random = Rng::with_seed(2);
         // The headers at both ends, and anything.
         let parts = [(0..0x400, 200), (bytes.len() - 64 * 40..bytes.len(), 200), (0..bytes.len(), 200)];
         for (part, times) in parts {
             for _ in 0..times {
                 let mut damaged = bytes.clone();
-                for _ in 0..=random.below(8) {
-                    let at = part.start + random.below(part.len());
-                    damaged[at] =
-                        [damaged[at] ^ 1 << random.below(8), random.below(256) as u8, 0, 0xff][random.below(4)];
+                for _ in 0..=random.usize(..8) {
+                    let at = part.start + random.usize(..part.len());
+                    damaged[at] = [damaged[at] ^ 1 << random.usize(..8), random.u8(..), 0, 0xff][random.usize(..4)];
                 }
                 look(&damaged);
             }

@@ -66,3 +66,34 @@ fn mini_debug_info_is_used() {
         let _ = find(&made, "secret");
     }
 }
+
+#[test]
+fn unwind_information_says_where_a_function_without_a_name_begins_and_ends() {
+    let workshop = Workshop::new();
+    let Some(made) = workshop.compile("cc", SOURCE, "made", &["-O1"]) else { return };
+    let named = one(&made, "secret");
+    let Some(()) = workshop.run("strip", &["made"]) else { return };
+    let at = |address: u64| one(&made, &format!("made@{address:#x}"));
+    let entry = at(named.address);
+    assert_eq!(entry.to_string(), format!("made@{:#x}", named.address));
+    assert_eq!((entry.kind, entry.size), (Kind::Entry, named.size));
+    let last = named.size - 1;
+    assert_eq!(at(named.address + last).kind, Kind::Instruction(Some(last)), "it returns there");
+    let module = std::sync::Arc::new(crate::target::Module::open(&made).unwrap());
+    let finder = Finder::of_modules([module], [workshop.path("nowhere")]);
+    let found = finder.find(&format!("made@{:#x}", named.address).parse().unwrap()).unwrap();
+    assert_eq!(finder.returns(&found.places[0]).unwrap().offsets.len(), 1, "it can be timed");
+    // Without it nothing says where instructions begin: a probe within one would destroy the program.
+    let Some(()) = workshop.run("objcopy", &["--remove-section=.eh_frame", "made"]) else { return };
+    let refused = find(&made, &format!("made@{:#x}", named.address)).unwrap_err();
+    assert!(refused.problem().message.contains("neither symbols nor unwinding information"), "{refused:?}");
+    // But what is compiled for indirect branch tracking does.
+    let Some(made) = workshop.compile("cc", SOURCE, "made", &["-O1", "-fcf-protection=full"]) else { return };
+    let named = one(&made, "main");
+    for line in [&["strip", "made"][..], &["objcopy", "--remove-section=.eh_frame", "made"]] {
+        let Some(()) = workshop.run(line[0], &line[1..]) else { return };
+    }
+    let entry = one(&made, &format!("made@{:#x}", named.address));
+    assert_eq!((entry.address, entry.kind), (named.address, Kind::Instruction(None)));
+    assert!(find(&made, &format!("made@{:#x}", named.address + 1)).is_err());
+}

@@ -1,5 +1,7 @@
 //! Where a static tracepoint's arguments are: the text that the compiler's assembler left in its note, as `8@-16(%rbp)`.
 
+use crate::kernel::Operand;
+
 /// More than a tracepoint can have (twelve).
 const MAX_ARGUMENTS: usize = 16;
 
@@ -34,6 +36,34 @@ pub enum Value {
     },
     /// Written in a way that is not understood: the text.
     Unknown(String),
+}
+
+impl Argument {
+    /// How the kernel programs find it: in a register, or in memory that one points to. `None` for whatever else there is.
+    pub fn operand(&self) -> Option<Operand> {
+        let bits = u32::from(self.size) * 8;
+        let operand = Operand { bits, ..Operand::default() };
+        match &self.value {
+            _ if self.is_float => None,
+            Value::Register(register) => Some(Operand { source: register.number()?, ..operand }),
+            Value::Memory { base: Some(base), index: None, displacement } => {
+                Some(Operand { source: base.number()?, reads: 1, offsets: [*displacement, 0, 0], ..operand })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Register {
+    /// Its number in DWARF (System V ABI for AMD64, figure 3.36), if it is a general one.
+    fn number(self) -> Option<u32> {
+        const NAMES: [&str; 16] = [
+            "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+            "r15",
+        ];
+        let number = NAMES.iter().position(|name| *name == self.name)?;
+        (!self.is_high_byte).then_some(number as u32)
+    }
 }
 
 /// A register of x86-64.
@@ -165,6 +195,18 @@ mod tests {
         assert_eq!(one("8@(%rax,%rbx,4)"), memory("rax", Some((in_register("rbx"), 4)), 0));
         let index_alone = Value::Memory { base: None, index: Some((in_register("rbx"), 8)), displacement: 0x10 };
         assert_eq!(one("8@0x10(,%rbx,8)"), index_alone);
+    }
+
+    #[test]
+    fn the_kernel_is_told_of_registers_and_what_they_point_to() {
+        let operand = |text: &str| parse(text)[0].operand();
+        let in_rdi = Operand { source: 5, bits: 32, ..Operand::default() };
+        assert_eq!(operand("-4@%edi"), Some(in_rdi));
+        let on_the_stack = Operand { source: 7, reads: 1, offsets: [24, 0, 0], bits: 64, padding: 0 };
+        assert_eq!(operand("8@24(%rsp)"), Some(on_the_stack));
+        for text in ["1@%ah", "8f@%xmm0", "8f@8(%rsp)", "8@$5", "8@(%rax,%rbx,4)", "8@8(%rip)"] {
+            assert_eq!(operand(text), None, "{text}");
+        }
     }
 
     #[test]

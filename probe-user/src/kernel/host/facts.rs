@@ -93,7 +93,6 @@ pub enum Capability {
 impl Host {
     /// Asks the kernel. Changes nothing: every trial undoes itself.
     pub fn inspect() -> Self {
-        let sysctl = |name: &str| read(format!("/proc/sys/kernel/{name}"))?.trim().parse().ok();
         let event_source = |name: &str| Path::new("/sys/bus/event_source/devices").join(name).exists();
         let tracefs = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
         Self {
@@ -106,7 +105,7 @@ impl Host {
             read_kernel: trial::read_kernel(),
             cpu_clock: trial::cpu_clock(),
             cpu_cycles: trial::cpu_cycles(),
-            capabilities: read("/proc/self/status").as_deref().and_then(effective_capabilities),
+            capabilities: capabilities(),
             lockdown: read("/sys/kernel/security/lockdown").map_or(Lockdown::None, |text| lockdown(&text)),
             perf_event_paranoid: sysctl("perf_event_paranoid"),
             perf_event_max_stack: sysctl("perf_event_max_stack"),
@@ -125,9 +124,20 @@ impl Host {
         }
     }
 
+    /// Whether perf events need CAP_SYS_ADMIN in spite of CAP_PERFMON, which this process holds: Debian and Ubuntu have
+    /// levels above those of Linux itself, and theirs are the defaults there.
+    pub fn is_paranoid(&self) -> bool {
+        is_paranoid(self.perf_event_paranoid, self.capabilities)
+    }
+
+    /// The same for this process now, without any trial: for whoever has just been refused.
+    pub fn is_paranoid_now() -> bool {
+        is_paranoid(sysctl("perf_event_paranoid"), capabilities())
+    }
+
     /// Whether this process holds a capability. Unknown counts as held: the trials tell the truth then.
     pub fn has(&self, capability: Capability) -> bool {
-        self.capabilities.is_none_or(|held| held & (1 << capability as u8) != 0)
+        has(self.capabilities, capability)
     }
 }
 
@@ -136,6 +146,23 @@ const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 fn read(path: impl AsRef<Path>) -> Option<String> {
     std::fs::read_to_string(path).ok()
+}
+
+fn sysctl(name: &str) -> Option<i64> {
+    read(format!("/proc/sys/kernel/{name}"))?.trim().parse().ok()
+}
+
+fn capabilities() -> Option<u64> {
+    read("/proc/self/status").as_deref().and_then(effective_capabilities)
+}
+
+fn has(held: Option<u64>, capability: Capability) -> bool {
+    held.is_none_or(|held| held & (1 << capability as u8) != 0)
+}
+
+fn is_paranoid(level: Option<i64>, held: Option<u64>) -> bool {
+    const MOST_PARANOID: i64 = 2;
+    level.unwrap_or_default() > MOST_PARANOID && has(held, Capability::Perfmon) && !has(held, Capability::SysAdmin)
 }
 
 /// The line `CapEff:` of `/proc/self/status`.

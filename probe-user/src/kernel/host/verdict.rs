@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::{Capability, Host, Lockdown};
+use crate::problem::PARANOID;
 
 /// How well one thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -110,7 +111,10 @@ fn walking(host: &Host) -> Line {
 fn cpu_clock(host: &Host) -> Line {
     match &host.cpu_clock {
         Ok(()) => ok("perf events", "a timer event opens on a CPU"),
-        Err(why) => line("perf events", Status::Fail, format!("no timer event opens on a CPU: {why}"), PRIVILEGES),
+        Err(why) => {
+            let hint = if host.is_paranoid() { PARANOID } else { PRIVILEGES };
+            line("perf events", Status::Fail, format!("no timer event opens on a CPU: {why}"), hint)
+        }
     }
 }
 
@@ -219,7 +223,8 @@ fn paranoid(host: &Host) -> Line {
             ok(name, format!("{level}: only privileged processes may, and this one does"))
         }
         Some(level) => {
-            line(name, Status::Warn, format!("{level}: only privileged processes may sample others"), PRIVILEGES)
+            let hint = if host.is_paranoid() { PARANOID } else { PRIVILEGES };
+            line(name, Status::Warn, format!("{level}: only privileged processes may sample others"), hint)
         }
     }
 }
@@ -402,6 +407,16 @@ mod tests {
         }
         let bpf = lines.iter().find(|line| line.name == "BPF").unwrap();
         assert!(bpf.detail.contains("Operation not permitted") && bpf.hint.contains("setcap"), "{bpf:?}");
+    }
+
+    #[test]
+    fn where_a_kernel_is_more_paranoid_than_linux_it_is_told_how_to_change_that() {
+        let without_admin = Some(!(1 << Capability::SysAdmin as u8));
+        let host = Host { perf_event_paranoid: Some(3), capabilities: without_admin, cpu_clock: denied(), ..good() };
+        let line = judge(&host).into_iter().find(|line| line.name == "perf_event_paranoid").unwrap();
+        assert!(line.status == Status::Warn && line.hint.contains("kernel.perf_event_paranoid=2"), "{line:?}");
+        assert!(!Host { capabilities: Some(u64::MAX), ..host.clone() }.is_paranoid());
+        assert!(!Host { perf_event_paranoid: Some(2), ..host }.is_paranoid());
     }
 
     #[test]

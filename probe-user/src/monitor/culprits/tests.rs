@@ -4,7 +4,7 @@ use super::*;
 use crate::symbolize::{Line, Location, Module, Sample, Stack, ThreadInfo};
 
 /// Builds a profile of `seconds` from (thread, stack from the root as `module!function:line`, samples).
-fn profile(seconds: u64, samples: &[(&str, &str, u64)]) -> Profile {
+pub(super) fn profile(seconds: u64, samples: &[(&str, &str, u64)]) -> Profile {
     let mut profile = Profile::default();
     profile.header.duration_ns = seconds * 1_000_000_000;
     for &(thread, stack, count) in samples {

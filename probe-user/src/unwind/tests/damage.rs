@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Random, programs};
+use fastrand::Rng;
+
+use super::programs;
 use crate::unwind::{Reason, Table};
 
 /// Builds a table and looks at it.
@@ -37,9 +39,9 @@ fn what_is_no_elf_file_is_refused() {
 #[test]
 fn a_file_cut_anywhere_is_survived() {
     let bytes = small();
-    let mut random = Random(1);
+    let mut random = Rng::with_seed(1);
     for _ in 0..200 {
-        build(&bytes[..random.below(bytes.len())]);
+        build(&bytes[..random.usize(..bytes.len())]);
     }
     for length in 0..200 {
         build(&bytes[..length]);
@@ -60,16 +62,16 @@ fn a_damaged_file_is_survived() {
         (frames.0 as usize..(frames.0 + frames.1) as usize, 400),
         (index.0 as usize..(index.0 + 12) as usize, 100),
     ];
-    let mut random = Random(2);
+    let mut random = Rng::with_seed(2);
     for (part, times) in parts {
         for _ in 0..times {
             let mut damaged = bytes.clone();
-            for _ in 0..=random.below(8) {
-                let at = part.start + random.below(part.len());
-                damaged[at] = match random.below(3) {
-                    0 => random.next() as u8,
-                    1 => damaged[at] ^ (1 << random.below(8)),
-                    _ => [0, 0xff, 0x7f, 0x80][random.below(4)],
+            for _ in 0..=random.usize(..8) {
+                let at = part.start + random.usize(..part.len());
+                damaged[at] = match random.usize(..3) {
+                    0 => random.u8(..),
+                    1 => damaged[at] ^ (1 << random.usize(..8)),
+                    _ => [0, 0xff, 0x7f, 0x80][random.usize(..4)],
                 };
             }
             build(&damaged);
@@ -84,7 +86,7 @@ fn instructions_of_noise_are_survived() {
     let range =
         object::ObjectSection::file_range(&object::Object::section_by_name(&file, ".eh_frame").unwrap()).unwrap();
     let frames = range.0 as usize..(range.0 + range.1) as usize;
-    let mut random = Random(3);
+    let mut random = Rng::with_seed(3);
     for _ in 0..100 {
         let mut damaged = bytes.clone();
         // Lengths and pointers stay sound, so that the noise is reached: only what looks like instructions changes.
@@ -95,8 +97,8 @@ fn instructions_of_noise_are_survived() {
                 break;
             }
             for byte in damaged.get_mut(start..end).unwrap_or_default() {
-                if random.below(3) == 0 {
-                    *byte = random.next() as u8;
+                if random.usize(..3) == 0 {
+                    *byte = random.u8(..);
                 }
             }
             at = end;

@@ -1,0 +1,130 @@
+//! `probe serve`: the server, with the network and without privileges.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::config::{Place, serviceable};
+use super::log::Verbosity;
+use super::{folders, http, process};
+use crate::alert::{Dispatcher, Links};
+use crate::config::Config;
+use crate::daemon::{JOURNAL, Settings};
+use crate::sandbox::{self, Files, User};
+use crate::supervise::{Beat, Heart};
+
+/// How long stopping waits for deliveries that are under way.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it tells that it is alive.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Flags of `probe serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    place: Place,
+    /// Tell a supervisor on standard output how one is
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+/// Runs `probe serve`.
+pub fn run(args: &Args, verbosity: Verbosity) -> Result<ExitCode> {
+    verbosity.start_service(args.place.load_file()?.log);
+    let settings = Settings::open(args.place.read()?)?;
+    let config = settings.config();
+    process::set_name(c"probe-server");
+    let heart = Heart::new(args.supervised);
+    let user = User::choose(config.serve.user.as_deref())?;
+    let files = files(&config, args);
+    folders::prepare(&config, &user)?;
+    sandbox::server(&user, &files)?;
+    heart.renew();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start tokio")?;
+    runtime.block_on(serve(&settings, args, &files, heart))?;
+    tracing::info!("the server has stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the server sees of the host's files.
+fn files(config: &Config, args: &Args) -> Files {
+    let folder = |file: &Path| file.parent().map(Path::to_path_buf);
+    let socket = folder(&config.collector.socket);
+    let named = config.files();
+    let named = named.iter().filter_map(|file| folder(file));
+    let read = folder(args.place.path()).into_iter().chain(socket).chain([config.store.path.clone()]).chain(named);
+    Files {
+        read: read.collect(),
+        write: vec![config.serve.state.clone()],
+        listen: Some(config.http.listen.port()).filter(|port| *port != 0),
+    }
+}
+
+/// Where alerts link to.
+fn links(config: &Config) -> Links {
+    Links { external_url: config.serve.external_url.clone() }
+}
+
+/// What cannot be read may be put right while the server runs: it is tried again whenever it is needed.
+fn warn_of(config: &Config) {
+    if let Err(error) = serviceable(config) {
+        tracing::error!("{error:#}");
+    }
+}
+
+async fn serve(settings: &Settings, args: &Args, files: &Files, heart: Heart) -> Result<()> {
+    let mut config = settings.config();
+    let listen = |kind| signal(kind).context("cannot listen to signals");
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut hangup = listen(SignalKind::hangup())?;
+    // Before anything is told.
+    let _lock = folders::take(&config.serve.state)?;
+    warn_of(&config);
+    let journal = config.store.path.join(JOURNAL);
+    let dispatcher = Dispatcher::start(&journal, &config.serve.state, &config.channels, links(&config))?;
+    let dispatcher = Arc::new(dispatcher);
+    let (stop, is_stopping) = watch::channel(false);
+    let http = tokio::spawn(http::run(config.clone(), Arc::clone(&dispatcher), is_stopping));
+    let mut look = tokio::time::interval(LOOK);
+    let mut is_alive = heart.beat(Beat::Ready);
+    while is_alive {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => if !heart.is_supervised() { break },
+            _ = hangup.recv() => match args.place.read().and_then(|source| settings.follow(source)) {
+                Ok(new) if self::files(&new, args) != *files || new.serve != config.serve || new.http != config.http => {
+                    tracing::info!("what the server may see has changed: it ends, to be started anew");
+                    break;
+                }
+                Ok(new) => {
+                    warn_of(&new);
+                    dispatcher.replace(&new.channels, links(&new))?;
+                    config = new;
+                    is_alive = heart.beat(Beat::Reloaded);
+                }
+                Err(error) => {
+                    process::refuse(&error);
+                    is_alive = heart.beat(Beat::Refused);
+                }
+            },
+            _ = look.tick() => {
+                is_alive = heart.beat(Beat::Alive);
+            }
+        }
+    }
+    stop.send_replace(true);
+    let _ = http.await;
+    // What is under way is sent again after the next start, if it is not acknowledged by then.
+    dispatcher.halt_within(PATIENCE);
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! Functions and rules that were defined, replaced or removed while the daemon runs: a layer above the file, with the same
+//! keys, checked by the same code.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use toml::Spanned;
+
+use super::layers::{Layers, Origin};
+use super::raw::Raw;
+use super::{Config, Flags};
+use crate::problem::{Exit, Problem};
+
+/// The keys and values of a table.
+pub type Table = Map<String, Value>;
+
+/// What stands above the file: by name the table that is there instead, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Changes {
+    /// Of `[[function]]`.
+    pub functions: BTreeMap<String, Option<Table>>,
+    /// Of `[[rule]]`.
+    pub rules: BTreeMap<String, Option<Table>>,
+}
+
+/// A configuration file as it was read, with everything else that had a say.
+#[derive(Clone, Debug)]
+pub struct Source {
+    name: String,
+    text: String,
+    environment: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+    flags: Vec<(&'static str, &'static str, String)>,
+}
+
+impl Source {
+    /// Remembers them; nothing is checked.
+    pub(super) fn new(name: String, text: String, flags: &[(&'static str, &'static str, String)]) -> Self {
+        Self { name, text, environment: std::env::vars_os().collect(), flags: flags.to_vec() }
+    }
+
+    /// Checks all of it together.
+    pub fn config(&self, changes: &Changes) -> Result<Config, Problem> {
+        let flags: Flags<'_> = &self.flags;
+        Config::parse(&self.name, &self.text, self.environment.clone(), flags, changes)
+    }
+}
+
+impl Changes {
+    /// Puts the tables in the place of those of the same name.
+    pub(super) fn apply(&self, raw: &mut Raw, layers: &mut Layers) -> Result<(), Problem> {
+        let named = |name: Option<&Spanned<String>>| name.map(|name| name.get_ref().clone()).unwrap_or_default();
+        raw.functions.retain(|table| !self.functions.contains_key(&named(table.get_ref().name.as_ref())));
+        raw.rules.retain(|table| !self.rules.contains_key(&named(table.get_ref().name.as_ref())));
+        for (section, tables) in [("function", &self.functions), ("rule", &self.rules)] {
+            for (name, table) in tables.iter().filter_map(|(name, table)| Some((name, table.as_ref()?))) {
+                let upper: Raw =
+                    layers.add(Origin::Setting(format!("{section} `{name}`")), &text(section, name, table)?)?;
+                raw.functions.extend(upper.functions);
+                raw.rules.extend(upper.rules);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A table as the file would have it.
+fn text(section: &str, name: &str, table: &Table) -> Result<String, Problem> {
+    let wrong = |reason: String| Problem::new(Exit::Usage, format!("{section} `{name}`: {reason}"), "");
+    let mut table = table.clone();
+    match table.insert("name".to_owned(), name.into()) {
+        Some(Value::String(other)) if other != name => return Err(wrong(format!("its `name` is `{other}`"))),
+        Some(Value::String(_)) | None => {}
+        Some(_) => return Err(wrong("its `name` is no string".into())),
+    }
+    if let Some((key, _)) = table.iter().find(|(_, value)| value.is_null()) {
+        return Err(wrong(format!("`{key}` is null; leave it away")));
+    }
+    let whole = Map::from_iter([(section.to_owned(), Value::Array(vec![Value::Object(table)]))]);
+    toml::to_string(&whole).map_err(|error| wrong(error.to_string()))
+}
+
+impl Config {
+    /// The files that it names, with secrets and certificates.
+    pub fn files(&self) -> Vec<PathBuf> {
+        fn collect(value: &Value, files: &mut Vec<PathBuf>) {
+            match value {
+                Value::Object(table) => {
+                    for (key, value) in table {
+                        match value {
+                            Value::String(path) if key.ends_with("_file") => files.push(path.into()),
+                            value => collect(value, files),
+                        }
+                    }
+                }
+                Value::Array(values) => values.iter().for_each(|value| collect(value, files)),
+                _ => {}
+            }
+        }
+        let shown: Value = toml::from_str(&self.to_string()).unwrap_or_default();
+        let mut files = Vec::new();
+        collect(&shown, &mut files);
+        files
+    }
+
+    /// The functions and the rules as tables, with all that holds for them, in their order.
+    pub fn tables(&self) -> (Vec<Table>, Vec<Table>) {
+        let shown: Table = toml::from_str(&self.to_string()).unwrap_or_default();
+        let of = |section: &str| match shown.get(section) {
+            Some(Value::Array(tables)) => tables.iter().filter_map(|table| table.as_object().cloned()).collect(),
+            _ => Vec::new(),
+        };
+        (of("function"), of("rule"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const FILE: &str = "\
+[[target]]\nname = 'app'\nmatch = { comm = 'app' }\n\
+[[function]]\nname = 'push'\ntarget = 'app'\nsymbol = 'send'\n\
+[[rule]]\nname = 'hot'\ntarget = 'app'\nmetric = 'cpu'\nabove = 80\n";
+
+    fn config(changes: &Changes) -> Result<Config, Problem> {
+        Config::parse("probe.toml", FILE, [], &[], changes)
+    }
+
+    fn table(value: Value) -> Option<Table> {
+        value.as_object().cloned()
+    }
+
+    #[test]
+    fn changes_stand_above_the_file_and_are_checked_like_it() {
+        let mut changes = Changes::default();
+        changes
+            .rules
+            .insert("hot".into(), table(json!({ "target": "app", "metric": "cpu", "above": 50.5, "for": "2s" })));
+        let slow = json!({ "target": "app", "metric": "function.p99", "function": "pull", "above": "40ms" });
+        changes.rules.insert("slow".into(), table(slow));
+        changes.functions.insert("pull".into(), table(json!({ "name": "pull", "target": "app", "symbol": "recv" })));
+        changes.functions.insert("push".into(), None);
+        let config = config(&changes).expect("right");
+        let (functions, rules) = config.tables();
+        assert_eq!(functions.iter().map(|table| &table["name"]).collect::<Vec<_>>(), ["pull"]);
+        assert_eq!(rules.iter().map(|table| &table["name"]).collect::<Vec<_>>(), ["hot", "slow"]);
+        assert_eq!((&rules[0]["above"], &rules[0]["for"]), (&json!(50.5), &json!("2s")));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (value, expected) in [
+            (
+                json!({ "target": "app", "metric": "cpu", "abve": 1 }),
+                "rule `x`: unknown key `abve` in [[rule]]; did you mean `above`?",
+            ),
+            (
+                json!({ "target": "ap", "metric": "cpu", "above": 1 }),
+                "rule `x`: there is no [[target]] named `ap`; did you mean `app`?",
+            ),
+            (json!({ "name": "y", "target": "app" }), "rule `x`: its `name` is `y`"),
+            (json!({ "name": null }), "rule `x`: its `name` is no string"),
+            (json!({ "target": null }), "rule `x`: `target` is null; leave it away"),
+            (json!({ "target": "app", "metric": "cpu" }), "rule `x`: [[rule]] needs `above`, `below` or `change`"),
+        ] {
+            let changes = Changes { rules: [("x".to_owned(), table(value))].into(), ..Changes::default() };
+            assert_eq!(config(&changes).expect_err("wrong").message, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_stands_at_its_key() {
+        let right = json!({ "target": "app", "metric": "cpu", "above": 1 });
+        for (key, value) in [
+            ("target", json!("ap")),
+            ("metric", json!("cpus")),
+            ("above", json!("x")),
+            ("for", json!("1 parsec")),
+            ("notify", json!(["nobody"])),
+            ("per", json!("host")),
+            ("snapshot", json!({ "before": "1 parsec" })),
+            ("quiet", json!(["x"])),
+            ("max", json!("x")),
+        ] {
+            let mut wrong = right.as_object().cloned().expect("a table");
+            wrong.insert(key.to_owned(), value);
+            let changes = Changes { rules: [("x".to_owned(), Some(wrong))].into(), ..Changes::default() };
+            assert_eq!(config(&changes).expect_err(key).key, key);
+        }
+    }
+}

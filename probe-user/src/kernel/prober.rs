@@ -1,0 +1,31 @@
+//! `Prober`: sets probes on a thread of its own, so that nobody waits who reads events.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+
+use super::heap::{Layout, Layouts};
+use super::multi::Multi;
+use super::uprobes::{Probes, Wanted, set_alike};
+
+/// See the head of this file.
+#[derive(Clone)]
+pub struct Prober {
+    pub(super) multi: Option<Arc<Mutex<Multi>>>,
+    pub(super) layouts: Arc<Mutex<Layouts>>,
+}
+
+impl Prober {
+    /// Sets probes in their order into a process. `None` where only the thread that reads events can do so, because the
+    /// kernel knows no links for many probes, or where it does not work: how that is, the other way will say.
+    pub fn set(&self, pid: u32, wanted: &[Wanted]) -> Option<Vec<Probes>> {
+        let mut multi = self.multi.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = wanted.chunk_by(Wanted::is_alike).map(|alike| set_alike(&mut multi, pid, alike));
+        links.collect()
+    }
+
+    /// The number of a way in which the arguments of published samples lie: the low bits of the numbers of such probes.
+    pub fn layout(&self, layout: &Layout) -> Result<u32> {
+        self.layouts.lock().unwrap_or_else(PoisonError::into_inner).number(layout)
+    }
+}

@@ -1,0 +1,243 @@
+//! `Processes`: the processes that are watched, or were: what they have mapped, and how they and their threads are called.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::super::pins::Pins;
+use super::super::recording::{RecordedProcess, Thread};
+use super::super::stacks::{Frame, Space, Stack};
+use crate::functions::Finder;
+use crate::kernel::{End, RawStack, thread_name};
+use crate::target::{Mapping, Mappings, Module, Modules, Process};
+use crate::text::until_zero;
+
+/// Mappings of a process are read again for an unknown address at most once in this time.
+const REFRESH_NS: u64 = 100_000_000;
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub struct Processes {
+    modules: Modules,
+    pub(super) tracked: HashMap<u32, Tracked>,
+    pub(super) threads: HashMap<(u32, u32), Thread>,
+    follow_strangers: bool,
+    /// Processes in which other code took the place of some: their stacks mean something else from then on.
+    pub(super) remapped: Vec<u32>,
+    /// Processes whose mappings are not what the kernel was last told.
+    changed: HashSet<u32>,
+    /// At the last trim.
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tracked {
+    process: Process,
+    /// Name given by whoever watches it.
+    service: Option<String>,
+    refreshed_ns: u64,
+    /// It ended, or nobody watches it any more: forgotten when its last sample is.
+    released: bool,
+    /// It gave samples that are still kept.
+    sampled: bool,
+}
+
+impl Processes {
+    /// Reads a process that is watched from now on, before its samples matter.
+    pub fn watch(&mut self, pid: u32, service: Option<String>) {
+        let process = Process::read(pid, &mut self.modules);
+        self.tracked.insert(pid, Tracked { process, service, ..Tracked::default() });
+        self.changed.insert(pid);
+    }
+
+    /// From now on also the mappings of processes are followed whose parent is not watched.
+    pub fn follow_strangers(&mut self) {
+        self.follow_strangers = true;
+    }
+
+    /// Forgets a process when its last sample is too old.
+    pub fn release(&mut self, pid: u32) {
+        if let Some(tracked) = self.tracked.get_mut(&pid) {
+            tracked.released = true;
+            self.changed.insert(pid);
+        }
+    }
+
+    /// A process was created.
+    pub fn fork(&mut self, parent: u32, child: u32) {
+        let (process, service) = match self.tracked.get(&parent) {
+            Some(parent) => (parent.process.forked(child), parent.service.clone()),
+            None if self.follow_strangers => (Process::unknown(child), None),
+            None => return,
+        };
+        // The kernel may have reused the id of a process that is still remembered.
+        self.tracked.insert(child, Tracked { process, service, ..Tracked::default() });
+        self.changed.insert(child);
+    }
+
+    /// A process is replacing its program: what it maps from here on is of the new one.
+    pub fn begin_exec(&mut self, pid: u32) {
+        if let Some(tracked) = self.tracked.get_mut(&pid) {
+            tracked.process.begin_exec();
+        }
+    }
+
+    /// A process has replaced its program. The mappings of the new image were reported before: what /proc says replaces
+    /// them, and if the process is gone already they stay.
+    pub fn exec(&mut self, pid: u32, path: &OsStr, now_ns: u64) {
+        if let Some(tracked) = self.tracked.get_mut(&pid) {
+            tracked.process.replaced_by(path);
+            tracked.process.refresh(&mut self.modules);
+            tracked.refreshed_ns = now_ns;
+            self.changed.insert(pid);
+        }
+    }
+
+    /// A process mapped code. Mappings of every process on the host are reported; those of strangers do not matter.
+    pub fn map(&mut self, pid: u32, mapping: &Mapping) {
+        if let Some(tracked) = self.tracked.get_mut(&pid) {
+            self.changed.insert(pid);
+            if tracked.process.add_mapping(mapping, &mut self.modules) {
+                self.remapped.push(pid);
+            }
+        }
+    }
+
+    /// A thread has left a trace.
+    pub fn seen(&mut self, pid: u32, tid: u32, comm: &[u8]) {
+        match self.threads.entry((pid, tid)) {
+            Entry::Vacant(entry) => drop(entry.insert(Thread { name: thread_name(comm) })),
+            Entry::Occupied(mut entry) => {
+                if !entry.get().name.as_bytes().eq(until_zero(comm)) {
+                    entry.get_mut().name = thread_name(comm);
+                }
+            }
+        }
+        tracked(&mut self.tracked, &mut self.changed, pid, &mut self.modules).sampled = true;
+    }
+
+    /// Normalises a stack. `now_ns` is the present, `CLOCK_MONOTONIC`.
+    pub fn locate(&mut self, mut raw: RawStack, now_ns: u64) -> Stack {
+        let frames = match raw.pid {
+            None => raw.frames.iter().map(|&offset| Frame { module: None, offset }).collect(),
+            Some(pid) => {
+                let tracked = tracked(&mut self.tracked, &mut self.changed, pid, &mut self.modules);
+                let is_known = |tracked: &Tracked, address: &u64| tracked.process.locate(*address).is_some();
+                // New code that no event told of: an event was lost.
+                if !raw.frames.iter().all(|address| is_known(tracked, address))
+                    && !tracked.released
+                    && now_ns.saturating_sub(tracked.refreshed_ns) >= REFRESH_NS
+                {
+                    tracked.process.refresh_mappings(&mut self.modules);
+                    tracked.refreshed_ns = now_ns;
+                    self.changed.insert(pid);
+                }
+                // A return address where no code is was no return address: the frame pointer led astray.
+                if let Some(leaf) = raw.frames.first()
+                    && is_known(tracked, leaf)
+                    && let Some(astray) = raw.frames.iter().position(|address| !is_known(tracked, address))
+                {
+                    raw.frames.truncate(astray);
+                    raw.end = End::NoFramePointer;
+                }
+                let locate = |&address| match tracked.process.locate(address) {
+                    Some((module, offset)) => Frame { module: Some(module.clone()), offset },
+                    None => Frame { module: None, offset: address },
+                };
+                raw.frames.iter().map(locate).collect()
+            }
+        };
+        let space = if raw.pid.is_some() { Space::User } else { Space::Kernel };
+        Stack { space, frames, end: raw.end, guessed: raw.guessed }
+    }
+
+    /// Keeps the names of these threads and of those that are pinned, and their processes also when they are gone.
+    pub fn keep(&mut self, threads: &HashSet<(u32, u32)>, pins: &Pins) {
+        self.threads.retain(|thread, _| threads.contains(thread) || pins.has_thread(*thread));
+        let pids: HashSet<u32> = threads.iter().map(|(pid, _)| *pid).collect();
+        for (pid, tracked) in &mut self.tracked {
+            tracked.sampled = pids.contains(pid) || pins.has_process(*pid);
+        }
+    }
+
+    /// A process that is gone needs its mappings no more: its stacks are located. One without samples is forgotten.
+    pub fn trim(&mut self) {
+        self.tracked.retain(|_, tracked| !tracked.released || tracked.sampled);
+        for tracked in self.tracked.values_mut().filter(|tracked| tracked.released) {
+            tracked.process.forget_mappings();
+        }
+        self.bytes = self.threads.len() * size_of::<((u32, u32), Thread)>() * 2
+            + self.tracked.values().map(|tracked| tracked.process.bytes()).sum::<usize>();
+        self.modules.sweep();
+    }
+
+    /// Bytes of processes and threads at the last trim, roughly.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The processes since the last call in which other code took the place of some.
+    pub fn take_remapped(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.remapped)
+    }
+
+    /// The processes whose mappings have changed since the last call, with their mappings; `None` for one that is gone.
+    pub fn take_changed(&mut self) -> Vec<(u32, Option<&Mappings>)> {
+        let changed = std::mem::take(&mut self.changed);
+        let live = |pid| self.tracked.get(&pid).filter(|tracked| !tracked.released);
+        changed.into_iter().map(|pid| (pid, live(pid).map(|tracked| &tracked.process.mappings))).collect()
+    }
+
+    /// Has all processes reported as changed again.
+    pub fn mark_all_changed(&mut self) {
+        self.changed.extend(self.tracked.keys());
+    }
+
+    /// Has these processes reported as changed again.
+    pub fn mark_changed(&mut self, pids: impl IntoIterator<Item = u32>) {
+        self.changed.extend(pids);
+    }
+
+    /// The files that a process has mapped as code, as far as they could be opened; none if it is not watched.
+    pub fn files(&self, pid: u32) -> Vec<Arc<Module>> {
+        let mut files: Vec<Arc<Module>> = Vec::new();
+        for (_, _, _, module) in self.tracked.get(&pid).into_iter().flat_map(|tracked| tracked.process.mappings.iter())
+        {
+            if module.file().is_some() && !files.iter().any(|known| Arc::ptr_eq(known, module)) {
+                files.push(module.clone());
+            }
+        }
+        files
+    }
+
+    /// Finds functions in what a process has mapped; `None` if it is not watched.
+    pub fn finder(&self, pid: u32) -> Option<Finder> {
+        self.tracked.get(&pid).map(|tracked| Finder::of_process(&tracked.process))
+    }
+
+    /// What is known of a process.
+    pub fn recorded(&self, pid: u32) -> Option<RecordedProcess> {
+        let Tracked { process: Process { comm, exe, cmdline, .. }, service, .. } = self.tracked.get(&pid)?;
+        let name = service.as_ref().unwrap_or(comm);
+        Some(RecordedProcess { name: name.clone(), exe: exe.clone(), cmdline: cmdline.clone() })
+    }
+
+    /// What is known of a thread.
+    pub fn thread(&self, thread: (u32, u32)) -> Option<&Thread> {
+        self.threads.get(&thread)
+    }
+}
+
+/// The entry of a process, read now if it is new.
+fn tracked<'a>(
+    processes: &'a mut HashMap<u32, Tracked>,
+    changed: &mut HashSet<u32>,
+    pid: u32,
+    modules: &mut Modules,
+) -> &'a mut Tracked {
+    processes.entry(pid).or_insert_with(|| {
+        changed.insert(pid);
+        Tracked { process: Process::read(pid, modules), ..Tracked::default() }
+    })
+}
