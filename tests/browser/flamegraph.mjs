@@ -11,6 +11,8 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 
+import { picture } from "./lib/chart.mjs";
+
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
@@ -87,6 +89,7 @@ async function use(ratio) {
   await checkZoom(page);
   await checkDirection(page);
   await checkOrder(page);
+  await checkAddress(page);
   await checkThreads(page);
   await checkRest(page, ratio);
   await checkNames(page);
@@ -102,27 +105,6 @@ function drawn(page) {
 
 function state(page) {
   return page.evaluate(() => ({ ...document.documentElement.dataset, matched: document.getElementById("matched").value }));
-}
-
-/** A number that changes with the picture, and how many colours it has. */
-function picture(page) {
-  return page.evaluate(() => {
-    const canvas = document.getElementById("chart");
-    const copy = document.createElement("canvas");
-    copy.width = canvas.width;
-    copy.height = canvas.height;
-    const pen = copy.getContext("2d", { willReadFrequently: true });
-    pen.drawImage(canvas, 0, 0);
-    const { data } = pen.getImageData(0, 0, canvas.width, canvas.height);
-    const colors = new Set();
-    let sum = 0;
-    for (let at = 0; at < data.length; at += 4) {
-      const color = (data[at] << 16) | (data[at + 1] << 8) | data[at + 2];
-      if (data[at + 3]) colors.add(color);
-      sum = (Math.imul(sum, 31) + color) | 0;
-    }
-    return { sum, colors: colors.size };
-  });
 }
 
 /** The functions listed at the side, heaviest first. */
@@ -148,7 +130,7 @@ async function hoverSomething(page) {
 }
 
 async function checkCanvas(page, ratio) {
-  const { colors } = await picture(page);
+  const { colors } = await picture(page, "#chart");
   check(colors > 4, `the canvas has ${colors} colours: nothing was painted`);
   check(Number((await state(page)).drawn) > 2, "hardly any frame was drawn");
   const wide = await page.$eval("#chart", (canvas) => canvas.width / canvas.clientWidth);
@@ -162,21 +144,21 @@ async function checkCanvas(page, ratio) {
 async function checkSearch(page) {
   const [name] = await listed(page);
   check(!!name, "no function is listed");
-  const before = await picture(page);
+  const before = await picture(page, "#chart");
   await page.keyboard.press("/");
   await page.keyboard.insertText(name.slice(0, 60).replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"));
   await drawn(page);
   const { matched } = await state(page);
   check(/^[\d.]+% in \d+$/.test(matched), `searching for ${name} says ${JSON.stringify(matched)}`);
   check(parseFloat(matched) > 0, `searching for ${name} finds nothing`);
-  check((await picture(page)).sum !== before.sum, "what was found is not highlighted");
+  check((await picture(page, "#chart")).sum !== before.sum, "what was found is not highlighted");
   await page.fill("#search", "no such function (");
   await drawn(page);
   check((await state(page)).matched === "no match", "a broken expression is not searched for as it stands");
   await page.keyboard.press("Escape");
   await drawn(page);
   check((await state(page)).matched === "", "Esc does not clear the search");
-  check((await picture(page)).sum === before.sum, "the picture is another one after the search was cleared");
+  check((await picture(page, "#chart")).sum === before.sum, "the picture is another one after the search was cleared");
 }
 
 async function checkZoom(page) {
@@ -203,15 +185,40 @@ async function checkZoom(page) {
 }
 
 async function checkDirection(page) {
-  const before = await picture(page);
+  const before = await picture(page, "#chart");
   const first = (await state(page)).direction;
   await page.click(first === "flame" ? "#icicle" : "#flame");
   await drawn(page);
   check((await state(page)).direction !== first, "the direction cannot be inverted");
-  check((await picture(page)).sum !== before.sum, "inverted, the picture is the same");
+  check((await picture(page, "#chart")).sum !== before.sum, "inverted, the picture is the same");
   await page.keyboard.press("i");
   await drawn(page);
   check((await state(page)).direction === first, "the key i does not invert the direction");
+}
+
+/** A copied address shows the same. */
+async function checkAddress(page) {
+  const [name] = await listed(page);
+  await page.click("#callers");
+  await page.fill("#search", name.slice(0, 60).replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"));
+  await drawn(page);
+  const frame = await someFrame(page);
+  if (frame) await page.mouse.click(frame.x + frame.width / 2, frame.y + frame.height / 2);
+  await drawn(page);
+  const here = await state(page);
+  const other = await page.context().newPage();
+  await other.goto(page.url());
+  await drawn(other);
+  const there = await state(other);
+  for (const key of ["zoom", "order", "direction", "weight", "matched"]) {
+    check(there[key] === here[key], `the same address shows ${key} ${there[key]} instead of ${here[key]}`);
+  }
+  await other.close();
+  // An address that is typed is followed too.
+  await page.evaluate(() => { location.hash = ""; });
+  await drawn(page);
+  const whole = await state(page);
+  check(whole.order === "callees" && whole.matched === "", "an address without anything shows what another one did");
 }
 
 async function checkOrder(page) {
@@ -221,7 +228,7 @@ async function checkOrder(page) {
   const after = await state(page);
   check(after.order === "callers", "the order cannot be reversed");
   check(after.weight === before.weight, `reversed, the weight is ${after.weight} instead of ${before.weight}`);
-  check((await picture(page)).colors > 4, "reversed, nothing is painted");
+  check((await picture(page, "#chart")).colors > 4, "reversed, nothing is painted");
   await page.keyboard.press("r");
   await drawn(page);
   check((await state(page)).order === before.order, "the key r does not reverse the order");

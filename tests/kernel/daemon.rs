@@ -1,6 +1,7 @@
 //! The daemon: what a breach leaves behind, and what goes wrong around it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -37,12 +38,12 @@ pub(super) struct Daemon {
     config: PathBuf,
     log: PathBuf,
     store: PathBuf,
-    _folder: tempfile::TempDir,
+    _folders: [tempfile::TempDir; 2],
 }
 
 impl Daemon {
     /// Starts a daemon with one rule on the targets of a condition, with its store in `store` or a folder of its own.
-    fn start(condition: &str, url: &str, store: Option<&Path>) -> Result<Self> {
+    pub(super) fn start(condition: &str, url: &str, store: Option<&Path>) -> Result<Self> {
         Self::with_rule(condition, ("cpu", "30.0"), url, store)
     }
 
@@ -76,14 +77,39 @@ url = "{url}"
 
     /// Starts a daemon by the rest of its configuration, with its store in `store` or a folder of its own.
     pub(super) fn run(text: &str, store: Option<&Path>) -> Result<Self> {
+        Self::run_with(text, store, &[])
+    }
+
+    /// The same with variables of its environment.
+    pub(super) fn run_with(text: &str, store: Option<&Path>, environment: &[(&str, &str)]) -> Result<Self> {
+        Self::launch(text, store, |command, config| {
+            command.envs(environment.iter().copied()).arg(config);
+        })
+    }
+
+    /// Starts a daemon that is given its configuration by a relative path.
+    pub(super) fn run_in_its_folder(text: &str) -> Result<Self> {
+        Self::launch(text, None, |command, config| {
+            command.current_dir(config.parent().unwrap_or(config)).arg("probe.toml");
+        })
+    }
+
+    /// Starts a daemon; `complete` is given the command up to `--config`, and the file.
+    fn launch(text: &str, store: Option<&Path>, complete: impl FnOnce(&mut Command, &Path)) -> Result<Self> {
         let folder = workload::scratch()?;
-        let config = folder.path().join("probe.toml");
+        // The server, which is not root, has its way through it.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+        // One of its own, which the server has no other reason to see.
+        let place = workload::scratch()?;
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
+        let config = place.path().join("probe.toml");
         let log = folder.path().join("log");
         let store = store.map_or_else(|| folder.path().join("store"), Path::to_path_buf);
         fs::write(&config, with_store(&store, text))?;
-        let mut command = Command::new(probe::binary());
-        command.args(["daemon", "-v", "--config"]).arg(&config).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
-        Ok(Self { running: Running::start(&mut command)?, config, log, store, _folder: folder })
+        let mut command = Command::new(fs::canonicalize(probe::binary())?);
+        command.args(["daemon", "-v", "--config"]).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
+        complete(&mut command, &config);
+        Ok(Self { running: Running::start(&mut command)?, config, log, store, _folders: [folder, place] })
     }
 
     /// Has it go on by another configuration.
@@ -107,7 +133,7 @@ url = "{url}"
     }
 
     /// Waits for a snapshot.
-    fn snapshot(&mut self) -> Result<String> {
+    pub(super) fn snapshot(&mut self) -> Result<String> {
         let found = poll::until("a snapshot", BREACH, || {
             let alive = self.expect_alive();
             alive.and_then(|()| Ok(self.ids()?.pop())).transpose()
@@ -151,17 +177,17 @@ fn with_store(store: &Path, text: &str) -> String {
 }
 
 /// Starts the service: calm for five seconds, then hot in `match_rules` of its thread `matcher`.
-fn service(hot_seconds: u32) -> Result<Running> {
+pub(super) fn service(hot_seconds: u32) -> Result<Running> {
     let binary = workload::c("hotcold.c", &[])?;
     Running::ready(Command::new(binary).args(["5", &hot_seconds.to_string()]))
 }
 
-fn pid(service: &Running) -> String {
+pub(super) fn pid(service: &Running) -> String {
     format!("pid = {}", service.pid())
 }
 
 /// Waits for a request of a webhook and returns its body.
-fn called(webhook: &Webhook, daemon: &mut Daemon) -> Result<String> {
+pub(super) fn called(webhook: &Webhook, daemon: &mut Daemon) -> Result<String> {
     let body = poll::until("a call of the webhook", BREACH, || {
         let alive = daemon.expect_alive();
         alive.map(|()| webhook.bodies().pop()).transpose()
@@ -169,7 +195,7 @@ fn called(webhook: &Webhook, daemon: &mut Daemon) -> Result<String> {
     body.and_then(|body| body).with_context(|| format!("the daemon's log:\n{}", daemon.read_log()))
 }
 
-fn expect_culprit(sidecar: &Value) -> Result<()> {
+pub(super) fn expect_culprit(sidecar: &Value) -> Result<()> {
     ensure!(sidecar["threads"][0]["name"] == "matcher", "the hottest thread: {sidecar:#}");
     let culprit = sidecar["culprits"][0]["function"].as_str().unwrap_or_default();
     ensure!(culprit.contains("match_rules"), "the culprit is {culprit:?}: {sidecar:#}");
@@ -336,13 +362,32 @@ fn snapshots() -> Result<()> {
     let id = daemon.snapshot()?;
     let table = daemon.snapshots(&["ls"])?.expect(0)?.stdout;
     ensure!(table.contains(&id) && table.contains("checkout"), "the table:\n{table}");
+    for (filter, is_found) in [
+        (&["--target", "checkout", "--rule", "checkout-cpu", "--since", "10m", "--limit", "5"] as &[&str], true),
+        (&["--target", "search"], false),
+        (&["--rule", "checkout"], false),
+        (&["--until", "10m"], false),
+        (&["--before", &id], false),
+    ] {
+        let found = daemon.snapshots(&[&["ls"], filter].concat())?.expect(0)?.stdout.contains(&id);
+        ensure!(found == is_found, "ls {filter:?}");
+    }
+    // Its alert is still firing.
+    ensure!(daemon.store.join(&id).join("pinned").exists(), "the snapshot is not pinned");
     let folder = workload::scratch()?;
     for name in ["out.html", "out.pb.gz", "out.svg"] {
         let file = folder.path().join(name);
         daemon.snapshots(&["get", &id, "-o", file.to_str().context("a readable path")?])?.expect(0)?;
         ensure!(fs::metadata(&file)?.len() > 100, "{name} is empty");
     }
-    daemon.snapshots(&["rm", &id])?.expect(0)?;
+    let nothing = daemon.snapshots(&["rm", "--target", "search"])?.expect(0)?;
+    nothing.expect_stderr("removed 0 snapshots")?;
+    daemon.snapshots(&["rm"])?.expect(2)?.expect_stderr("--since")?;
+    ensure!(daemon.ids()? == [id.as_str()], "left after rm: {:?}", daemon.ids()?);
+    daemon
+        .snapshots(&["rm", "--target", "checkout", "--since", "1h"])?
+        .expect(0)?
+        .expect_stderr("removed 1 snapshot")?;
     ensure!(daemon.ids()?.is_empty(), "left after rm: {:?}", daemon.ids()?);
     let missing = daemon.snapshots(&["get", &id, "--json"])?;
     ensure!(missing.code.is_some_and(|code| code != 0), "{missing:#?}");

@@ -60,6 +60,8 @@ fn no_privileges() -> Result<()> {
     ensure!(output.stderr.matches("failed to create map").count() < 2, "said twice: {}", output.stderr);
     // The folder cannot be written either, but that is not what is to be said first.
     as_nobody(&["record", "-p", &target.pid().to_string(), "-d", "1", "-o", "out.svg"])?.expect(4)?;
+    // What cannot be looked into is not said to lack the function.
+    as_nobody(&["latency", "-p", &target.pid().to_string(), "hot", "-d", "1"])?.expect(4)?.expect_stderr("hint:")?;
     Ok(())
 }
 

@@ -103,7 +103,7 @@ fn slow() -> Result<()> {
     ensure!(calls > 100.0 && (errors / calls - 0.2).abs() < 0.03, "every fifth call is an error: {row:#}");
     ensure!((100.0..300.0).contains(&rate) && number(row, "attached_share")? > 0.9, "{row:#}");
     let windows: Vec<_> = sidecar["profiles"].as_array().into_iter().flatten().map(|p| p["window"].clone()).collect();
-    ensure!(windows == ["before", "breach", "dump"], "{windows:?}");
+    ensure!(windows == ["before", "breach", "after", "dump"], "{windows:?}");
     let id = sidecar["id"].as_str().context("an id")?;
     let dump = daemon.snapshots(&["get", id, "--window", "dump", "-f", "folded", "-o", "-"])?.expect(0)?;
     Folded::parse(&dump.stdout)?.expect("sends", 0.5)?;

@@ -17,6 +17,7 @@ use serde_json::Value;
 pub fn tests() -> Vec<Trial> {
     vec![
         trial("governor::what_is_dear_does_not_take_the_windows_of_what_is_cheap", fair),
+        trial("governor::calls_that_nobody_can_see_end_were_not_left", unseen),
         trial("governor::a_probe_that_is_killed_leaves_nothing", killed),
         trial("governor::a_probe_that_is_killed_while_its_probes_leave_leaves_nothing", killed_while_leaving),
         trial("governor::a_probe_that_is_told_to_end_gives_rows_and_leaves_nothing", told_to_end),
@@ -93,6 +94,21 @@ fn fair() -> Result<()> {
     ensure!(share(1)? > 0.97, "hundreds of calls a second: {rows:#}");
     let calls = number(&rows[1], "calls")?;
     ensure!(calls > 100.0, "{rows:#}");
+    Ok(())
+}
+
+fn unseen() -> Result<()> {
+    let target = Target::start("calls.c", "crew", "chore")?;
+    let pid = target.running.pid().to_string();
+    let output = probe::run(["latency", "--json", "-d", "5", "-p", &pid, "chore", "shift"])?.expect(0)?;
+    let rows = output.json()?;
+    let [chore, shift] = &rows.as_array().context("a list")?[..] else { anyhow::bail!("two rows: {rows:#}") };
+    let share = number(chore, "attached_share")?;
+    ensure!(share > 0.0 && share < 0.9, "called all the time: {chore:#}");
+    ensure!(number(chore, "calls")? > 1000.0 && number(chore, "left")? == 0.0, "{chore:#}");
+    // They are in calls of the other function as well when its probes go.
+    ensure!(number(shift, "calls")? > 10.0 && number(shift, "left")? == 0.0, "{shift:#}");
+    ensure!(number(shift, "in_flight")? <= 4.0, "four threads: {shift:#}");
     Ok(())
 }
 

@@ -25,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         trial("latency::goroutines_that_change_threads_grow_and_panic", goroutines),
         trial("latency::rust_tasks", rust_tasks),
         trial("latency::slow_calls_and_what_their_threads_did_meanwhile", slow_calls),
+        trial("latency::slow_calls_of_goroutines_and_what_these_did_meanwhile", slow_goroutines),
         trial("latency::names_that_mean_nothing", unknown),
     ]
 }
@@ -226,6 +227,46 @@ fn slow_calls() -> Result<()> {
     let (computing, waiting) = (computing / slow / 1000.0, waiting / slow / 1000.0);
     ensure!((7.0..13.0).contains(&computing), "{computing} ms a call on a CPU\n{folded}");
     ensure!((9.5..13.0).contains(&waiting), "{waiting} ms a call waiting\n{folded}");
+    Ok(())
+}
+
+fn slow_goroutines() -> Result<()> {
+    let target = Running::workload(Path::new(&workload::go("parks.go", &[])?))?;
+    let (folder, pid) = (workload::scratch()?, target.pid().to_string());
+    let file = folder.path().join("slow.folded");
+    let path = file.to_str().context("a path of text")?;
+    let command = ["latency", "--json", "-d", "8", "-p", &pid, "main.answers", "-t", "50ms", "--slow", path];
+    let rows = probe::run(command)?.expect(0)?.json()?;
+    ensure!(rows.as_array().is_some_and(|rows| rows.len() == 1), "where goroutines wait has no row: {rows:#}");
+    let row = &rows[0];
+    let slow = row["slow"].as_array().context("callers")?;
+    let slow_us = slow.iter().map(|caller| number(caller, "total_ns")).sum::<Result<f64>>()? / 1000.0;
+    let folded = std::fs::read_to_string(&file)?;
+    let (mut all, mut outside) = (0.0, 0.0);
+    let mut sums = std::collections::BTreeMap::new();
+    for line in folded.lines() {
+        let (stack, value) = line.rsplit_once(' ').context("a value")?;
+        let value: f64 = value.parse()?;
+        let has = |name: &str| stack.split(';').any(|frame| frame == name);
+        ensure!(!has("main.disturbs"), "another goroutine: {line}");
+        all += value;
+        // What the runtime does for a goroutine has the goroutine's stack only in part.
+        outside += if has("main.answers") { 0.0 } else { value };
+        for name in ["main.computesLong", "main.sleepsLong", "main.receivesLong", "main.locksLong", "main.blocksLong"] {
+            let is_meant = has(name) && (name != "main.computesLong" || !has("schedule_[k]"));
+            *sums.entry(name).or_insert(0.0) += if is_meant { value } else { 0.0 };
+        }
+    }
+    ensure!(outside < 0.02 * all, "{outside} of {all} us are outside of calls\n{folded}");
+    ensure!((all / slow_us - 1.0).abs() < 0.1, "{all} of {slow_us} us of slow calls\n{folded}");
+    // Every tenth call of each of the three goroutines.
+    let long = number(row, "calls")? / 10.0;
+    ensure!(long > 10.0, "{row:#}");
+    for (name, sum) in &sums {
+        let ms = sum / long / 1000.0;
+        let range = if *name == "main.computesLong" { 5.0..16.0 } else { 15.0..50.0 };
+        ensure!(range.contains(&ms), "{name} takes {ms} ms a call\n{folded}");
+    }
     Ok(())
 }
 

@@ -9,9 +9,13 @@ mod faults;
 mod formats;
 mod functions;
 mod governor;
+mod incidents;
 mod latency;
 mod lifetime;
+mod live;
 mod memory;
+mod processes;
+mod rules;
 mod stacks;
 mod symbols;
 mod unwind;
@@ -29,13 +33,16 @@ fn main() {
         latency::tests(),
         functions::tests(),
         governor::tests(),
+        incidents::tests(),
         memory::tests(),
+        live::tests(),
+        rules::tests(),
         symbols::tests(),
         containers::tests(),
         lifetime::tests(),
         formats::tests(),
         errors::tests(),
     ];
-    let tests = groups.into_iter().flatten().chain(daemon::tests()).collect();
+    let tests = groups.into_iter().flatten().chain(daemon::tests()).chain(processes::tests()).collect();
     libtest_mimic::run(&arguments, tests).exit();
 }

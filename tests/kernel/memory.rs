@@ -1,14 +1,16 @@
 //! Where memory is allocated, and what is not freed: bytes and objects by stack.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use probe_tests::folded::Folded;
 use probe_tests::running::Running;
-use probe_tests::trial::trial;
-use probe_tests::{probe, workload};
+use probe_tests::trial::{require, trial};
+use probe_tests::{poll, probe, workload};
 
 /// Length of a recording, in seconds.
 const SECONDS: u32 = 5;
@@ -30,6 +32,17 @@ pub fn tests() -> Vec<Trial> {
         trial("memory::a_heavy_load_is_looked_at_for_a_part_of_the_time", governed),
         trial("memory::go_has_an_allocator_of_its_own", go),
         trial("memory::pprof_has_four_values", pprof),
+        trial("memory::an_allocator_that_publishes_samples_is_believed", || published(&[])),
+        trial("memory::an_allocator_may_wait_for_listeners", || published(&["-DSEMAPHORES"])),
+        trial("memory::without_published_samples_functions_are_probed", not_published),
+        trial("memory::a_command_is_recorded_from_its_first_instruction", command),
+        trial("memory::a_command_that_is_a_script", script),
+        trial("memory::children_are_followed", children),
+        trial("memory::a_library_that_is_loaded_later", loaded),
+        trial("memory::short_children_stand_for_themselves", short_children),
+        trial("memory::a_cxx_program_and_its_exceptions", cxx),
+        trial("memory::redis_is_recorded_as_a_command", redis),
+        trial("memory::all_processes_are_refused", all),
     ]
 }
 
@@ -160,7 +173,7 @@ fn pprof() -> Result<()> {
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    probe_tests::trial::require("go")?;
+    require("go")?;
     for (value, expected) in [("alloc_space", 66.0), ("inuse_space", 7.0)] {
         let text = show(value)?;
         let total =
@@ -170,5 +183,156 @@ fn pprof() -> Result<()> {
         ensure!((total / expected - 1.0_f64).abs() < 0.25, "{value}: {total} MB, not {expected}:\n{text}");
     }
     ensure!(show("alloc_objects")?.contains("churns") && show("inuse_objects")?.contains("leaks"), "no objects");
+    Ok(())
+}
+
+/// 2 MB a second leak, and 20 MB a second are freed after 250 allocations: of each tenth the allocator tells.
+fn published(flags: &[&str]) -> Result<()> {
+    let target = Running::workload(&workload::c("published.c", flags)?)?;
+    let pid = target.pid().to_string();
+    let seconds = SECONDS.to_string();
+    // Whatever the mean is: nobody samples what are samples.
+    let flags = ["record", "-p", &pid, "-d", &seconds, "-e", "alloc", "--sample-bytes", "64MiB", "-o", "-"];
+    let output = probe::run(flags)?.expect(0)?.expect_stderr("USDT samples in published (tier 2)")?;
+    let all = Folded::parse(&output.stdout)?;
+    let (leaked, churned) = (rate(&all, "leaks"), rate(&all, "churns"));
+    // A busy machine may take its time to end the recording; what is exact is how much of one there is to the other.
+    ensure!((1.8..3.0).contains(&leaked) && (9.8..10.2).contains(&(churned / leaked)), "{}", all.show());
+    ensure!(all.share_of("malloc") == 0.0, "functions are probed as well:\n{}", all.show());
+    let live = probe::run([&flags[..], &["--live"]].concat())?.expect(0)?.expect_stderr("tier 2")?;
+    let live = Folded::parse(&live.stdout)?;
+    let leaked = rate(&live, "leaks");
+    ensure!((1.8..3.0).contains(&leaked), "{leaked} MB a second leak, not 2:\n{}", live.show());
+    // 250 blocks of 5000 bytes, each tenth of which is known.
+    let churned = rate(&live, "churns") * f64::from(SECONDS);
+    ensure!((1.1..1.5).contains(&churned), "{churned} MB in use that were to be freed:\n{}", live.show());
+    let functions = probe::run(["record", "-p", &pid, "-d", "2", "-e", "malloc", "-o", "-"])?.expect(0)?;
+    functions.expect_stderr("uprobes in libc.so.6 (tier 3)")?;
+    Ok(())
+}
+
+fn not_published() -> Result<()> {
+    let target = heap("leak")?;
+    let pid = target.pid().to_string();
+    let flags =
+        ["record", "-p", &pid, "-d", "3", "-o", "-", "-e", "alloc", "--max-overhead=100", "--sample-bytes=2KiB"];
+    let output = probe::run(flags)?.expect(0)?.expect_stderr("uprobes in libc.so.6 (tier 3)")?;
+    let folded = Folded::parse(&output.stdout)?;
+    let leaked = rate(&folded, "leaks") * f64::from(SECONDS) / 3.0;
+    ensure!((1.7..2.3).contains(&leaked), "{leaked} MB a second leak, not 2:\n{}", folded.show());
+    Ok(())
+}
+
+/// `begins` allocates 100 MB at once, and nobody frees it.
+fn expect_begin(folded: &Folded) -> Result<()> {
+    let begun = rate(folded, "begins") * f64::from(SECONDS);
+    ensure!((90.0..110.0).contains(&begun), "{begun} MB of the first 100:\n{}", folded.show());
+    ensure!(rate(folded, "leaks") > 0.0, "the rest is missing:\n{}", folded.show());
+    Ok(())
+}
+
+fn command() -> Result<()> {
+    let program = dynamic()?.to_string_lossy().into_owned();
+    for more in [&[][..], &["--live"]] {
+        expect_begin(&probe::record_with(&[&EXACT, more, &["-d", "3", "--", &program, "begins"]].concat())?)?;
+    }
+    let linked_in = workload::c("heap.c", &["-static"])?.to_string_lossy().into_owned();
+    expect_begin(&probe::record_with(&[&EXACT[..], &["-d", "3", "--", &linked_in, "begins"]].concat())?)
+}
+
+fn script() -> Result<()> {
+    let python = Path::new("/usr/bin/python3");
+    if !python.exists() {
+        return Err(probe_tests::trial::Skip(format!("{} is not installed", python.display())).into());
+    }
+    let folder = workload::scratch()?;
+    let script = folder.path().join("script");
+    // 200 MB in objects too large for Python's own allocator.
+    let text = "def works():\n    return [bytes(100_000) for _ in range(2_000)]\nkept = works()\n";
+    std::fs::write(&script, format!("#!{}\n{text}", python.display()))?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    let folded = probe::record_with(&["-e", "malloc", "--max-overhead=100", "--", &script.to_string_lossy()])?;
+    let total = folded.total() as f64 / 1e6;
+    ensure!((185.0..240.0).contains(&total), "{total} MB of 200 and some for Python itself:\n{}", folded.show());
+    Ok(())
+}
+
+fn children() -> Result<()> {
+    let library = Path::new("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2");
+    let mut command = Command::new(dynamic()?);
+    command.arg("has_children");
+    // The child that becomes another program has another allocator.
+    if library.exists() {
+        command.arg(library);
+    }
+    let target = Running::ready(&mut command)?;
+    let folded = probe::record(target.pid(), 6, &EXACT)?;
+    // Both leak 2 MB a second, for nearly four seconds.
+    for is_forked in [true, false] {
+        let is_meant = |frames: &[String]| {
+            let has = |name: &str| frames.iter().any(|frame| frame == name);
+            has("leaks") && has("as_forked") == is_forked
+        };
+        let leaked = folded.share(is_meant) * folded.total() as f64 / 1e6;
+        ensure!((5.0..9.0).contains(&leaked), "forked {is_forked}: {leaked} MB, not 8:\n{}", folded.show());
+    }
+    Ok(())
+}
+
+fn loaded() -> Result<()> {
+    let library = workload::c("arena.c", &["-shared", "-fPIC"])?;
+    let target = Running::ready(Command::new(dynamic()?).arg("loads").arg(&library))?;
+    let folded = probe::record(target.pid(), 6, &EXACT)?;
+    let given = rate(&folded, "in_arena") * f64::from(SECONDS);
+    ensure!((4.5..9.0).contains(&given), "{given} MB, not 2 MB a second for some 3.7 seconds:\n{}", folded.show());
+    Ok(())
+}
+
+/// Processes of a few milliseconds: what is seen of them is not more than there was, and many are seen.
+fn short_children() -> Result<()> {
+    let flags = ["-e", "malloc", "--max-overhead=100", "--sample-bytes=1KiB", "--"];
+    let one = probe::record_with(&[&flags[..], &["/bin/ls", "/usr/bin"]].concat())?.total() as f64;
+    let command = "i=0; while [ $i -lt 50 ]; do /bin/ls /usr/bin >/dev/null; i=$((i+1)); done";
+    let folded = probe::record_with(&[&flags[..], &["/bin/sh", "-c", command]].concat())?;
+    let all = folded.total() as f64;
+    // The shell itself takes a little.
+    ensure!(all > one && all < 60.0 * one, "{all} bytes of 50 times {one}:\n{}", folded.show());
+    Ok(())
+}
+
+fn cxx() -> Result<()> {
+    let mut target = Running::workload(&workload::cxx("throws.cpp", &[])?)?;
+    let folded = probe::record(target.pid(), 3, &EXACT)?;
+    folded.expect("malloc", 0.9)?;
+    ensure!(target.is_alive(), "the target is gone");
+    Ok(())
+}
+
+fn redis() -> Result<()> {
+    let (server, benchmark) = (require("redis-server")?, require("redis-benchmark")?);
+    let folder = workload::scratch()?;
+    let socket = folder.path().join("redis.sock");
+    let out = folder.path().join("out.folded");
+    let mut recording = Command::new(probe::binary());
+    recording.args(["record", "-q", "-e", "malloc", "-d", "60", "-o"]).arg(&out).arg("--").arg(server);
+    recording.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(&socket);
+    recording.arg("--dir").arg(folder.path()).stdout(Stdio::null());
+    let mut recording = Running::start(&mut recording)?;
+    poll::until("redis to listen", Duration::from_secs(10), || socket.exists().then_some(()))?;
+    let mut load = Command::new(benchmark);
+    load.arg("-s").arg(&socket).args(["-t", "set,lpush", "-n", "250000", "-d", "2000", "-r", "100000", "-q"]);
+    let load = load.output()?;
+    ensure!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+    recording.signal("INT")?;
+    ensure!(recording.wait(Duration::from_secs(60))?.success(), "the recording has failed");
+    let folded = Folded::parse(&std::fs::read_to_string(&out)?)?;
+    // Half a million values of 2000 bytes, most of which were allocated while there were no probes; with them redis is slower.
+    ensure!(folded.total() > 200_000_000, "{} bytes:\n{}", folded.total(), folded.show());
+    folded.expect("main", 0.5)
+}
+
+fn all() -> Result<()> {
+    let refused = probe::run(["record", "-a", "-e", "malloc", "-d", "1", "-o", "-"])?.expect(2)?;
+    refused.expect_stderr("no bound")?.expect_stderr("pgrep")?;
     Ok(())
 }

@@ -21,8 +21,13 @@ impl std::error::Error for Skip {}
 
 /// A test on the real kernel: skipped without root, and where the test finds that it cannot run.
 pub fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
+    unprivileged(name, move || require_root().and_then(|()| test()))
+}
+
+/// A test that needs no root: skipped where it finds that it cannot run.
+pub fn unprivileged(name: &str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::ignorable_test(name, move || {
-        let done = require_root().and_then(|()| test());
+        let done = test();
         done.map(|()| Completion::Completed).or_else(|error| match error.downcast_ref::<Skip>() {
             Some(Skip(reason)) => Ok(Completion::ignored_with(reason)),
             None => Err(Failed::from(format!("{error:#}"))),
@@ -35,6 +40,23 @@ fn require_root() -> Result<()> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).and_then(|ids| ids.split_whitespace().nth(1));
     if uid == Some("0") { Ok(()) } else { Err(Skip("needs root".to_owned()).into()) }
+}
+
+/// The same for a program of a Debian package, which is installed if that is possible.
+pub fn require_from(program: &str, package: &str) -> Result<PathBuf> {
+    if require(program).is_err() && require_root().is_ok() {
+        install(package);
+    }
+    require(program)
+        .map_err(|_| Skip(format!("{program} is not installed, and the package {package} not to be had")).into())
+}
+
+/// Tries to install a Debian package.
+pub fn install(package: &str) {
+    let mut command = std::process::Command::new("apt-get");
+    command.args(["install", "-y", "--no-install-recommends", package]).env("DEBIAN_FRONTEND", "noninteractive");
+    // Whether it is there afterwards is looked at by whoever needs it.
+    let _ = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
 }
 
 /// Where a program is; skips the test when it is not installed.

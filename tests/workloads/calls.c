@@ -50,6 +50,14 @@ static void *stuck(void *unused) {
     return unused;
 }
 
+NOINLINE void chore(void) { for (int i = 0; i < 500; i++) sink++; }
+NOINLINE void shift(void) { for (int i = 0; i < 20000; i++) chore(); sink++; }
+
+static void *crew(void *unused) {
+    for (;;) shift();
+    return unused;
+}
+
 static void *busy(void *unused) {
     for (;;) tiny();
     return unused;
@@ -60,6 +68,8 @@ int main(int argc, char **argv) {
     say_ready();
     if (argc > 1 && !strcmp(argv[1], "stuck")) pthread_create(&thread, NULL, stuck, NULL);
     if (argc > 1 && !strcmp(argv[1], "busy")) pthread_create(&thread, NULL, busy, NULL);
+    if (argc > 1 && !strcmp(argv[1], "crew"))
+        for (int i = 0; i < 4; i++) pthread_create(&thread, NULL, crew, NULL);
     for (int number = 0;; number++) {
         sends(number);
         if (number % 10) continue;

@@ -84,9 +84,11 @@ NOINLINE void fills_the_heap(void) {
     }
 }
 
-/* Huge pages: one of 2 MiB each time. */
+/* Huge pages: one of 2 MiB each time, right after some small ones. */
+NOINLINE void takes_small(void) { touch(map(100 * 4096), 100 * 4096); sink++; }
 NOINLINE void takes_huge(void) {
     for (;;) {
+        takes_small();
         char *at = map(2 * HUGE);
         char *aligned = (char *)(((uintptr_t)at + HUGE - 1) & ~(HUGE - 1));
         madvise(aligned, HUGE, MADV_HUGEPAGE);

@@ -1,4 +1,5 @@
 // Allocates at known rates. What it does is chosen by its first argument.
+#include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -47,6 +48,31 @@ static void leak(void)
             leaks();
             churns(2 * rounds);
             churns(2 * rounds + 1);
+        }
+}
+
+// The same leak among 22 MB a second in blocks of 64 bytes to 16 kB, in use for two thirds of a second: what is leaked takes
+// the place of what was freed, so that fresh pages are first touched by those that free theirs.
+enum { BUSY = 4096 };
+static void *busy_blocks[BUSY];
+
+NOINLINE void recycles(unsigned round)
+{
+    void **slot = &busy_blocks[round % BUSY];
+    size_t size = 64u << (round * 2654435761u >> 9) % 9;
+    free(*slot);
+    *slot = seen = malloc(size);
+    memset(*slot, 1, size);
+}
+
+static void hidden(void)
+{
+    double begin = seconds();
+    for (unsigned rounds = 0;; usleep(1000))
+        for (; rounds < 2000 * (seconds() - begin); rounds++) {
+            leaks();
+            for (unsigned i = 0; i < 3; i++)
+                recycles(3 * rounds + i);
         }
 }
 
@@ -145,12 +171,58 @@ static void becomes(const char *program)
     execl(program, program, "moves", (char *)NULL);
 }
 
+// 100 MB at once, before anything else, then a leak.
+NOINLINE void begins(void)
+{
+    for (int i = 0; i < 100; i++)
+        seen = malloc(1000000);
+}
+
+// After two seconds two children leak: one that was forked, and one that becomes this program again, with another allocator
+// if one is named.
+NOINLINE void as_forked(void) { leak(); }
+
+static void has_children(const char *program, const char *library)
+{
+    sleep(2);
+    if (fork() == 0)
+        as_forked();
+    if (fork() == 0) {
+        if (library != NULL)
+            setenv("LD_PRELOAD", library, 1);
+        execl(program, program, "begins", (char *)NULL);
+        exit(1);
+    }
+    pause();
+}
+
+// After two seconds a library is loaded that has an allocator of its own: 2 MB a second.
+static void loads(const char *library)
+{
+    sleep(2);
+    void *handle = dlopen(library, RTLD_NOW);
+    void (*in_arena)(void) = handle ? (void (*)(void))dlsym(handle, "in_arena") : NULL;
+    if (in_arena == NULL)
+        exit(1);
+    usleep(300000);
+    double begin = seconds();
+    for (unsigned rounds = 0;; usleep(1000))
+        for (; rounds < 1000 * (seconds() - begin); rounds++)
+            in_arena();
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "begins") == 0) {
+        begins();
+        leak();
+    }
     const char *what = argc > 1 ? argv[1] : "leak";
     say_ready();
     if (strcmp(what, "leak") == 0)
         leak();
+    if (strcmp(what, "hidden") == 0)
+        hidden();
     if (strcmp(what, "kinds") == 0)
         kinds();
     if (strcmp(what, "moves") == 0)
@@ -159,5 +231,9 @@ int main(int argc, char **argv)
         busy();
     if (strcmp(what, "becomes") == 0)
         becomes(argv[0]);
+    if (strcmp(what, "has_children") == 0)
+        has_children(argv[0], argc > 2 ? argv[2] : NULL);
+    if (strcmp(what, "loads") == 0)
+        loads(argv[2]);
     return 2;
 }
