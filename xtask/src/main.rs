@@ -5,6 +5,7 @@ mod demo;
 mod ebpf;
 mod shell;
 mod test;
+mod ui;
 mod vm;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Install what the tests need and run all of them, saying what was skipped and why
     Test(test::Args),
+    /// Build the pages that `probe` serves, or prove that the committed ones are what the sources produce
+    Ui(ui::Args),
     /// Boot the oldest supported kernel under emulation, and check that the kernel programs work there
     Vm(vm::Args),
     /// Watch a service turn hot, and end with the alert, the culprit and the flamegraph
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Ui(args) => ui::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Demo => demo::run(),
         Command::Bench(args) => bench::run(&args),

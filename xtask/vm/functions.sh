@@ -1,4 +1,4 @@
-# The calls of a function break a rule; its probes are set in a running process.
+# A rule on a function, where the kernel lets only CAP_SYS_ADMIN set probes: the daemon says so, and goes on.
 . /checks/library.sh
 start calls
 cat >/tmp/probe.toml <<END
@@ -25,18 +25,15 @@ above = "10ms"
 for = "3s"
 snapshot = { before = "1s", after = "1s" }
 END
-probe daemon -v --config /tmp/probe.toml &
+probe daemon --config /tmp/probe.toml 2>/tmp/said &
 daemon=$!
-id=
-while [ -z "$id" ]; do
+until grep -q 'functions cannot be timed' /tmp/said; do
     sleep 1
-    # A daemon that has ended writes no snapshot.
+    # It goes on.
     kill -0 "$daemon"
-    id=$(probe snapshots ls --json --config /tmp/probe.toml | sed -n 's/.*"id": *"\([^"]*\)".*/\1/p' | head -n 1)
 done
+sleep 2
 kill -TERM "$daemon"
 wait "$daemon"
-# The target has survived its probes.
 kill -0 "$pid"
-probe snapshots get "$id" --json --config /tmp/probe.toml >/tmp/out.json
-result /tmp/out.json
+result /tmp/said

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what `probe` costs, next to its peers, measured in the same run on the same workload. Numbers
 //! are only comparable within a run.
 
+mod daemon;
 mod dump;
 mod footprint;
 mod governor;
@@ -12,6 +13,7 @@ mod stacks;
 mod statistics;
 mod tools;
 mod unwind;
+mod viewer;
 mod workload;
 
 use anyhow::Result;
@@ -40,6 +42,12 @@ enum What {
     /// Timed functions that are called millions of times a second: by how much the program slows down, next to funclatency
     /// and bpftrace; and whether every call is counted where it is not
     Governor(governor::Args),
+    /// The daemon on a host of 500 processes with 5,000 threads, 20 rules and 50 functions: processor time, memory, and how
+    /// long a snapshot takes
+    Daemon(daemon::Args),
+    /// A profile of 200,000 nodes in the viewer: how fast it opens, and how smoothly it is panned and zoomed, next to
+    /// speedscope
+    Viewer(viewer::Args),
 }
 
 /// Runs `cargo xtask bench`.
@@ -50,5 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::OffCpu(args) => off_cpu::run(args),
         What::Dump(args) => dump::run(args),
         What::Governor(args) => governor::run(args),
+        What::Daemon(args) => daemon::run(args),
+        What::Viewer(args) => viewer::run(args),
     }
 }

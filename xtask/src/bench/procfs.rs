@@ -30,6 +30,19 @@ pub fn busiest_program(pid: u32) -> Option<Programs> {
     programs(pid).into_iter().map(|(_, _, program)| program).max_by_key(|program| program.runs)
 }
 
+/// Each program of a process: its number, and the seconds that it took.
+pub fn program_times(pid: u32) -> Vec<(u64, f64)> {
+    programs(pid).into_iter().map(|(id, _, program)| (id, program.run_ns as f64 / 1e9)).collect()
+}
+
+/// All programs of a process together.
+pub fn all_programs(pid: u32) -> Programs {
+    programs(pid).into_iter().fold(Programs::default(), |sum, (_, _, program)| Programs {
+        run_ns: sum.run_ns + program.run_ns,
+        runs: sum.runs + program.runs,
+    })
+}
+
 /// The programs that a process holds open, each once: its number and its type.
 fn programs(pid: u32) -> Vec<(u64, u64, Programs)> {
     let program = |info: String| {
@@ -82,6 +95,22 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     Some(number(&status, "VmRSS:")? * 1024)
 }
 
+/// The process's share of memory, in bytes: pages that several processes have mapped are divided among them, and the kernel
+/// maps that it has mapped are left out, which [`map_bytes`] counts.
+pub fn own_bytes(pid: u32) -> Option<u64> {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
+    let (mut sum, mut is_counted) = (0, true);
+    for line in smaps.lines() {
+        if let Some(kilobytes) = line.strip_prefix("Pss:") {
+            let kilobytes = kilobytes.split_whitespace().next()?.parse::<u64>().ok()?;
+            sum += if is_counted { kilobytes * 1024 } else { 0 };
+        } else if line.split_whitespace().next().is_some_and(|word| word.contains('-')) {
+            is_counted = !line.ends_with("bpf-map");
+        }
+    }
+    Some(sum)
+}
+
 /// Processor time that a process has used, user and kernel, in seconds.
 pub fn cpu_seconds(pid: u32) -> Option<f64> {
     /// What the kernel counts in, on every architecture that `probe` runs on.
@@ -114,7 +143,10 @@ mod tests {
         assert_eq!(number(info, "prog_id:"), Some(42));
         assert_eq!(number(info, "run_cnt:"), Some(5));
         assert_eq!(number(info, "map_id:"), None);
-        assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 1 << 16));
+        let resident = resident_bytes(std::process::id()).unwrap();
+        assert!(resident > 1 << 16);
+        let own = own_bytes(std::process::id()).unwrap();
+        assert!(own > resident / 20 && own < 2 * resident, "{own} of {resident}");
         assert!(mapped_executables(std::process::id()) >= 1);
         assert!(cpu_seconds(std::process::id()).is_some());
     }

@@ -1,5 +1,5 @@
 //! `cargo xtask test`: everything that is tested, in one command: installs what the tests need, runs those that need
-//! nothing, then those on the real kernel, and ends with what passed, failed and was skipped, and why.
+//! nothing, then those on the real kernel and in a browser, and ends with what passed, failed and was skipped, and why.
 
 mod tally;
 
@@ -23,7 +23,7 @@ pub struct Args {
 }
 
 /// What the tests on the real kernel use, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("clang", "clang"),
@@ -40,6 +40,8 @@ const PROGRAMS: [(&str, &str); 16] = [
     ("crun", "crun"),
     ("dtrace", "systemtap-sdt-dev"),
     ("chromium", "chromium"),
+    ("openssl", "openssl"),
+    ("prometheus-alertmanager", "prometheus-alertmanager"),
 ];
 
 /// Runs `cargo xtask test`.
@@ -53,9 +55,29 @@ pub fn run(args: &Args) -> Result<()> {
     cargo.args(["test", "--workspace", "--exclude", "probe-tests", "--no-fail-fast"]).args(&args.filter);
     follow(&mut cargo, &mut tally)?;
 
-    println!("\n== Tests on the real kernel");
     let probe = shell::build_probe()?;
-    let tests = build_kernel_tests()?;
+    println!("\n== Tests with real servers");
+    let mut servers = Command::new(build_tests("alerts")?);
+    follow(servers.env("PROBE_BIN", &probe).args(&args.filter), &mut tally)?;
+
+    println!("\n== Tests of what is deployed");
+    as_root("deploy", &probe, args, &mut tally)?;
+    println!("\n== Tests on the real kernel");
+    as_root("kernel", &probe, args, &mut tally)?;
+
+    println!("\n== Tests in a browser");
+    in_browser(&probe, args, &mut tally)?;
+
+    println!("\n{}", tally.report());
+    if !tally.is_good() {
+        bail!("not all tests passed");
+    }
+    Ok(())
+}
+
+/// Runs a program of tests as root where that is possible; else some of them are skipped.
+fn as_root(name: &str, probe: &Path, args: &Args, tally: &mut Tally) -> Result<()> {
+    let tests = build_tests(name)?;
     match shell::as_root("env") {
         Some(mut root) => {
             // sudo clears the environment; PATH is what finds compilers, and the rest is where cargo keeps things.
@@ -65,39 +87,54 @@ pub fn run(args: &Args) -> Result<()> {
                 ("CARGO_HOME", shell::cargo_home()),
                 ("RUSTUP_HOME", shell::rustup_home()),
                 ("CARGO_TARGET_DIR", shell::target_dir()),
-                ("PROBE_BIN", probe),
+                ("PROBE_BIN", probe.to_owned()),
             ] {
                 root.arg(format!("{name}={}", value.display()));
             }
             root.arg(&tests).args(&args.filter);
-            follow(&mut root, &mut tally)?;
+            follow(&mut root, tally)
         }
         None => {
-            let list = shell::output(Command::new(&tests).args(["--list", "--format", "terse"]).args(&args.filter));
-            let names = list.unwrap_or_default();
-            for name in names.lines().filter_map(|line| line.strip_suffix(": test")) {
-                tally.skip(name, "needs root, or sudo without a password");
-            }
+            // Each test that needs root says so.
+            let mut tests = Command::new(tests);
+            follow(tests.env("PROBE_BIN", probe).args(&args.filter), tally)
         }
     }
+}
 
-    println!("\n{}", tally.report());
-    if !tally.is_good() {
-        bail!("not all tests passed");
+/// Runs the viewer's tests, as root where that is possible.
+fn in_browser(probe: &Path, args: &Args, tally: &mut Tally) -> Result<()> {
+    let folder = shell::checkout().join("tests/browser");
+    let Some(node) = shell::find("node") else {
+        tally.skip("viewer", "node is not installed");
+        return Ok(());
+    };
+    if !folder.join("node_modules/axe-core").exists() {
+        tally.skip("viewer", "tests/browser/node_modules is not complete: run `npm ci` there");
+        return Ok(());
     }
-    Ok(())
+    let mut command = shell::as_root("env").unwrap_or_else(|| Command::new("env"));
+    command.arg(format!("PROBE_BIN={}", probe.display()));
+    // sudo clears the environment.
+    for name in ["PATH", "CHROMIUM"] {
+        if let Ok(value) = std::env::var(name) {
+            command.arg(format!("{name}={value}"));
+        }
+    }
+    command.arg(node).arg(folder.join("viewer.mjs")).args(&args.filter);
+    follow(&mut command, tally)
 }
 
 fn install() {
     shell::install_missing(&PROGRAMS);
     let browser = shell::checkout().join("tests/browser");
-    if browser.join("package-lock.json").exists() && !browser.join("node_modules").exists() {
+    if browser.join("package-lock.json").exists() && !browser.join("node_modules/axe-core").exists() {
         if shell::find("npm").is_none() {
             shell::install_missing(&[("npm", "npm")]);
         }
         let installed = shell::run(Command::new("npm").args(["ci", "--no-fund", "--no-audit"]).current_dir(&browser));
         if let Err(error) = installed {
-            eprintln!("xtask: the browser test will be skipped: {error:#}");
+            eprintln!("xtask: the tests in a browser will be skipped: {error:#}");
         }
     }
 }
@@ -117,16 +154,17 @@ fn follow(command: &mut Command, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Compiles the tests on the real kernel as the user who asks, so that nothing in the target folder becomes root's.
-fn build_kernel_tests() -> Result<PathBuf> {
+/// Compiles a program of tests as the user who asks, so that nothing in the target folder becomes root's.
+fn build_tests(name: &str) -> Result<PathBuf> {
     let mut cargo = shell::cargo();
-    cargo.args(["test", "--package", "probe-tests", "--no-run", "--message-format=json-render-diagnostics"]);
+    cargo.args(["test", "--package", "probe-tests", "--test", name, "--no-run"]);
+    cargo.arg("--message-format=json-render-diagnostics");
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     let messages = String::from_utf8_lossy(&output.stdout);
     let executable = messages.lines().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let is_ours = message["target"]["name"] == "kernel" && message["profile"]["test"] == true;
+        let is_ours = message["target"]["name"] == name && message["profile"]["test"] == true;
         is_ours.then(|| message["executable"].as_str().map(|path| Path::new(path).to_path_buf())).flatten()
     });
-    executable.context("the tests on the real kernel do not build")
+    executable.with_context(|| format!("the tests `{name}` do not build"))
 }

@@ -21,7 +21,7 @@ macro_rules! checks {
 }
 
 /// All checks, in the order in which they run.
-pub const ALL: [Check; 12] = checks! {
+pub const ALL: [Check; 13] = checks! {
     "check" => host,
     "record" => deep,
     "command" => command,
@@ -33,6 +33,7 @@ pub const ALL: [Check; 12] = checks! {
     "dump" => dump,
     "latency" => latency,
     "daemon" => daemon,
+    "quota" => quota,
     "functions" => functions,
 };
 
@@ -171,32 +172,30 @@ fn dump(result: &str) -> Result<String> {
     Ok("five threads with states and whole, named stacks".to_owned())
 }
 
+fn quota(result: &str) -> Result<String> {
+    let sidecar: Value = serde_json::from_str(result).context("no JSON")?;
+    let (value, container) = (sidecar["value"].as_f64().unwrap_or_default(), &sidecar["process"]["container"]);
+    let seen = format!("it uses {value} percent of its quota, in the container {container}");
+    let id = container.as_str().unwrap_or_default();
+    ensure!((60.0..140.0).contains(&value) && id.len() == 64 && id.starts_with("01234567"), "{seen}");
+    Ok(seen)
+}
+
 fn daemon(result: &str) -> Result<String> {
     let snapshot: Value = serde_json::from_str(result).context("no JSON")?;
     let (thread, culprit) = (&snapshot["threads"][0]["name"], &snapshot["culprits"][0]["function"]);
     let windows: Vec<_> = snapshot["profiles"].as_array().into_iter().flatten().map(|p| &p["window"]).collect();
-    ensure!(windows == ["before", "breach", "dump"], "the snapshot has profiles of {windows:?}");
+    ensure!(windows == ["before", "breach", "after", "dump"], "the snapshot has profiles of {windows:?}");
     let seen = format!("the snapshot blames {culprit} in thread {thread}");
     ensure!(thread == "matcher" && culprit == "match_rules", "{seen}: {snapshot}");
     Ok(seen)
 }
 
-/// The program `calls`: every tenth call takes 20 ms, every fifth is an error.
+/// Before Linux 6.6 only CAP_SYS_ADMIN may set probes, which the collector does not keep: it has to say so.
 fn functions(result: &str) -> Result<String> {
-    let snapshot: Value = serde_json::from_str(result).context("no JSON")?;
-    let row = &snapshot["function"]["row"];
-    let number = |name: &str| row[name].as_f64().with_context(|| format!("no {name} in {row}"));
-    let (calls, p99_ms, attainment) = (number("calls")?, number("p99_ns")? / 1e6, number("attainment")?);
-    let (errors, share) = (number("errors")? / calls, number("attached_share")?);
-    let seen = format!(
-        "{calls} calls, 99 % within {p99_ms:.1} ms, {:.0} % within 10 ms, {:.0} % errors, probes set {:.0} % of the time",
-        100.0 * attainment,
-        100.0 * errors,
-        100.0 * share
-    );
-    ensure!(calls > 20.0 && p99_ms >= 19.6, "{seen}: {snapshot}");
-    ensure!((0.5..0.95).contains(&attainment) && (0.1..0.3).contains(&errors), "{seen}: {snapshot}");
-    Ok(seen)
+    let said = result.lines().find(|line| line.contains("functions cannot be timed")).unwrap_or_default();
+    ensure!(said.contains("only CAP_SYS_ADMIN may"), "it is not told why functions are not timed: {result}");
+    Ok("it is told that this kernel lets only CAP_SYS_ADMIN time functions".to_owned())
 }
 
 fn has<'a>(name: &'a str) -> impl Fn(&[&str]) -> bool + 'a {

@@ -51,21 +51,35 @@ pub fn run(args: &Args) -> Result<()> {
             return Ok(());
         }
     };
-    let image = folder.join("image.cpio");
-    fs::write(&image, build(&folder, &checks)?).with_context(|| format!("cannot write {}", image.display()))?;
-
     println!("== Checks on the oldest supported kernel");
     let begun = Instant::now();
+    let (release, mut failed) = boot(&kernel, &folder, &checks)?;
+    if !failed.is_empty() {
+        // Emulated, a program whose code probes are set into dies now and then, for a cause that is not known; on a processor of
+        // its own that was never seen. What fails twice fails.
+        println!("once more, in another machine:");
+        failed = boot(&kernel, &folder, &failed)?.1;
+    }
+    let passed = checks.len() - failed.len();
+    println!("\nLinux {release}: {passed} passed, {} failed, in {} s", failed.len(), begun.elapsed().as_secs());
+    ensure!(failed.is_empty(), "not all checks passed");
+    Ok(())
+}
+
+/// Runs checks in a new machine. Returns the release of its kernel, and the checks that failed.
+fn boot<'a>(kernel: &Path, folder: &Path, checks: &[&'a Check]) -> Result<(String, Vec<&'a Check>)> {
+    let image = folder.join("image.cpio");
+    fs::write(&image, build(folder, checks)?).with_context(|| format!("cannot write {}", image.display()))?;
     let console = folder.join("console.log");
-    let (mut reader, mut judged, mut failed) = (Reader::default(), 0, 0);
-    let ended = machine::run(&kernel, &image, &console, LIMIT, |line| {
+    let (mut reader, mut judged, mut failed) = (Reader::default(), 0, Vec::new());
+    let ended = machine::run(kernel, &image, &console, LIMIT, |line| {
         let Some(ran) = reader.read(line) else { return };
         let Some(check) = checks.iter().find(|check| check.name == ran.name) else { return };
         judged += 1;
         let said = folder.join(format!("{}.txt", ran.name));
         // For whoever looks into it; the verdict does not depend on it.
         let _ = fs::write(&said, format!("{}\n{}", ran.log, ran.result));
-        failed += usize::from(!report(&ran, judge(check, &ran), &said));
+        failed.extend((!report(&ran, judge(check, &ran), &said)).then_some(*check));
     });
     let console = fs::read_to_string(&console).unwrap_or_default();
     if let Err(error) = ended.and_then(|()| complete(&reader, judged == checks.len())) {
@@ -75,10 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !complaints.is_empty() {
         bail!("the kernel complains:\n{}", complaints.join("\n"));
     }
-    let release = reader.release.unwrap_or_default();
-    println!("\nLinux {release}: {} passed, {failed} failed, in {} s", judged - failed, begun.elapsed().as_secs());
-    ensure!(failed == 0, "not all checks passed");
-    Ok(())
+    Ok((reader.release.unwrap_or_default(), failed))
 }
 
 fn is_wanted(check: &Check, args: &Args) -> bool {

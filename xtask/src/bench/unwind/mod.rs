@@ -6,7 +6,7 @@ mod attach;
 mod builder;
 mod load;
 mod programs;
-mod tables;
+pub(super) mod tables;
 
 use std::path::Path;
 use std::time::Duration;
