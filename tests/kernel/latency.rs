@@ -65,8 +65,12 @@ fn recursion() -> Result<()> {
     let rows = latency(&calls("")?, &["recurs", "jumps"], &[])?;
     let [recurs, jumps] = &rows[..] else { anyhow::bail!("two functions: {rows:#?}") };
     ensure!(number(recurs, "calls")? >= 60.0, "six calls each time: {recurs:#}");
-    let average = number(recurs, "avg_ns")? / 1e6;
-    ensure!((1.0..1.5).contains(&average), "each of them takes the millisecond of the innermost: {average}");
+    // The shortest and the median: one call that was kept waiting by others on the machine moves an average by as much.
+    for name in ["min_ns", "p50_ns"] {
+        let ms = number(recurs, name)? / 1e6;
+        ensure!((1.0..1.5).contains(&ms), "each of them takes the millisecond of the innermost: {recurs:#}");
+    }
+    ensure!(number(recurs, "avg_ns")? >= 1e6, "{recurs:#}");
     ensure!(number(recurs, "in_flight")? <= 6.0, "{recurs:#}");
     ensure!(number(jumps, "calls")? == 0.0 && number(jumps, "in_flight")? == 0.0, "{jumps:#}");
     let left: f64 = rows.iter().map(|row| number(row, "left")).sum::<Result<_>>()?;

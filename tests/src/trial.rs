@@ -1,7 +1,8 @@
-//! Tests that may find that they cannot run here. Such a test is counted as ignored and says why; it never passes
-//! silently.
+//! Tests that may find that they cannot run here: such a test is counted as ignored and says why; it never passes silently.
+//! And tests that measure a machine which is never quite still: what fails once is run again, and says so.
 
 use std::fmt;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -19,9 +20,23 @@ impl fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
-/// A test on the real kernel: skipped without root, and where the test finds that it cannot run.
+/// A test on the real kernel: skipped without root, and where the test finds that it cannot run. What it measures, others on
+/// the machine may have disturbed: if it fails it is run once more, which the line of its name tells, and the report of
+/// `cargo xtask test`. What fails twice fails.
 pub fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
-    unprivileged(name, move || require_root().and_then(|()| test()))
+    let shown = name.to_owned();
+    unprivileged(name, move || {
+        require_root()?;
+        test().or_else(|error| {
+            if error.is::<Skip>() {
+                return Err(error);
+            }
+            // The harness has begun a line with the test's name, and ends this one.
+            print!("failed once: {}\ntest {shown} ... ", format!("{error:#}").replace('\n', " "));
+            std::io::stdout().flush()?;
+            test()
+        })
+    })
 }
 
 /// A test that needs no root: skipped where it finds that it cannot run.

@@ -26,7 +26,8 @@ export async function until(what, ask, limit = 20_000) {
   }
 }
 
-/** Runs tests one after the other; those whose name has `filter`. Returns whether none failed. */
+/** Runs tests one after the other; those whose name has `filter`. What others on the machine may have disturbed is run once
+ * more, and says so. Returns whether none failed. */
 export async function run(tests, { filter = "", prepare, each }) {
   const chosen = tests.filter(({ name }) => name.includes(filter));
   console.log(`running ${chosen.length} tests`);
@@ -37,7 +38,12 @@ export async function run(tests, { filter = "", prepare, each }) {
     let reason = "";
     try {
       for (const need of needs) await prepare(need);
-      await within(`the test ${name}`, each(test), 90_000);
+      const once = () => within(`the test ${name}`, each(test), 90_000);
+      await once().catch((error) => {
+        if (error instanceof Skip) throw error;
+        console.log(`test ${name} ... failed once: ${error.message.replaceAll("\n", " ")}`);
+        return once();
+      });
       counts.ok++;
     } catch (error) {
       if (error instanceof Skip) {

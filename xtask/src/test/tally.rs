@@ -8,14 +8,16 @@ pub struct Tally {
     passed: usize,
     failed: Vec<String>,
     skipped: Vec<String>,
+    /// Those that failed at first, and why.
+    again: Vec<String>,
     /// Whether the program that is read now has reported a failed test.
     explained: bool,
 }
 
 impl Tally {
-    /// Takes a line of a harness: `test NAME ... ok`, `FAILED`, or `ignored` with a reason.
+    /// Takes a line of a harness: `test NAME ... ok`, `FAILED`, or `ignored` or `failed once` with a reason.
     pub fn read(&mut self, line: &str) {
-        let Some((name, outcome)) = line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... ")) else {
+        let Some((name, outcome)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ")) else {
             return;
         };
         let name = name.trim();
@@ -24,6 +26,8 @@ impl Tally {
         } else if outcome.starts_with("FAILED") {
             self.failed.push(name.to_owned());
             self.explained = true;
+        } else if let Some(reason) = outcome.strip_prefix("failed once: ") {
+            self.again.push(format!("{name}: {reason}"));
         } else if let Some(reason) = outcome.strip_prefix("ignored") {
             self.skip(name, reason.trim_matches([',', ' ', '(', ')']));
         }
@@ -48,10 +52,10 @@ impl Tally {
         self.failed.is_empty()
     }
 
-    /// What was skipped and failed, by name, and the plain line of counts.
+    /// What was skipped, failed once and failed, by name, and the plain line of counts.
     pub fn report(&self) -> String {
         let mut text = String::new();
-        for (title, tests) in [("skipped", &self.skipped), ("failed", &self.failed)] {
+        for (title, tests) in [("skipped", &self.skipped), ("failed once", &self.again), ("failed", &self.failed)] {
             for test in tests {
                 writeln!(text, "{title}: {test}").expect("a string takes all that is written to it");
             }
@@ -69,20 +73,22 @@ mod tests {
     fn both_harnesses_are_understood() {
         let mut tally = Tally::default();
         for line in [
-            "running 5 tests",
+            "running 6 tests",
             "test text::tests::stay ... ok",
             "test slow ... ignored",
             "test later ... ignored, needs a network",
             "test containers::crun       ... ignored (crun is not installed)",
+            "test disturbed ... failed once: 12 ms ... instead of 10",
+            "test disturbed       ... ok",
             "test broken ... FAILED",
-            "test result: FAILED. 1 passed; 1 failed; 3 ignored; 0 measured",
+            "test result: FAILED. 2 passed; 1 failed; 3 ignored; 0 measured",
         ] {
             tally.read(line);
         }
         tally.ended("cargo test", false);
         let expected = "skipped: slow: ignored by default\nskipped: later: needs a network\n\
-                        skipped: containers::crun: crun is not installed\nfailed: broken\n\
-                        1 passed, 1 failed, 3 skipped";
+                        skipped: containers::crun: crun is not installed\n\
+                        failed once: disturbed: 12 ms ... instead of 10\nfailed: broken\n2 passed, 1 failed, 3 skipped";
         assert_eq!(tally.report(), expected);
     }
 
