@@ -132,6 +132,18 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Nobody waits longer for what is recorded or counted.
+const MAX_LENGTH: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long to look at something.
+fn parse_length(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("longer than nothing, please".into()),
+        length if length > MAX_LENGTH => Err("a year at most, please".into()),
+        length => Ok(length),
+    }
+}
+
 /// A budget in percent of one core.
 fn parse_percent(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -189,6 +201,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lengths_are_numbers_or_have_units() {
+        assert_eq!(parse_length("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_length("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_length("1m30s"), Ok(Duration::from_secs(90)));
+        for bad in ["0", "-3", "soon", "", "nan", "inf", "1e18", "1e300", "2years"] {
+            assert!(parse_length(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(short, long, value_name = "PART", num_args = 1..)]
     span: Vec<String>,
     /// For how long: 30s, 5m, or a number of seconds; until Ctrl-C or the end of the process by default
-    #[arg(short, long, value_name = "TIME", value_parser = super::parse_duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = super::parse_length)]
     duration: Option<Duration>,
     /// Count the calls within this time, such as 20ms
     #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -71,7 +71,7 @@ pub struct Args {
           value_parser = clap::value_parser!(u64).range(1..=10_000))]
     frequency: u64,
     /// How often the table is shown
-    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = super::parse_length)]
     interval: Duration,
     /// Print the figures at the end as JSON
     #[arg(long)]

@@ -13,6 +13,11 @@ use crate::kernel::{HeapOptions, WaitFilter};
 use crate::problem::{Exit, Problem};
 use crate::record::Events;
 
+/// Allocated bytes for a sample, on average, unless it is said.
+const SAMPLE_BYTES: u64 = 512 << 10;
+/// What probes may cost unless it is said, in percent of one core.
+const MAX_OVERHEAD: f64 = 5.0;
+
 /// Whom to sample.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
@@ -50,8 +55,8 @@ pub(super) struct Plan {
 pub(super) fn plan(args: Args) -> Result<Plan> {
     let (events, waits) = (events(&args)?, waits(&args)?);
     let cheapest = args.event.contains(&Event::Alloc);
-    let heap = HeapOptions { sample_bytes: args.sample_bytes, live: args.live };
-    let (older_than, budget) = (args.older_than.unwrap_or_default(), args.max_overhead / 100.0);
+    let heap = HeapOptions { sample_bytes: args.sample_bytes.unwrap_or(SAMPLE_BYTES), live: args.live };
+    let (older_than, budget) = (args.older_than.unwrap_or_default(), args.max_overhead.unwrap_or(MAX_OVERHEAD) / 100.0);
     let Args { pid, all, frequency, duration, wakers, output, format, threads, states, .. } = args;
     let Args { user_only, kernel_only, command, .. } = args;
     let target = match (pid.is_empty(), all, command.is_empty()) {
@@ -157,8 +162,11 @@ fn events(args: &Args) -> Result<Events> {
             "name processes with -p PID, as in -p $(pgrep -d, NAME): their children are recorded with them; -e page-fault -a \
              shows where the memory of all processes grows",
         ),
-        Events { malloc: false, .. } if args.live => {
-            problem("--live is about memory, which is not recorded", "add -e malloc")
+        Events { malloc: false, .. } if args.live || args.sample_bytes.is_some() || args.max_overhead.is_some() => {
+            problem(
+                "--live, --sample-bytes and --max-overhead are about allocations, which are not recorded",
+                "add -e malloc",
+            )
         }
         events => Ok(events),
     }

@@ -83,6 +83,8 @@ fn memory_is_recorded_by_itself_and_of_processes() {
         "-p 1 -e malloc,off-cpu",
         "-a -e malloc",
         "-p 1 --live",
+        "-p 1 --max-overhead 5",
+        "-p 1 -e page-fault --sample-bytes 64k",
         "-p 1 -e malloc --older-than 3s",
         "-p 1 -e malloc --sample-bytes 0",
         "-p 1 -e malloc --sample-bytes 4096M",
