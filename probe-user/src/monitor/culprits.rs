@@ -46,6 +46,9 @@ pub struct Culprit {
     pub baseline_share: f64,
     /// `share` less `baseline_share`, in percentage points.
     pub change: f64,
+    /// There is nothing to compare with: the baseline has no waits, or no calls of the function that was measured.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_baseline: bool,
     /// Of what these are shares.
     #[serde(default)]
     pub of: Of,
@@ -84,10 +87,11 @@ impl Culprit {
             Of::Calls(function) => format!("the time in {function}"),
             Of::Threads => return format!("{}{place} is what {to:.0} % of the threads do", self.function),
         };
-        if from == to {
-            return format!("{}{place} is {to:.0} % of {of}, as before{thread}", self.function);
+        match self.function.as_str() {
+            function if self.without_baseline => format!("{function}{place} is {to:.0} % of {of}{thread}"),
+            function if from == to => format!("{function}{place} is {to:.0} % of {of}, as before{thread}"),
+            function => format!("{function}{place} went from {from:.0} % to {to:.0} % of {of}{thread}"),
         }
-        format!("{}{place} went from {from:.0} % to {to:.0} % of {of}{thread}", self.function)
     }
 }
 
@@ -172,6 +176,7 @@ fn describe(function: &Function, now: &Charges, calm: &Charges) -> Culprit {
         share: tenth(share),
         baseline_share: tenth(baseline_share),
         change: tenth(share - baseline_share),
+        without_baseline: false,
         of: Of::Cpu,
         bytes: None,
         kept_for_ns: None,

@@ -12,6 +12,8 @@ test('the sentence is that of the server, in parts', () => {
   expect(sentenceOf(culprit)).toEqual({ function: 'match_rules', place: 'rules.c:41', rest: 'went from 0 % to 88 % of the process', thread: 'matcher' })
   expect(sentenceOf({ ...culprit, file: '', line: 0 }).place).toBe('checkout')
   expect(sentenceOf({ ...culprit, of: { calls: 'book\u202e' } }).rest).toBe('went from 0 % to 88 % of the time in book⟨U+202E⟩')
+  expect(sentenceOf({ ...culprit, share: 0.4 }).rest).toBe('is 0 % of the process, as before')
+  expect(sentenceOf({ ...culprit, of: 'waits', without_baseline: true }).rest).toBe('is 88 % of the time that threads wait')
   expect(sentenceOf({ ...culprit, of: 'threads' }).rest).toBe('is what 88 % of the threads do')
   const memory = { ...culprit, bytes: 9 << 20 }
   expect(sentenceOf(memory).rest).toBe('took 9.0 MiB, 88 % of the memory that the process took')

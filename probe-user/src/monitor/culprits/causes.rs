@@ -23,7 +23,7 @@ pub enum Of {
 
 /// Who waits longer than in the baseline. Threads that wait for work do so in both.
 pub fn wait_culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
-    named(rank(&charge(breach, waiting), &charge(baseline, waiting)), &Of::Waits)
+    compared(&charge(breach, waiting), &charge(baseline, waiting), &Of::Waits)
 }
 
 /// Where the time goes in calls of a function, at work and waiting, compared with the baseline: the function itself, or what
@@ -35,7 +35,7 @@ pub fn call_culprits(
     baseline: &Profile,
 ) -> Vec<Culprit> {
     let charges = |profile| charge_calls(profile, &is_meant);
-    named(rank(&charges(breach), &charges(baseline)), &Of::Calls(name.to_owned()))
+    compared(&charges(breach), &charges(baseline), &Of::Calls(name.to_owned()))
 }
 
 /// What most threads do, by the first function of the program that each of them runs. `dump` has every thread once.
@@ -45,11 +45,12 @@ pub fn thread_culprits(dump: &Profile) -> Vec<Culprit> {
     let mut ranked: Vec<(&Function, &Charged)> = charges.functions.iter().collect();
     ranked.sort_by_key(|(_, charged)| std::cmp::Reverse(charged.own.count));
     let described = ranked.into_iter().take(MAX_CULPRITS).map(|(function, _)| describe(function, &charges, &nothing));
-    named(described.collect(), &Of::Threads)
+    described.map(|culprit| Culprit { of: Of::Threads, ..culprit }).collect()
 }
 
-fn named(culprits: Vec<Culprit>, of: &Of) -> Vec<Culprit> {
-    culprits.into_iter().map(|culprit| Culprit { of: of.clone(), ..culprit }).collect()
+fn compared(now: &Charges, calm: &Charges, of: &Of) -> Vec<Culprit> {
+    let without_baseline = calm.count == 0;
+    rank(now, calm).into_iter().map(|culprit| Culprit { of: of.clone(), without_baseline, ..culprit }).collect()
 }
 
 fn waiting(sample: &Sample) -> u64 {
@@ -121,6 +122,10 @@ mod tests {
         assert_eq!((culprits[0].baseline_share, culprits[0].share), (20.0, 95.0));
         assert!(!culprits.iter().any(|culprit| culprit.function == "rest"), "{culprits:?}");
         assert!(culprits[0].sentence().ends_with("from 20 % to 95 % of the time in handle, in thread t"));
+        // Slow from the start on: nobody knows how it was before.
+        let first = &call_culprits("handle", |name| name == "handle", &slow, &times(&[]))[0];
+        assert_eq!((first.without_baseline, first.share), (true, 95.0));
+        assert_eq!(first.sentence(), "ask_backend (app.c:1) is 95 % of the time in handle, in thread t");
     }
 
     #[test]
