@@ -193,7 +193,7 @@ impl Collector for Answers {
                 };
                 Some(Unattached { pid: *pid, reason })
             });
-            let rows = seen.rows.iter().filter(|((_, function), _)| *function == name);
+            let rows = seen.rows.iter().filter(|((_, function), _)| **function == *name);
             FunctionState {
                 origin: settings.origin(Section::Function, &name),
                 figures: rows.map(|(_, seen)| seen.row.clone()).collect(),

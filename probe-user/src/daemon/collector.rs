@@ -86,6 +86,10 @@ fn flags(waits: Waits) -> u32 {
 }
 
 impl Scene for Live {
+    fn active(&self) -> Result<BTreeSet<u32>> {
+        self.collector.active()
+    }
+
     fn watch(&self, pid: u32, name: &str, waits: Waits) -> Result<()> {
         // Samples without waits are better than nothing.
         if let Err(error) = self.start_waits(waits) {

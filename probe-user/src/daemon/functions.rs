@@ -1,5 +1,7 @@
 //! Rules over functions: what the registry has seen of them is measured against their thresholds.
 
+use std::sync::Arc;
+
 use super::evidence::wall_ahead_ns;
 use super::measure::{Tick, together};
 use super::watcher::Watcher;
@@ -24,9 +26,10 @@ impl Watcher {
             let monitor::Rule { metric, target, function: Some(function), per, .. } = &self.rules[index].rule else {
                 continue;
             };
-            let (metric, function, target, is_of_service) =
-                (*metric, function.clone(), target.clone(), *per == Per::Service);
-            let value = |pid: u32| seen.rows.get(&(pid, function.clone())).and_then(|row| of_function(metric, row));
+            let (metric, target, is_of_service) = (*metric, target.clone(), *per == Per::Service);
+            let function: Arc<str> = function.as_str().into();
+            let row = |pid: u32| seen.rows.get(&(pid, Arc::clone(&function)));
+            let value = |pid: u32| row(pid).and_then(|row| of_function(metric, row));
             if is_of_service {
                 let pids = self.warm_members(index, &target, at_ns);
                 let values = pids.into_iter().filter_map(|pid| Some((pid, value(pid)?)));
@@ -58,7 +61,7 @@ impl Watcher {
         let name = breach.function.clone()?;
         let Definition { group, symbol, .. } = self.functions.get(&name)?;
         let seen = self.functions.seen();
-        let row = seen.rows.get(&(breach.pid, name.clone())).map(|seen| seen.row.clone()).unwrap_or_default();
+        let row = seen.rows.get(&(breach.pid, name.as_str().into())).map(|seen| seen.row.clone()).unwrap_or_default();
         Some(snapshot::Function { name, group, symbol, row })
     }
 }

@@ -14,10 +14,10 @@ use crate::target::{HostCpu, OfGroups, host_memory_percent};
 /// Shortest interval that is measured: CPU time has a grain of 10 ms, which would be 10 percent of 100 ms.
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Processes that are looked at every second even if they are far from breaking a rule; where there are more, each of these
-/// is looked at every second or third second.
-const AT_ONCE: usize = 200;
-const MAX_TURNS: u32 = 3;
+/// Processes that are looked at every second even if they are far from breaking a rule and nothing was seen of them; where
+/// there are more, each of these is looked at every second to fifth second.
+const AT_ONCE: usize = 100;
+const MAX_TURNS: u32 = 5;
 
 /// Times of what is observed in a tick.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +49,11 @@ impl Watcher {
         }
         let turns = (self.roster.members.len().div_ceil(AT_ONCE) as u32).clamp(1, MAX_TURNS);
         self.turn = self.turn.wrapping_add(1);
-        // Where there are many, those that are far from any breach are looked at by turns.
+        let active = if turns == 1 { BTreeSet::new() } else { self.scene.active().unwrap_or_default() };
+        // Where there are many, those that are far from any breach and at rest are looked at by turns.
         let is_due = |(pid, member): &(&u32, &Member)| {
-            !member.is_far || self.hurried.contains(pid) || pid.wrapping_add(self.turn).is_multiple_of(turns)
+            let is_at_rest = member.is_far && !self.hurried.contains(pid) && !active.contains(pid);
+            !is_at_rest || pid.wrapping_add(self.turn).is_multiple_of(turns)
         };
         let pids: Vec<u32> = self.roster.members.iter().filter(is_due).map(|(pid, _)| *pid).collect();
         let now_ns = self.scene.now_ns();

@@ -66,6 +66,11 @@ use watcher::Watcher;
 
 /// What the daemon needs from whoever samples. Times are nanoseconds of the monotonic clock.
 pub trait Scene: Send + Sync {
+    /// Processes of which something was seen since the last call: they were at work, waited or took memory.
+    fn active(&self) -> Result<BTreeSet<u32>> {
+        Ok(BTreeSet::new())
+    }
+
     /// Starts sampling a process, under the name of its service, and following these waits of it. Watching a process again
     /// is no error.
     fn watch(&self, pid: u32, name: &str, waits: Waits) -> Result<()>;

@@ -169,7 +169,7 @@ impl Watcher {
     /// Has calm stretches kept.
     fn remember(&mut self) {
         let now_ns = self.scene.now_ns();
-        for pid in self.engine.hot() {
+        for &pid in &self.hurried {
             self.calm.disturb(pid, now_ns);
         }
         if let Some((from_ns, calm)) = self.calm.stretch(now_ns)

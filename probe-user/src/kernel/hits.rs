@@ -51,18 +51,18 @@ impl Hits {
         Ok(Self { _map: map, memory, count, per_cpu: per_cpu as usize })
     }
 
-    /// Hits since the beginning, by number.
-    pub fn read(&self) -> Vec<u64> {
+    /// Hits since the beginning, by number, in the place of what was there.
+    pub fn read(&self, hits: &mut Vec<u64>) {
         #[expect(unsafe_code, reason = "memory that is shared with the kernel")]
         // SAFETY: as many counters as the mapping holds, which lives as long as this; it begins at a page.
         let all = unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.count) };
-        let mut hits = vec![0; self.per_cpu];
+        hits.clear();
+        hits.resize(self.per_cpu, 0);
         for of_cpu in all.chunks(self.per_cpu) {
             for (hits, counter) in hits.iter_mut().zip(of_cpu) {
                 *hits += counter.load(Ordering::Relaxed);
             }
         }
-        hits
     }
 }
 

@@ -248,7 +248,14 @@ impl Sampler {
 
     /// Hits of probes since they were first set, by the number of what is timed. Without a system call.
     pub fn hits(&self) -> Vec<u64> {
-        self.hits.read()
+        let mut hits = Vec::new();
+        self.read_hits(&mut hits);
+        hits
+    }
+
+    /// The same, in the place of what was there.
+    pub fn read_hits(&self, hits: &mut Vec<u64>) {
+        self.hits.read(hits);
     }
 
     /// What is known of the calls of timed functions.

@@ -1,6 +1,7 @@
 //! `Process`: a process and its functions, as they are: looked for, found, timed or missing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::definition::Definition;
@@ -23,7 +24,7 @@ pub(super) struct Process {
     /// Changes with each program that it runs.
     pub(super) life: u64,
     pub(super) budget: f64,
-    pub(super) pairs: BTreeMap<String, Pair>,
+    pub(super) pairs: BTreeMap<Arc<str>, Pair>,
     /// It has mapped something since it was searched.
     pub(super) has_mapped: bool,
     pub(super) searched: Instant,
@@ -83,10 +84,11 @@ impl Process {
 
     pub(super) fn reconcile(&mut self, wanted: &Wanted, mut timer: Option<&mut Timer>) {
         let is_ours = |definition: &&Definition| self.joined.targets.contains(&definition.target);
-        let definitions: BTreeMap<&String, &Definition> =
-            wanted.definitions.values().filter(is_ours).map(|definition| (&definition.name, definition)).collect();
+        let ours = wanted.definitions.values().filter(is_ours);
+        let definitions: BTreeMap<&str, &Definition> =
+            ours.map(|definition| (definition.name.as_str(), definition)).collect();
         self.pairs.retain(|name, pair| {
-            let stays = definitions.get(name).is_some_and(|definition| definition.has_same_places(&pair.definition));
+            let stays = definitions.get(&**name).is_some_and(|definition| definition.has_same_places(&pair.definition));
             if let (false, PairState::Timed(slot, _), Some(timer)) = (stays, &pair.state, timer.as_deref_mut()) {
                 timer.remove(*slot);
             }
@@ -98,7 +100,7 @@ impl Process {
                 Some(pair) => pair.change(definition, timer.as_deref_mut()),
                 None => {
                     let pair = Pair { definition: definition.clone(), state: PairState::Wanted };
-                    self.pairs.insert(name.clone(), pair);
+                    self.pairs.insert(name.into(), pair);
                 }
             }
         }

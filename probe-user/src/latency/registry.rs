@@ -26,7 +26,7 @@ pub struct Seen {
     /// As above.
     pub at_ns: u64,
     /// By process and name of the function.
-    pub rows: BTreeMap<(u32, String), Arc<SeenRow>>,
+    pub rows: BTreeMap<(u32, Arc<str>), Arc<SeenRow>>,
 }
 
 /// What is known of a function in a process.
@@ -75,7 +75,7 @@ pub(super) struct State {
     pub(super) revision: u64,
     pub(super) is_over: bool,
     pub(super) seen: Arc<Seen>,
-    pub(super) processes: BTreeMap<(String, u32), InProcess>,
+    pub(super) processes: BTreeMap<(Arc<str>, u32), InProcess>,
 }
 
 /// What is to be.
@@ -159,7 +159,8 @@ impl Registry {
         let status = |definition: &Definition| {
             let of_target = |joined: &Joined| joined.targets.contains(&definition.target);
             let pids = state.wanted.processes.iter().filter(|(_, joined)| of_target(joined)).map(|(pid, _)| *pid);
-            let known = |pid| state.processes.get(&(definition.name.clone(), pid)).cloned();
+            let name: Arc<str> = definition.name.as_str().into();
+            let known = |pid| state.processes.get(&(Arc::clone(&name), pid)).cloned();
             let processes = pids.map(|pid| (pid, known(pid).unwrap_or(InProcess::Looking))).collect();
             Status { definition: definition.clone(), processes }
         };

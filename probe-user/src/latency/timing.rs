@@ -19,7 +19,7 @@ use crate::target::{self, monotonic_ns};
 /// How often hits are looked at: at most this long more than the budget is spent.
 pub const TICK: Duration = Duration::from_millis(5);
 /// And as long as much is left of it.
-const CALM_TICK: Duration = Duration::from_millis(50);
+const CALM_TICK: Duration = Duration::from_millis(100);
 /// A process whose probes nothing hits is passed over for so long.
 const REST: Duration = Duration::from_millis(500);
 /// How long the end waits for probes to go. What is left then goes with the process.
@@ -43,6 +43,8 @@ pub struct Timing {
     /// Hits by slot, as they were told last, and when.
     hits: Vec<u64>,
     looked: Instant,
+    /// The same at the look before.
+    hits_were: Vec<u64>,
 }
 
 struct Process {
@@ -90,6 +92,7 @@ impl Timing {
             is_calm: false,
             hits: sampler.hits(),
             looked: Instant::now(),
+            hits_were: Vec::new(),
         })
     }
 
@@ -183,9 +186,11 @@ impl Timing {
     /// Passes over a process that is at rest, unless it was for so long.
     fn look_at(&mut self, sampler: &mut Sampler, rest: Duration) -> Result<()> {
         self.free_slots(sampler);
-        let (hits, now) = (sampler.hits(), Instant::now());
-        let were = (std::mem::replace(&mut self.hits, hits), std::mem::replace(&mut self.looked, now));
-        let (hits, (hits_were, looked_were)) = (&self.hits, were);
+        std::mem::swap(&mut self.hits, &mut self.hits_were);
+        sampler.read_hits(&mut self.hits);
+        let now = Instant::now();
+        let looked_were = std::mem::replace(&mut self.looked, now);
+        let (hits, hits_were) = (&self.hits, &self.hits_were);
         let has_news = |(slot, now): (usize, &u64)| (hits_were.get(slot) != Some(now)).then_some(slot);
         let pid_of = |slot: usize| Some(self.slots.get(slot)?.as_ref()?.pid);
         let hit: BTreeSet<u32> = hits.iter().enumerate().filter_map(has_news).filter_map(pid_of).collect();
@@ -197,7 +202,7 @@ impl Timing {
                 }
                 // What there was until the look before is no part of what there is now: a burst is as fast as it is.
                 if at < looked_were {
-                    observed = process.probes.observe(sampler, &hits_were, looked_were);
+                    observed = process.probes.observe(sampler, hits_were, looked_were);
                 }
             }
             observed = observed.and_then(|mut gone| {

@@ -208,7 +208,7 @@ impl Worker {
         self.has_changed = true;
         process.was_searched(took);
         for (definition, found) in found {
-            let Some(pair) = process.pairs.get_mut(&definition.name) else { continue };
+            let Some(pair) = process.pairs.get_mut(definition.name.as_str()) else { continue };
             if pair.definition.symbol == definition.symbol {
                 pair.found(found);
             }
@@ -217,7 +217,7 @@ impl Worker {
 
     /// Has a process searched that may have what is wanted.
     fn ask(&mut self) {
-        if self.search.is_busy() || !self.has_timer() {
+        if self.search.is_busy() || self.counts.timed == self.counts.all || !self.has_timer() {
             return;
         }
         let now = Instant::now();
@@ -324,10 +324,10 @@ impl Worker {
     fn due(&mut self, before: &Seen) -> BTreeSet<Slot> {
         let turn = self.publications;
         self.publications += 1;
-        let is_due = |pid: u32, name: &String, slot: Slot| {
+        let is_due = |pid: u32, name: &Arc<str>, slot: Slot| {
             (slot as usize + turn).is_multiple_of(TURNS)
-                || self.preferred.contains(name)
-                || !before.rows.contains_key(&(pid, name.clone()))
+                || self.preferred.contains(&**name)
+                || !before.rows.contains_key(&(pid, Arc::clone(name)))
         };
         let mut due = BTreeSet::new();
         for (&pid, process) in &self.processes {
@@ -360,7 +360,7 @@ impl Worker {
             for (name, pair) in &mut process.pairs {
                 let state = match &mut pair.state {
                     PairState::Timed(slot, window) => {
-                        let key = (pid, name.clone());
+                        let key = (pid, Arc::clone(name));
                         let row = match readings.get(slot) {
                             Some(reading) => {
                                 window.push(reading);
@@ -379,9 +379,9 @@ impl Worker {
                     }
                     PairState::Missing(reason, since) if !reason.is_empty() => {
                         if since.elapsed() >= NEWS
-                            && !self.told.contains(&(name.clone(), true))
+                            && !self.told.contains(&(name.to_string(), true))
                             && target::is_running(pid)
-                            && self.told.insert((name.clone(), false))
+                            && self.told.insert((name.to_string(), false))
                         {
                             tracing::warn!("function {name}: not timed in pid {pid}: {reason}");
                         }
@@ -389,7 +389,7 @@ impl Worker {
                     }
                     _ => self.is_broken.clone().map_or(InProcess::Looking, InProcess::Missing),
                 };
-                states.insert((name.clone(), pid), state);
+                states.insert((Arc::clone(name), pid), state);
             }
         }
         let mut state = self.shared.lock();

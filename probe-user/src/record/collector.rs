@@ -1,6 +1,6 @@
 //! `Collector`: the thread that owns the kernel programs and the flight recorder. Everybody else asks it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -252,6 +252,14 @@ impl Collector {
                 state.heaps.report(&mut state.recorder, &mut recording);
             }
             Ok(recording)
+        })?
+    }
+
+    /// The processes of which something was seen since the last call: they were at work, waited or took memory.
+    pub fn active(&self) -> Result<BTreeSet<u32>> {
+        self.ask(|state| {
+            state.read(Duration::ZERO)?;
+            Ok(state.recorder.processes.take_active())
         })?
     }
 

@@ -1,7 +1,7 @@
 //! `Processes`: the processes that are watched, or were: what they have mapped, and how they and their threads are called.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::sync::Arc;
 
@@ -41,6 +41,8 @@ pub(super) struct Tracked {
     released: bool,
     /// It gave samples that are still kept.
     sampled: bool,
+    /// It has left a trace since that was asked last.
+    is_active: bool,
 }
 
 impl Processes {
@@ -114,7 +116,14 @@ impl Processes {
                 }
             }
         }
-        tracked(&mut self.tracked, &mut self.changed, pid, &mut self.modules).sampled = true;
+        let tracked = tracked(&mut self.tracked, &mut self.changed, pid, &mut self.modules);
+        (tracked.sampled, tracked.is_active) = (true, true);
+    }
+
+    /// The processes that have left a trace since the last call.
+    pub fn take_active(&mut self) -> BTreeSet<u32> {
+        let was_active = |tracked: &mut Tracked| std::mem::take(&mut tracked.is_active);
+        self.tracked.iter_mut().filter_map(|(&pid, tracked)| was_active(tracked).then_some(pid)).collect()
     }
 
     /// Normalises a stack. `now_ns` is the present, `CLOCK_MONOTONIC`.
