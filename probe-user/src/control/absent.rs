@@ -5,8 +5,8 @@ use std::time::Duration;
 use ulid::Ulid;
 
 use super::{
-    Collector, Cursor, Definition, DumpRequest, Events, FunctionState, Put, RecordRequest, Refusal, RuleState, Status,
-    TargetState, Thread,
+    Collector, Cursor, Definition, DumpRequest, Events, FunctionState, IsWanted, Put, RecordRequest, Refusal,
+    RuleState, Status, TargetState, Thread,
 };
 
 /// Refuses everything.
@@ -30,7 +30,7 @@ impl Collector for Absent {
         refusal()
     }
 
-    fn record(&self, _: &str, _: &RecordRequest) -> Result<Vec<u8>, Refusal> {
+    fn record(&self, _: &str, _: &RecordRequest, _: IsWanted<'_>) -> Result<Vec<u8>, Refusal> {
         refusal()
     }
 

@@ -26,6 +26,9 @@ use std::time::Duration;
 
 use ulid::Ulid;
 
+/// Whether somebody waits for an answer still; asked some ten times a second while it is worked out.
+pub type IsWanted<'a> = &'a dyn Fn() -> bool;
+
 /// What the server asks of the collector. Calls block, [`Self::record`] for as long as is recorded; they may be made
 /// from many threads at once.
 pub trait Collector: Send + Sync {
@@ -38,8 +41,8 @@ pub trait Collector: Send + Sync {
     /// The threads of a target's processes, the busiest first.
     fn threads(&self, target: &str) -> Result<Vec<Thread>, Refusal>;
 
-    /// Records a target's processes and returns a gzip pprof.
-    fn record(&self, target: &str, request: &RecordRequest) -> Result<Vec<u8>, Refusal>;
+    /// Records a target's processes and returns a gzip pprof. Ends with a refusal when nobody waits for it any more.
+    fn record(&self, target: &str, request: &RecordRequest, is_wanted: IsWanted<'_>) -> Result<Vec<u8>, Refusal>;
 
     /// Takes the stack of every thread of a target's processes, now, and returns a gzip pprof.
     fn dump(&self, target: &str, request: &DumpRequest) -> Result<Vec<u8>, Refusal>;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::{
-    Collector, Cursor, Definition, DumpRequest, Events, FunctionState, Put, RecordRequest, Refusal, RuleState, Status,
-    TargetState, Thread,
+    Collector, Cursor, Definition, DumpRequest, Events, FunctionState, IsWanted, Put, RecordRequest, Refusal,
+    RuleState, Status, TargetState, Thread,
 };
 
 /// A call of a method of [`Collector`].
@@ -79,7 +79,7 @@ pub struct Reply {
 }
 
 /// Makes the call that `request` is.
-pub fn answer(collector: &dyn Collector, request: &Request) -> Reply {
+pub fn answer(collector: &dyn Collector, request: &Request, is_wanted: IsWanted<'_>) -> Reply {
     let mut body = Vec::new();
     let mut profile = |bytes| {
         body = bytes;
@@ -89,7 +89,7 @@ pub fn answer(collector: &dyn Collector, request: &Request) -> Reply {
         Request::Status => collector.status().map(|status| Answer::Status(Box::new(status))),
         Request::Targets => collector.targets().map(Answer::Targets),
         Request::Threads { target } => collector.threads(target).map(Answer::Threads),
-        Request::Record { target, request } => collector.record(target, request).map(&mut profile),
+        Request::Record { target, request } => collector.record(target, request, is_wanted).map(&mut profile),
         Request::Dump { target, request } => collector.dump(target, request).map(&mut profile),
         Request::Functions => collector.functions().map(Answer::Functions),
         Request::PutFunction { name, definition } => collector.put_function(name, definition).map(Answer::Put),

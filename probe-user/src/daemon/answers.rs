@@ -17,8 +17,8 @@ use super::watcher::Watcher;
 use super::{Control, Scene};
 use crate::config::{Config, Table};
 use crate::control::{
-    Collector, Cursor, Definition, DumpRequest, Events, FunctionState, ProcessState, Put, RecordRequest, Refusal,
-    RuleState, Status, TargetState, Thread, Unattached,
+    Collector, Cursor, Definition, DumpRequest, Events, FunctionState, IsWanted, ProcessState, Put, RecordRequest,
+    Refusal, RuleState, Status, TargetState, Thread, Unattached,
 };
 use crate::export;
 use crate::latency::{InProcess, Registry};
@@ -144,11 +144,11 @@ impl Collector for Answers {
         Ok(threads)
     }
 
-    fn record(&self, target: &str, request: &RecordRequest) -> Result<Vec<u8>, Refusal> {
+    fn record(&self, target: &str, request: &RecordRequest, is_wanted: IsWanted<'_>) -> Result<Vec<u8>, Refusal> {
         let pids = self.processes(target, request.pid)?;
         let usual = self.control.load().frequency.max(1);
         let is_over = || self.control.is_stopping();
-        pprof(&self.demand.record(&pids, target, request, usual, is_over)?)
+        pprof(&self.demand.record(&pids, target, request, usual, is_over, is_wanted)?)
     }
 
     fn dump(&self, target: &str, request: &DumpRequest) -> Result<Vec<u8>, Refusal> {

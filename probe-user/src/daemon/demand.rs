@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::collector::UNWIND_MEMORY;
-use crate::control::{RecordRequest, Refusal};
+use crate::control::{IsWanted, RecordRequest, Refusal};
 use crate::kernel::{self, WaitFilter};
-use crate::record::{Collector, Events, Options, Retention};
+use crate::record::{Collector, Events, Options, Recording, Retention};
 use crate::symbolize::{Profile, Symbolizer};
 use crate::target;
 
@@ -46,7 +46,7 @@ impl Drop for Running {
 
 impl Demand {
     /// Records these processes as it is asked for, under the name of their service, until the time is over, they all are
-    /// gone, or it is to stop.
+    /// gone, or it is to stop; what nobody wants any more is a refusal.
     pub(super) fn record(
         &self,
         pids: &[u32],
@@ -54,11 +54,16 @@ impl Demand {
         request: &RecordRequest,
         usual_frequency: u32,
         is_over: impl Fn() -> bool,
+        is_wanted: IsWanted<'_>,
     ) -> Result<Profile, Refusal> {
         let events = check(request)?;
         let frequency = request.frequency.unwrap_or(usual_frequency);
         let _running = self.begin()?;
-        let recorded = record(pids, name, events, frequency, request.duration.0, is_over);
+        let recorded = record(pids, name, events, frequency, request.duration.0, || is_over() || !is_wanted());
+        let recorded = recorded.and_then(|recording| {
+            ensure!(is_wanted(), "nobody waits for it any more");
+            Ok(Symbolizer::new().symbolize(&recording))
+        });
         recorded.map_err(|error| Refusal::Failed { reason: format!("{error:#}") })
     }
 
@@ -100,7 +105,7 @@ fn record(
     frequency: u32,
     duration: Duration,
     is_over: impl Fn() -> bool,
-) -> Result<Profile> {
+) -> Result<Recording> {
     let collector = Collector::start(&Options {
         kernel: kernel::Options {
             frequency: frequency.into(),
@@ -136,9 +141,7 @@ fn record(
         std::thread::sleep(left.min(LOOK));
     }
     let to_ns = if events.off_cpu { collector.stop_waits()? } else { target::monotonic_ns() };
-    let recording = collector.extract(&[], from_ns, to_ns).context("cannot read what was recorded")?;
-    drop(collector);
-    Ok(Symbolizer::new().symbolize(&recording))
+    collector.extract(&[], from_ns, to_ns).context("cannot read what was recorded")
 }
 
 #[cfg(test)]

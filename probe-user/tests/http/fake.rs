@@ -2,11 +2,11 @@
 
 use std::path::Path;
 use std::sync::{Condvar, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use probe::control::{
-    Collector, Cursor, Definition, DumpRequest, Event, EventKind, Events, Firing, FunctionState, Origin, ProcessState,
-    Put, RecordRequest, Refusal, RuleProcess, RuleState, State, Status, TargetState, Thread, Unattached,
+    Collector, Cursor, Definition, DumpRequest, Event, EventKind, Events, Firing, FunctionState, IsWanted, Origin,
+    ProcessState, Put, RecordRequest, Refusal, RuleProcess, RuleState, State, Status, TargetState, Thread, Unattached,
 };
 use probe::export::{self, Format, Options};
 use probe::latency::Row;
@@ -152,14 +152,17 @@ impl Collector for Fake {
         Ok(vec![Thread { pid: 42, tid: 4250, name: "push worker 1".into(), state, cpu_percent: Some(90.0) }])
     }
 
-    fn record(&self, target: &str, request: &RecordRequest) -> Result<Vec<u8>, Refusal> {
+    fn record(&self, target: &str, request: &RecordRequest, is_wanted: IsWanted<'_>) -> Result<Vec<u8>, Refusal> {
         self.target(target)?;
         if request.event != "cpu" {
             let reason = format!("there is no event `{}`", request.event);
             return Err(Refusal::Invalid { field: Some("event".into()), reason, hint: "try cpu".into() });
         }
         self.recorded.lock().unwrap().push((target.into(), request.clone()));
-        std::thread::sleep(request.duration.0);
+        let end = Instant::now() + request.duration.0;
+        while is_wanted() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(pprof())
     }
 

@@ -10,8 +10,8 @@ use ulid::Ulid;
 
 use super::frame::{self, REPLY};
 use crate::control::{
-    Answer, Collector, Cursor, Definition, DumpRequest, Events, FunctionState, Put, RecordRequest, Refusal, Reply,
-    Request, RuleState, Status, TargetState, Thread,
+    Answer, Collector, Cursor, Definition, DumpRequest, Events, FunctionState, IsWanted, Put, RecordRequest, Refusal,
+    Reply, Request, RuleState, Status, TargetState, Thread,
 };
 
 /// Connections that are kept for the next request.
@@ -38,15 +38,20 @@ impl Client {
 
     /// Asks, and returns what is no refusal.
     fn ask(&self, request: &Request, patience: Duration) -> Result<Reply, Refusal> {
+        self.ask_while(&|| true, request, patience)
+    }
+
+    /// The same, until the answer is not wanted any more: then the connection ends, which tells the collector.
+    fn ask_while(&self, is_wanted: IsWanted<'_>, request: &Request, patience: Duration) -> Result<Reply, Refusal> {
         let unavailable = |error: io::Error| Refusal::Unavailable {
             reason: format!("the collector does not answer at {}: {error}", self.path.display()),
         };
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let asked = match kept.map(|stream| self.ask_at(stream, request, patience)) {
+        let asked = match kept.map(|stream| self.ask_at(stream, request, patience, is_wanted)) {
             // It has ended meanwhile, or the collector has: a new connection tells.
-            Some(Err(error)) if is_ended(&error) => self.ask_anew(request, patience),
+            Some(Err(error)) if is_ended(&error) => self.ask_anew(request, patience, is_wanted),
             Some(asked) => asked,
-            None => self.ask_anew(request, patience),
+            None => self.ask_anew(request, patience, is_wanted),
         };
         let reply = asked.map_err(unavailable)?;
         match reply.answer {
@@ -55,14 +60,21 @@ impl Client {
         }
     }
 
-    fn ask_anew(&self, request: &Request, patience: Duration) -> io::Result<Reply> {
-        self.ask_at(UnixStream::connect(&self.path)?, request, patience)
+    fn ask_anew(&self, request: &Request, patience: Duration, is_wanted: IsWanted<'_>) -> io::Result<Reply> {
+        self.ask_at(UnixStream::connect(&self.path)?, request, patience, is_wanted)
     }
 
-    fn ask_at(&self, mut stream: UnixStream, request: &Request, patience: Duration) -> io::Result<Reply> {
+    fn ask_at(
+        &self,
+        mut stream: UnixStream,
+        request: &Request,
+        patience: Duration,
+        is_wanted: IsWanted<'_>,
+    ) -> io::Result<Reply> {
         let sent = frame::write(&mut stream, &serde_json::to_vec(request)?, &[], PATIENCE);
+        frame::wait(&stream, patience, is_wanted)?;
         // Who is shown the door is told why, though nobody has listened.
-        let reply = frame::read(&mut stream, REPLY, patience, TRANSFER);
+        let reply = frame::read(&mut stream, REPLY, TRANSFER, TRANSFER);
         if !matches!(reply, Ok(Some(_))) {
             sent?;
         }
@@ -76,8 +88,8 @@ impl Client {
     }
 
     /// Asks for a profile.
-    fn profile(&self, request: &Request, patience: Duration) -> Result<Vec<u8>, Refusal> {
-        match self.ask(request, patience)? {
+    fn profile(&self, is_wanted: IsWanted<'_>, request: &Request, patience: Duration) -> Result<Vec<u8>, Refusal> {
+        match self.ask_while(is_wanted, request, patience)? {
             Reply { answer: Answer::Profile, body } => Ok(body),
             other => Err(strange(&other)),
         }
@@ -119,13 +131,13 @@ impl Collector for Client {
         expect!(self.ask(&request, PATIENCE), Answer::Threads(threads) => threads)
     }
 
-    fn record(&self, target: &str, request: &RecordRequest) -> Result<Vec<u8>, Refusal> {
+    fn record(&self, target: &str, request: &RecordRequest, is_wanted: IsWanted<'_>) -> Result<Vec<u8>, Refusal> {
         let patience = request.duration.0.saturating_add(NAMING);
-        self.profile(&Request::Record { target: target.to_owned(), request: request.clone() }, patience)
+        self.profile(is_wanted, &Request::Record { target: target.to_owned(), request: request.clone() }, patience)
     }
 
     fn dump(&self, target: &str, request: &DumpRequest) -> Result<Vec<u8>, Refusal> {
-        self.profile(&Request::Dump { target: target.to_owned(), request: request.clone() }, NAMING)
+        self.profile(&|| true, &Request::Dump { target: target.to_owned(), request: request.clone() }, NAMING)
     }
 
     fn functions(&self) -> Result<Vec<FunctionState>, Refusal> {

@@ -4,6 +4,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::control::IsWanted;
+
 /// Most bytes of the parts of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -73,6 +78,39 @@ fn fill(stream: &mut UnixStream, mut rest: &mut [u8], deadline: Instant) -> io::
         }
     }
     Ok(())
+}
+
+/// How often it is asked whether an answer is wanted still.
+const ASK: Duration = Duration::from_millis(100);
+
+/// Waits until there is something to read. That it takes longer than `limit` is an error, and that nobody wants it any more.
+pub(super) fn wait(stream: &UnixStream, limit: Duration, is_wanted: IsWanted<'_>) -> io::Result<()> {
+    let deadline = Instant::now() + limit;
+    while is_wanted() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if events(stream, PollFlags::IN, left.min(ASK))? {
+            return Ok(());
+        }
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+    }
+    Err(io::Error::new(ErrorKind::ConnectionAborted, "nobody waits for the answer"))
+}
+
+/// Whether the other end has ended the connection: it waits for nothing any more.
+pub(super) fn has_ended(stream: &UnixStream) -> bool {
+    events(stream, PollFlags::RDHUP, Duration::ZERO).unwrap_or(true)
+}
+
+/// Whether something of this comes within a time, or the end.
+fn events(stream: &UnixStream, wanted: PollFlags, limit: Duration) -> io::Result<bool> {
+    let limit = Timespec::try_from(limit).map_err(|_| ErrorKind::InvalidInput)?;
+    match poll(&mut [PollFd::new(stream, wanted)], Some(&limit)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Writes a frame within `limit` for each of its parts.

@@ -140,7 +140,8 @@ impl Drop for Leave {
 fn talk(stream: &mut UnixStream, collector: &dyn Collector) -> io::Result<()> {
     while let Some((json, _)) = frame::read(stream, REQUEST, IDLE, TRANSFER)? {
         let request: Request = serde_json::from_slice(&json)?;
-        send(stream, &answer(collector, &request), TRANSFER)?;
+        let reply = answer(collector, &request, &|| !frame::has_ended(stream));
+        send(stream, &reply, TRANSFER)?;
     }
     Ok(())
 }

@@ -4,15 +4,19 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ulid::Ulid;
 
 use super::*;
 use crate::control::{
-    Collector, Cursor, Definition, DumpRequest, Events, FunctionState, Put, RecordRequest, Refusal, RuleState, Seconds,
-    Status, TargetState, Thread,
+    Collector, Cursor, Definition, DumpRequest, Events, FunctionState, IsWanted, Put, RecordRequest, Refusal,
+    RuleState, Seconds, Status, TargetState, Thread,
 };
+
+/// Recordings that were ended because nobody waited for them.
+static LEFT: AtomicUsize = AtomicUsize::new(0);
 
 /// A collector whose answers can be told from each other.
 struct Made;
@@ -30,8 +34,15 @@ impl Collector for Made {
         Err(Refusal::NotFound { what: format!("there is no target named `{target}`") })
     }
 
-    fn record(&self, _: &str, request: &RecordRequest) -> Result<Vec<u8>, Refusal> {
-        std::thread::sleep(request.duration.0);
+    fn record(&self, _: &str, request: &RecordRequest, is_wanted: IsWanted<'_>) -> Result<Vec<u8>, Refusal> {
+        let end = Instant::now() + request.duration.0;
+        while Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+            if !is_wanted() {
+                LEFT.fetch_add(1, Ordering::Relaxed);
+                return Err(Refusal::Failed { reason: "nobody waits".into() });
+            }
+        }
         Ok((0..3 << 20).map(|index: u32| index.to_le_bytes()[1]).collect())
     }
 
@@ -100,8 +111,8 @@ fn questions_and_answers_cross() {
     assert_eq!(client.targets().expect("answers").len(), 1000);
     assert_eq!(client.threads("x"), Err(Refusal::NotFound { what: "there is no target named `x`".into() }));
     let request = RecordRequest { duration: Seconds(Duration::from_millis(20)), ..RecordRequest::default() };
-    let profile = client.record("x", &request).expect("answers");
-    assert!(profile == Made.record("x", &request).expect("answers"), "{} bytes", profile.len());
+    let profile = client.record("x", &request, &|| true).expect("answers");
+    assert!(profile == Made.record("x", &request, &|| true).expect("answers"), "{} bytes", profile.len());
     assert_eq!(client.dump("x", &DumpRequest::default()).expect("answers"), Vec::<u8>::new());
     let definition = Definition(serde_json::Map::from_iter([("push".to_owned(), 1.into())]));
     assert_eq!(client.put_function("push", &definition), Ok(Put::Replaced));
@@ -110,6 +121,21 @@ fn questions_and_answers_cross() {
     let cursor = Cursor { life: 3, number: 4 };
     assert_eq!(client.events(Some(cursor), Duration::ZERO).expect("answers").next, cursor);
     assert!(matches!(client.remove_snapshot(Ulid::nil()), Err(Refusal::Conflict { .. })));
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_gone_on_with() {
+    let both = Both::start();
+    both.expect_answers();
+    let request = RecordRequest { duration: Seconds(Duration::from_secs(300)), ..RecordRequest::default() };
+    let begin = Instant::now();
+    let refusal = both.client.record("x", &request, &|| begin.elapsed() < Duration::from_millis(300));
+    assert!(matches!(refusal, Err(Refusal::Unavailable { .. })), "{refusal:?}");
+    while LEFT.load(Ordering::Relaxed) == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "the collector goes on");
+        std::thread::yield_now();
+    }
+    both.expect_answers();
 }
 
 #[test]

@@ -82,10 +82,15 @@ pub async fn record(
     }
     let permit = server.recordings.begin(duration)?;
     let file = format!("{name}-{}", request.event);
-    let measured = measure(&server, permit, move |collector| collector.record(&name, &request));
+    // Gone with this call, which ends when its client leaves.
+    let waiting = Arc::new(());
+    let waits = Arc::downgrade(&waiting);
+    let is_wanted = move || waits.strong_count() > 0;
+    let measured = measure(&server, permit, move |collector| collector.record(&name, &request, &is_wanted));
     let bytes = tokio::time::timeout(duration + PATIENCE, measured)
         .await
         .unwrap_or_else(|_| Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "the recording did not end in time")))?;
+    drop(waiting);
     answer_with(&server, bytes, "the recording", query, &file).await
 }
 
