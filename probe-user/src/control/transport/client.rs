@@ -38,11 +38,16 @@ impl Client {
 
     /// Asks, and returns what is no refusal.
     fn ask(&self, request: &Request, patience: Duration) -> Result<Reply, Refusal> {
-        self.ask_while(&|| true, request, patience)
+        self.ask_while(None, request, patience)
     }
 
     /// The same, until the answer is not wanted any more: then the connection ends, which tells the collector.
-    fn ask_while(&self, is_wanted: IsWanted<'_>, request: &Request, patience: Duration) -> Result<Reply, Refusal> {
+    fn ask_while(
+        &self,
+        is_wanted: Option<IsWanted<'_>>,
+        request: &Request,
+        patience: Duration,
+    ) -> Result<Reply, Refusal> {
         let unavailable = |error: io::Error| Refusal::Unavailable {
             reason: format!("the collector does not answer at {}: {error}", self.path.display()),
         };
@@ -60,7 +65,7 @@ impl Client {
         }
     }
 
-    fn ask_anew(&self, request: &Request, patience: Duration, is_wanted: IsWanted<'_>) -> io::Result<Reply> {
+    fn ask_anew(&self, request: &Request, patience: Duration, is_wanted: Option<IsWanted<'_>>) -> io::Result<Reply> {
         self.ask_at(UnixStream::connect(&self.path)?, request, patience, is_wanted)
     }
 
@@ -69,12 +74,14 @@ impl Client {
         mut stream: UnixStream,
         request: &Request,
         patience: Duration,
-        is_wanted: IsWanted<'_>,
+        is_wanted: Option<IsWanted<'_>>,
     ) -> io::Result<Reply> {
         let sent = frame::write(&mut stream, &serde_json::to_vec(request)?, &[], PATIENCE);
-        frame::wait(&stream, patience, is_wanted)?;
+        if let Some(is_wanted) = is_wanted {
+            frame::wait(&stream, patience, is_wanted)?;
+        }
         // Who is shown the door is told why, though nobody has listened.
-        let reply = frame::read(&mut stream, REPLY, TRANSFER, TRANSFER);
+        let reply = frame::read(&mut stream, REPLY, patience, TRANSFER);
         if !matches!(reply, Ok(Some(_))) {
             sent?;
         }
@@ -88,7 +95,12 @@ impl Client {
     }
 
     /// Asks for a profile.
-    fn profile(&self, is_wanted: IsWanted<'_>, request: &Request, patience: Duration) -> Result<Vec<u8>, Refusal> {
+    fn profile(
+        &self,
+        is_wanted: Option<IsWanted<'_>>,
+        request: &Request,
+        patience: Duration,
+    ) -> Result<Vec<u8>, Refusal> {
         match self.ask_while(is_wanted, request, patience)? {
             Reply { answer: Answer::Profile, body } => Ok(body),
             other => Err(strange(&other)),
@@ -133,11 +145,12 @@ impl Collector for Client {
 
     fn record(&self, target: &str, request: &RecordRequest, is_wanted: IsWanted<'_>) -> Result<Vec<u8>, Refusal> {
         let patience = request.duration.0.saturating_add(NAMING);
-        self.profile(is_wanted, &Request::Record { target: target.to_owned(), request: request.clone() }, patience)
+        let request = Request::Record { target: target.to_owned(), request: request.clone() };
+        self.profile(Some(is_wanted), &request, patience)
     }
 
     fn dump(&self, target: &str, request: &DumpRequest) -> Result<Vec<u8>, Refusal> {
-        self.profile(&|| true, &Request::Dump { target: target.to_owned(), request: request.clone() }, NAMING)
+        self.profile(None, &Request::Dump { target: target.to_owned(), request: request.clone() }, NAMING)
     }
 
     fn functions(&self) -> Result<Vec<FunctionState>, Refusal> {
