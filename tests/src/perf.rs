@@ -62,16 +62,19 @@ fn samples(text: &str) -> Result<Vec<Sample>> {
 fn sample(block: &str) -> Result<Sample> {
     let mut lines = block.lines();
     let header = lines.next().context("an empty sample")?;
-    let mut words = header.trim_end().trim_end_matches(':').rsplitn(3, char::is_whitespace);
-    let time = words.next().and_then(|time| time.parse::<f64>().ok());
-    let pid = words.next().and_then(|pid| pid.trim().parse().ok());
-    let thread = words.next().unwrap_or_default().trim().to_owned();
-    let (Some(time), Some(pid)) = (time, pid) else { bail!("not understood: {header:?}") };
+    let Some((thread, pid, time)) = identity(header) else { bail!("not understood: {header:?}") };
     let frames: Vec<Frame> = lines.filter_map(frame).collect();
     let from_end = |number: usize| frames.iter().rev().nth(number).map_or("", |frame| frame.function.as_str());
     // In stripped programs the very first function has no name.
     let is_whole = ROOTS.contains(&from_end(0)) || from_end(1).starts_with("__libc_start_main");
     Ok(Sample { time_ns: (time * 1e9) as u64, pid, thread, frames, is_whole })
+}
+
+/// Thread, number and time. The columns are padded: after a start of the machine the seconds have few digits.
+fn identity(header: &str) -> Option<(String, u64, f64)> {
+    let (rest, time) = header.trim_end().trim_end_matches(':').rsplit_once(' ')?;
+    let (thread, pid) = rest.trim_end().rsplit_once(' ')?;
+    Some((thread.trim().to_owned(), pid.parse().ok()?, time.parse().ok()?))
 }
 
 /// Functions at which threads begin.
