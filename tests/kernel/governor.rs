@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         trial("governor::calls_that_nobody_can_see_end_were_not_left", unseen),
         trial("governor::a_probe_that_is_killed_leaves_nothing", killed),
         trial("governor::a_probe_that_is_killed_while_its_probes_leave_leaves_nothing", killed_while_leaving),
+        trial("governor::a_probe_that_is_killed_while_it_ends_leaves_nothing", killed_at_the_end),
         trial("governor::a_probe_that_is_told_to_end_gives_rows_and_leaves_nothing", told_to_end),
         trial("governor::a_target_that_is_killed_gives_rows", target_killed),
         trial("governor::a_target_that_exits_in_a_call_gives_rows", target_exits),
@@ -136,6 +137,29 @@ fn killed_while_leaving() -> Result<()> {
         probe.signal("KILL")?;
         probe.wait(CLEAN)?;
         target.is_clean(before, CLEAN)?;
+    }
+    Ok(())
+}
+
+/// Told to end, and killed before it has: it takes many probes away in the milliseconds in between.
+fn killed_at_the_end() -> Result<()> {
+    let target = Target::start("steps.c", "", "step_00")?;
+    let program = workload::c("steps.c", &["-O2"])?;
+    let functions = (0..30).map(|number| Code::of(target.running.pid(), &program, &format!("step_{number:02}")));
+    let functions: Vec<Code> = functions.collect::<Result<_>>()?;
+    let before: Vec<_> = functions.iter().map(Code::untouched).collect::<Result<_>>()?;
+    let now = || functions.iter().map(Code::bytes).collect::<Result<Vec<_>>>();
+    for delay_ms in (0..60).step_by(4) {
+        let (mut probe, _, _folder) = timing(&target, &["step_*"], &[])?;
+        poll::until("all probes", SET, || functions.iter().all(Code::is_probed).then_some(()))?;
+        probe.signal("INT")?;
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        // It may have ended by itself.
+        let _ = probe.signal("KILL");
+        // The kernel takes away one function's probes after the other.
+        probe.wait(SET)?;
+        let is_clean = || (now().ok()? == before).then_some(());
+        poll::until(&format!("the target's code as it was, killed {delay_ms} ms later"), CLEAN, is_clean)?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use super::{Descriptors, folders, process};
 use crate::config::Config;
 use crate::control::transport::Peers;
 use crate::daemon::{self, Control, Settings};
+use crate::kernel::closer;
 use crate::latency::Registry;
 use crate::sandbox::{self, User};
 use crate::supervise::{self, Beat, Heart};
@@ -84,6 +85,7 @@ fn collect(args: Args) -> Result<ExitCode> {
     Descriptors::raise();
     folders::prepare_shared(config, &user)?;
     sandbox::collector(peers.gid)?;
+    closer::start();
     let control = Arc::new(Control::new(heart, Some(Arc::clone(&settings))));
     listen(Arc::clone(&control), args)?;
     let (scene, events) = daemon::collect(&config.sampling)?;

@@ -3,6 +3,7 @@
 mod boundary;
 mod btf;
 mod calls;
+pub mod closer;
 mod decode;
 mod dump;
 mod event;

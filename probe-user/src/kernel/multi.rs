@@ -20,6 +20,7 @@ use aya::maps::Map;
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_prog_type};
 use aya_obj::{Function, Object, copy_instructions};
 
+use super::closer;
 use super::uprobes::Wanted;
 
 /// `r0 = 0; exit`
@@ -85,6 +86,15 @@ struct LinkCreate {
     padding: u32,
 }
 
+/// Probes that are set by one link. Dropping it waits until they are gone.
+pub(super) struct MultiLink(Option<OwnedFd>);
+
+impl Drop for MultiLink {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(closer::close);
+    }
+}
+
 impl Multi {
     /// For an object that was loaded already, before its maps are taken out.
     pub fn new(bytes: &'static [u8], ebpf: &Ebpf) -> io::Result<Self> {
@@ -102,7 +112,7 @@ impl Multi {
         pid: u32,
         file: &Path,
         wanted: &[Wanted],
-    ) -> Result<OwnedFd> {
+    ) -> Result<MultiLink> {
         let path = CString::new(file.as_os_str().as_encoded_bytes())?;
         let (offsets, cookies): (Vec<u64>, Vec<u64>) =
             wanted.iter().map(|wanted| (wanted.offset, u64::from(wanted.number))).unzip();
@@ -124,7 +134,7 @@ impl Multi {
             pid,
             padding: 0,
         };
-        Ok(bpf(bpf_cmd::BPF_LINK_CREATE, &attributes)?)
+        Ok(MultiLink(Some(bpf(bpf_cmd::BPF_LINK_CREATE, &attributes)?)))
     }
 
     fn program(&mut self, name: &'static str) -> Result<&OwnedFd> {

@@ -1,7 +1,6 @@
 //! Probes in processes: many by one link where the kernel knows that, else a perf event for each.
 
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +9,7 @@ use aya::Ebpf;
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 
-use super::multi::Multi;
+use super::multi::{Multi, MultiLink};
 use super::sampler::permission;
 use crate::problem::{Exit, Problem};
 
@@ -86,7 +85,7 @@ pub struct Probes(#[expect(dead_code, reason = "held for its drop")] Link);
 
 enum Link {
     /// One link for all.
-    Multi(#[expect(dead_code, reason = "as above")] OwnedFd),
+    Multi(#[expect(dead_code, reason = "as above")] MultiLink),
     /// A perf event.
     Event(#[expect(dead_code, reason = "as above")] UProbeLink),
 }

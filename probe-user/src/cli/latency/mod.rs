@@ -19,7 +19,7 @@ use slow::Destination;
 use super::record::Signals;
 use super::{Descriptors, print, targets, tell};
 use crate::functions::{Finder, Missing, Spec};
-use crate::kernel::feature;
+use crate::kernel::{closer, feature};
 use crate::latency::{ErrorTest, Function, Row, choose, judgement, parks};
 use crate::problem::{Exit, Problem};
 use crate::target::{self, Modules, Process};
@@ -80,6 +80,7 @@ pub struct Args {
 
 /// Runs `probe latency`.
 pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
+    closer::start();
     let signals = Signals::listen()?;
     let _descriptors = Descriptors::raise();
     targets::check(&args.pid)?;

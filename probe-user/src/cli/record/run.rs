@@ -15,7 +15,7 @@ use super::signals::{self, Signals};
 use super::summary;
 use crate::cli::{Descriptors, targets, tell};
 use crate::export;
-use crate::kernel::{self, target_flags};
+use crate::kernel::{self, closer, target_flags};
 use crate::problem::{Exit, Problem};
 use crate::record::{Collector, Events, HeapTargets, Options, Retention};
 use crate::symbolize::Symbolizer;
@@ -35,6 +35,9 @@ const UNWIND_MEMORY: usize = 256 << 20;
 const TABLES: Duration = Duration::from_secs(2);
 
 pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCode> {
+    if plan.events.malloc {
+        closer::start();
+    }
     let signals = Signals::listen()?;
     targets::check(if let Target::Pids(pids) = &plan.target { pids } else { &[] })?;
     let collector = Collector::start(&Options {
