@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use probe_tests::folded::Folded;
 use probe_tests::running::Running;
-use probe_tests::trial::{require, trial};
+use probe_tests::trial::{Skip, install, require, require_from, trial};
 use probe_tests::{poll, probe, workload};
 
 /// Length of a recording, in seconds.
@@ -22,9 +22,9 @@ pub fn tests() -> Vec<Trial> {
         trial("memory::a_leak_is_found_among_ten_times_as_much_churn", leak),
         trial("memory::a_leak_shows_though_probes_are_away_most_of_the_time", partly),
         trial("memory::every_function_counts_once", || kinds(Command::new(dynamic()?))),
-        trial("memory::in_jemalloc", || kinds_with("libjemalloc.so.2")),
-        trial("memory::in_mimalloc", || kinds_with("libmimalloc.so.2.0")),
-        trial("memory::in_tcmalloc", || kinds_with("libtcmalloc_minimal.so.4")),
+        trial("memory::in_jemalloc", || kinds_with("libjemalloc.so.2", "libjemalloc2")),
+        trial("memory::in_mimalloc", || kinds_with("libmimalloc.so.2.0", "libmimalloc2.0")),
+        trial("memory::in_tcmalloc", || kinds_with("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4")),
         trial("memory::in_a_static_program", || kinds(Command::new(workload::c("heap.c", &["-static"])?))),
         trial("memory::in_musl", || kinds(Command::new(workload::c_by("musl-gcc", "heap.c", &["-static"])?))),
         trial("memory::other_threads_free_and_blocks_move", moves),
@@ -97,14 +97,23 @@ fn partly() -> Result<()> {
     Ok(())
 }
 
-fn kinds_with(library: &str) -> Result<()> {
+fn kinds_with(library: &str, package: &str) -> Result<()> {
+    let mut command = Command::new(dynamic()?);
+    command.env("LD_PRELOAD", allocator(library, package)?);
+    kinds(command)
+}
+
+/// A library of a Debian package.
+fn allocator(library: &str, package: &str) -> Result<PathBuf> {
     let path = Path::new("/usr/lib/x86_64-linux-gnu").join(library);
     if !path.exists() {
-        return Err(probe_tests::trial::Skip(format!("{} is not installed", path.display())).into());
+        install(package);
     }
-    let mut command = Command::new(dynamic()?);
-    command.env("LD_PRELOAD", path);
-    kinds(command)
+    ensure!(
+        path.exists(),
+        Skip(format!("{} is not installed, and the package {package} not to be had", path.display()))
+    );
+    Ok(path)
 }
 
 fn kinds(mut command: Command) -> Result<()> {
@@ -243,7 +252,7 @@ fn command() -> Result<()> {
 fn script() -> Result<()> {
     let python = Path::new("/usr/bin/python3");
     if !python.exists() {
-        return Err(probe_tests::trial::Skip(format!("{} is not installed", python.display())).into());
+        return Err(Skip(format!("{} is not installed", python.display())).into());
     }
     let folder = workload::scratch()?;
     let script = folder.path().join("script");
@@ -258,11 +267,10 @@ fn script() -> Result<()> {
 }
 
 fn children() -> Result<()> {
-    let library = Path::new("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2");
     let mut command = Command::new(dynamic()?);
     command.arg("has_children");
     // The child that becomes another program has another allocator.
-    if library.exists() {
+    if let Ok(library) = allocator("libjemalloc.so.2", "libjemalloc2") {
         command.arg(library);
     }
     let target = Running::ready(&mut command)?;
@@ -309,7 +317,8 @@ fn cxx() -> Result<()> {
 }
 
 fn redis() -> Result<()> {
-    let (server, benchmark) = (require("redis-server")?, require("redis-benchmark")?);
+    let (server, benchmark) =
+        (require_from("redis-server", "redis-server")?, require_from("redis-benchmark", "redis-tools")?);
     let folder = workload::scratch()?;
     let socket = folder.path().join("redis.sock");
     let out = folder.path().join("out.folded");

@@ -20,6 +20,9 @@ impl fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
+/// As much of a reason as fits into a report.
+const REASON: usize = 300;
+
 /// A test on the real kernel: skipped without root, and where the test finds that it cannot run. What it measures, others on
 /// the machine may have disturbed: if it fails it is run once more, which the line of its name tells, and the report of
 /// `cargo xtask test`. What fails twice fails.
@@ -32,7 +35,8 @@ pub fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
                 return Err(error);
             }
             // The harness has begun a line with the test's name, and ends this one.
-            print!("failed once: {}\ntest {shown} ... ", format!("{error:#}").replace('\n', " "));
+            let reason: String = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+            print!("failed once: {}\ntest {shown} ... ", reason.chars().take(REASON).collect::<String>());
             std::io::stdout().flush()?;
             test()
         })
