@@ -51,6 +51,12 @@ fn fork() -> io::Result<()> {
     }
 }
 
+/// Makes this thread one that comes before others: until it has its turn, probes cost.
+pub fn hurry() {
+    // Without the privilege it goes on as it is.
+    let _ = rustix::process::setpriority_process(None, -20);
+}
+
 /// Closes a link, and waits until the kernel is done with it.
 pub(super) fn close(link: OwnedFd) {
     if let Some(closer) = CLOSER.get()
@@ -94,8 +100,7 @@ fn run(socket: OwnedFd) -> ! {
     while let Some([link, its]) = receive(&socket) {
         busy.retain(|thread: &std::thread::JoinHandle<()>| !thread.is_finished());
         let close = move || {
-            // Until it has its turn, probes cost. Without the privilege it goes on as it is.
-            let _ = rustix::process::setpriority_process(None, -20);
+            hurry();
             wait_for_end(&its);
             drop(link);
             drop(its);

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::leaving;
 use super::traps::Traps;
+use crate::kernel::closer::hurry;
 use crate::kernel::{Probes, Sampler, Wanted};
 use crate::target::monotonic_ns;
 
@@ -62,12 +63,6 @@ fn in_pairs(windows: &[Window]) -> Vec<Window> {
         Window { from_ns: pair[0].from_ns, to_ns: pair[0].from_ns + length }
     };
     windows.chunks(2).map(pair).collect()
-}
-
-/// Makes this thread one that comes before others: until it has its turn, probes cost.
-pub(super) fn hurry() {
-    // Without the privilege it goes on as it is.
-    let _ = rustix::process::setpriority_process(None, -20);
 }
 
 /// A time in which probes were set, `CLOCK_MONOTONIC` in nanoseconds.

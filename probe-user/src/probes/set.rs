@@ -7,8 +7,9 @@ use anyhow::Result;
 
 use super::cost::cpu_time;
 use super::governor::{Governor, Verdict};
-use super::group::{Group, Passed, Window, hurry};
+use super::group::{Group, Passed, Window};
 use super::leaving;
+use crate::kernel::closer::hurry;
 use crate::kernel::{Probes, Sampler, Wanted};
 use crate::target::{descendants, latest_pid, monotonic_ns};
 
