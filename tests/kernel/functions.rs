@@ -70,7 +70,7 @@ fn number(value: &Value, name: &str) -> Result<f64> {
 }
 
 fn slow() -> Result<()> {
-    let app = calls("")?;
+    let (app, begin) = (calls("")?, Instant::now());
     let mut daemon = Daemon::run(
         &[
             target(&format!("pid = {}", app.pid())),
@@ -89,7 +89,7 @@ fn slow() -> Result<()> {
     let sidecar = snapshot(&mut daemon, "slow")?;
     ensure!(sidecar["metric"] == "function.p99" && sidecar["unit"] == "nanoseconds", "{sidecar:#}");
     let (value, threshold) = (number(&sidecar, "value")?, number(&sidecar, "threshold")?);
-    ensure!((19.6e6..30e6).contains(&value) && threshold == 1e7 && sidecar["side"] == "above", "{sidecar:#}");
+    ensure!(threshold == 1e7 && sidecar["side"] == "above", "{sidecar:#}");
     let function = &sidecar["function"];
     ensure!(
         function["name"] == "push" && function["group"] == "pushes" && function["symbol"] == "sends",
@@ -97,30 +97,34 @@ fn slow() -> Result<()> {
     );
     let row = &function["row"];
     let (calls, errors, rate) = (number(row, "calls")?, number(row, "errors")?, number(row, "rate")?);
-    ensure!((2.0e6..2.4e6).contains(&number(row, "p50_ns")?), "{row:#}");
-    ensure!((19.6e6..30e6).contains(&number(row, "p99_ns")?) && row["pid"] == app.pid(), "{row:#}");
-    ensure!((number(row, "attainment")? - 0.9).abs() < 0.03, "every tenth call is slow: {row:#}");
-    ensure!(calls > 100.0 && (errors / calls - 0.2).abs() < 0.03, "every fifth call is an error: {row:#}");
-    ensure!((100.0..300.0).contains(&rate) && number(row, "attached_share")? > 0.9, "{row:#}");
+    let truth = app.truth("sends")?;
+    truth.expect(row)?;
+    truth.expect(&serde_json::json!({"p50_ns": row["p50_ns"], "p99_ns": value}))?;
+    // Every tenth call is slow, every fifth an error.
+    truth.expect_attainment(row, Duration::from_millis(10), 0.9)?;
+    ensure!(calls > 20.0 && (errors / calls - 0.2).abs() < 0.03, "{row:#}");
+    let told = truth.calls() / begin.elapsed().as_secs_f64();
+    ensure!((0.5 * told..2.0 * told).contains(&rate), "{rate} calls a second, of {told}: {row:#}");
+    ensure!(number(row, "attached_share")? > 0.9 && row["pid"] == app.pid(), "{row:#}");
     let windows: Vec<_> = sidecar["profiles"].as_array().into_iter().flatten().map(|p| p["window"].clone()).collect();
     ensure!(windows == ["before", "breach", "after", "dump"], "{windows:?}");
     let id = sidecar["id"].as_str().context("an id")?;
     let dump = daemon.snapshots(&["get", id, "--window", "dump", "-f", "folded", "-o", "-"])?.expect(0)?;
     Folded::parse(&dump.stdout)?.expect("sends", 0.5)?;
     let missed = snapshot(&mut daemon, "missed")?;
-    ensure!((number(&missed, "value")? - 90.0).abs() < 3.0 && missed["side"] == "below", "{missed:#}");
-    ensure!(
-        (20.0..60.0).contains(&number(&snapshot(&mut daemon, "failing")?, "value")?),
-        "of 200 calls a second 40 fail"
-    );
+    let missed_row = serde_json::json!({"attainment": number(&missed, "value")? / 100.0});
+    app.truth("sends")?.expect_attainment(&missed_row, Duration::from_millis(10), 0.9)?;
+    ensure!(missed["side"] == "below", "{missed:#}");
+    let failing = number(&snapshot(&mut daemon, "failing")?, "value")?;
+    ensure!((0.1 * told..0.4 * told).contains(&failing), "of {told} calls a second {failing} fail, not every fifth");
     let idle = snapshot(&mut daemon, "idle")?;
     ensure!(number(&idle, "value")? == 0.0 && idle["function"]["row"]["p99_ns"].is_null(), "{idle:#}");
     // Each rule once, and none that is not broken: without calls there is no time.
-    let begin = Instant::now();
-    poll::until("some more seconds", BREACH, || (begin.elapsed().as_secs() >= 4).then_some(()))?;
+    let now = Instant::now();
+    poll::until("some more seconds", BREACH, || (now.elapsed().as_secs() >= 4).then_some(()))?;
     ensure!(daemon.ids()?.len() == 4, "{:?}\n{}", daemon.ids()?, daemon.read_log());
     let log = daemon.read_log();
-    ensure!(log.contains("function.p99 of push 2") && log.contains("ms above 10.0ms"), "{log}");
+    ensure!(log.contains("function.p99 of push ") && log.contains("ms above 10.0ms"), "{log}");
     daemon.stop()
 }
 
@@ -330,13 +334,15 @@ fn several() -> Result<()> {
     let pids = format!("{},{}", one.pid(), other.pid());
     let output = probe::run(["latency", "--json", "-d", "4", "-p", &pids, "sends", "recurs"])?.expect(0)?.json()?;
     let rows = output.as_array().context("a list")?;
-    for pid in [one.pid(), other.pid()] {
+    for process in [&one, &other] {
+        let pid = process.pid();
         let row = |name: &str| {
             let row = rows.iter().find(|row| row["pid"] == pid && row["name"] == name);
             row.with_context(|| format!("no {name} of {pid} in {output:#}"))
         };
         let (sends, recurs) = (row("calls:sends")?, row("calls:recurs")?);
-        ensure!((2.0e6..3.0e6).contains(&number(sends, "p50_ns")?), "{sends:#}");
+        ensure!(number(sends, "min_ns")? >= 2e6, "{sends:#}");
+        process.truth("sends")?.expect(sends)?;
         let share = number(recurs, "calls")? / number(sends, "calls")?;
         ensure!((share - 0.6).abs() < 0.1, "six calls for each ten: {share} in {output:#}");
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -46,31 +47,27 @@ fn number(row: &Value, name: &str) -> Result<f64> {
 }
 
 fn known_times() -> Result<()> {
-    let rows = latency(&calls("")?, &["sends"], &["-t", "10ms", "-e", "<0"])?;
+    let target = calls("")?;
+    let rows = latency(&target, &["sends"], &["-t", "10ms", "-e", "<0"])?;
     let row = &rows[0];
-    let ms = |name: &str| Ok::<f64, anyhow::Error>(number(row, name)? / 1e6);
-    // The kernel's timers are late by some 60 us, and a busy machine adds to that.
-    let (median, high) = (ms("p50_ns")?, ms("p99_ns")?);
-    ensure!((2.0..2.3).contains(&median), "the median is {median} ms: {row:#}");
-    ensure!((19.6..22.0).contains(&high), "the 99th percentile is {high} ms: {row:#}");
-    ensure!(ms("min_ns")? >= 2.0 && ms("max_ns")? >= 20.0, "{row:#}");
-    let (calls, errors, within) = (number(row, "calls")?, number(row, "errors")?, number(row, "attainment")?);
-    ensure!(calls > 200.0 && (errors / calls - 0.2).abs() < 0.01, "{errors} errors in {calls} calls");
-    ensure!((within - 0.9).abs() < 0.01, "{within} of the calls are within 10 ms: {row:#}");
+    let truth = target.truth("sends")?;
+    truth.expect(row)?;
+    truth.expect_attainment(row, Duration::from_millis(10), 0.9)?;
+    ensure!(number(row, "min_ns")? >= 2e6 && number(row, "max_ns")? >= 2e7, "{row:#}");
+    let (calls, errors) = (number(row, "calls")?, number(row, "errors")?);
+    ensure!(calls > 100.0 && (errors / calls - 0.2).abs() < 0.01, "{errors} errors in {calls} calls");
     ensure!(number(row, "attached_share")? > 0.97, "{row:#}");
     Ok(())
 }
 
 fn recursion() -> Result<()> {
-    let rows = latency(&calls("")?, &["recurs", "jumps"], &[])?;
+    let target = calls("")?;
+    let rows = latency(&target, &["recurs", "jumps"], &[])?;
     let [recurs, jumps] = &rows[..] else { anyhow::bail!("two functions: {rows:#?}") };
     ensure!(number(recurs, "calls")? >= 60.0, "six calls each time: {recurs:#}");
-    // The shortest and the median: one call that was kept waiting by others on the machine moves an average by as much.
-    for name in ["min_ns", "p50_ns"] {
-        let ms = number(recurs, name)? / 1e6;
-        ensure!((1.0..1.5).contains(&ms), "each of them takes the millisecond of the innermost: {recurs:#}");
-    }
-    ensure!(number(recurs, "avg_ns")? >= 1e6, "{recurs:#}");
+    // Each of them takes the millisecond of the innermost.
+    target.truth("recurs")?.expect(recurs)?;
+    ensure!(number(recurs, "min_ns")? >= 1e6, "{recurs:#}");
     ensure!(number(recurs, "in_flight")? <= 6.0, "{recurs:#}");
     ensure!(number(jumps, "calls")? == 0.0 && number(jumps, "in_flight")? == 0.0, "{jumps:#}");
     let left: f64 = rows.iter().map(|row| number(row, "left")).sum::<Result<_>>()?;
@@ -116,13 +113,15 @@ fn go() -> Result<()> {
 }
 
 fn tail_calls() -> Result<()> {
-    let rows = latency(&calls("")?, &["jumps_on", "jumps_anywhere", "naps"], &[])?;
+    let target = calls("")?;
+    let rows = latency(&target, &["jumps_on", "jumps_anywhere", "naps"], &[])?;
     ensure!(rows.len() == 3, "{rows:#?}");
     for row in &rows {
         // The first call of each is not seen to end, because where it returns to is not known yet.
         ensure!(number(row, "calls")? >= 20.0 && number(row, "left")? == 0.0, "{row:#}");
-        let median = number(row, "p50_ns")? / 1e6;
-        ensure!((3.0..3.4).contains(&median), "a call takes 3 ms: {row:#}");
+        // Three milliseconds or more.
+        target.truth("naps")?.expect(row)?;
+        ensure!(number(row, "min_ns")? >= 3e6, "{row:#}");
     }
     Ok(())
 }
@@ -132,37 +131,39 @@ fn requests() -> Result<Running> {
     Running::workload(&workload::c("requests.c", &["-O2"])?)
 }
 
-fn is_span_of_requests(row: &Value) -> Result<()> {
-    let ms = |name: &str| Ok::<f64, anyhow::Error>(number(row, name)? / 1e6);
-    ensure!(number(row, "calls")? > 100.0, "{row:#}");
-    let (median, high) = (ms("p50_ns")?, ms("p99_ns")?);
-    ensure!((4.9..6.0).contains(&median) && (49.0..75.0).contains(&high), "{row:#}");
-    ensure!((number(row, "attainment")? - 0.9).abs() < 0.04, "{row:#}");
+fn is_span_of_requests(target: &Running, row: &Value) -> Result<()> {
+    ensure!(number(row, "calls")? > 50.0, "{row:#}");
+    let truth = target.truth("request")?;
+    truth.expect(row)?;
+    truth.expect_attainment(row, Duration::from_millis(20), 0.9)?;
     let in_flight = number(row, "in_flight")?;
-    ensure!((1.0..=2.0).contains(&in_flight), "the first is never completed: {row:#}");
-    ensure!(ms("oldest_ns")? > 2000.0, "{row:#}");
+    // They are completed one after the other: where one was kept waiting, others are behind it.
+    ensure!((1.0..=20.0).contains(&in_flight), "the first is never completed: {row:#}");
+    ensure!(number(row, "oldest_ns")? > 2e9, "{row:#}");
     Ok(())
 }
 
 fn spans() -> Result<()> {
     let span = ["--span", "begin=submit", "end=complete", "key=arg0->8", "end-key=arg0"];
-    let rows = latency(&requests()?, &[], &[&span[..], &["-t", "20ms"]].concat())?;
-    is_span_of_requests(&rows[0])
+    let target = requests()?;
+    let rows = latency(&target, &[], &[&span[..], &["-t", "20ms"]].concat())?;
+    is_span_of_requests(&target, &rows[0])
 }
 
 fn tracepoints() -> Result<()> {
     let span = "begin=usdt:requests:submitted end=usdt:requests:completed key=arg1 end-key=arg0 name=traced";
-    let rows = latency(&requests()?, &["usdt:requests:submitted"], &["--span", span, "-t", "20ms"])?;
+    let target = requests()?;
+    let rows = latency(&target, &["usdt:requests:submitted"], &["--span", span, "-t", "20ms"])?;
     let [counted, traced] = &rows[..] else { anyhow::bail!("two rows: {rows:#?}") };
-    ensure!(number(counted, "calls")? > 100.0 && counted["p50_ns"].is_null(), "{counted:#}");
+    ensure!(number(counted, "calls")? > 50.0 && counted["p50_ns"].is_null(), "{counted:#}");
     ensure!(traced["name"] == "traced", "{traced:#}");
-    is_span_of_requests(traced)
+    is_span_of_requests(&target, traced)
 }
 
 fn semaphores() -> Result<()> {
     let target = Running::workload(&workload::c("listened.c", &["-O2"])?)?;
     let rows = latency(&target, &["usdt:listened:tick"], &[])?;
-    ensure!(number(&rows[0], "calls")? > 500.0, "one every two milliseconds: {rows:#?}");
+    ensure!(number(&rows[0], "calls")? > 100.0, "one every two milliseconds, of a busy machine some: {rows:#?}");
     Ok(())
 }
 
@@ -171,10 +172,11 @@ fn goroutines() -> Result<()> {
     let rows = latency(&target, &["main.handle", "main.fails", "main.request"], &["-t", "10ms"])?;
     let [handle, fails, request] = &rows[..] else { anyhow::bail!("three functions: {rows:#?}") };
     let calls = number(handle, "calls")?;
-    ensure!(calls > 300.0 && number(handle, "left")? == 0.0, "{handle:#}");
-    let (median, high) = (number(handle, "p50_ns")? / 1e6, number(handle, "p99_ns")? / 1e6);
-    ensure!((2.0..4.0).contains(&median) && (20.0..30.0).contains(&high), "{median} ms, {high} ms: {handle:#}");
-    ensure!((number(handle, "attainment")? - 0.9).abs() < 0.04, "{handle:#}");
+    ensure!(calls > 100.0 && number(handle, "left")? == 0.0, "{handle:#}");
+    let truth = target.truth("handle")?;
+    truth.expect(handle)?;
+    truth.expect_attainment(handle, Duration::from_millis(10), 0.9)?;
+    ensure!(number(handle, "min_ns")? >= 2e6 && number(handle, "max_ns")? >= 2e7, "{handle:#}");
     // Every fifth of these panics, and its caller recovers.
     let (ended, left) = (number(fails, "calls")?, number(fails, "left")?);
     ensure!((left / (ended + left) - 0.2).abs() < 0.05, "{ended} returned, {left} were left: {fails:#}");
@@ -191,9 +193,9 @@ fn rust_tasks() -> Result<()> {
     let span = ["--span", "begin=tasks::accepted", "end=tasks::answered", "key=arg0->0", "end-key=arg0", "name=task"];
     let rows = latency(&target, &["tasks::handle::*"], &span)?;
     let task = rows.iter().find(|row| row["name"] == "task").context("no span")?;
-    ensure!(number(task, "calls")? > 100.0, "{task:#}");
-    let median = number(task, "p50_ns")? / 1e6;
-    ensure!((10.0..14.0).contains(&median), "two sleeps of 5 ms: {task:#}");
+    ensure!(number(task, "calls")? > 50.0, "{task:#}");
+    target.truth("task")?.expect(task)?;
+    ensure!(number(task, "min_ns")? >= 1e7, "two sleeps of 5 ms: {task:#}");
     // A task is polled again and again, for a moment each time.
     let polls = rows.iter().find(|row| row["name"].as_str().is_some_and(|name| name.contains("closure")));
     let polls = polls.with_context(|| format!("no function that polls: {rows:#?}"))?;
@@ -211,18 +213,22 @@ fn slow_calls() -> Result<()> {
     let rows = probe::run(command)?.expect(0)?.json()?;
     let row = &rows[0];
     let callers = row["slow"].as_array().context("callers")?;
-    ensure!(callers.len() == 1, "one caller has all slow calls: {row:#}");
     let frames: Vec<&str> = callers[0]["frames"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     ensure!(frames.ends_with(&["main", "asks_for_much", "answers"]), "{frames:?}");
     let (slow, all) = (number(&callers[0], "calls")?, number(row, "calls")?);
+    // The other caller's calls of two milliseconds are slow only if they were kept waiting.
+    let kept_waiting = callers[1..].iter().map(|caller| number(caller, "calls")).sum::<Result<f64>>()?;
+    let asks = target.truth("asks")?;
+    let most = asks.calls() * (1.0 - asks.within(Duration::from_micros(14_900)));
+    ensure!(kept_waiting <= most, "{kept_waiting} slow calls of whom only {most} were: {row:#}");
     let missed = (1.0 - number(row, "attainment")?) * all;
-    ensure!(slow > 30.0 && (slow - missed).abs() <= 1.0, "{slow} slow calls of {all}: {row:#}");
+    ensure!(slow > 15.0 && (slow + kept_waiting - missed).abs() <= 1.0, "{slow} slow calls of {all}: {row:#}");
     let folded = std::fs::read_to_string(&file)?;
     let (mut computing, mut waiting) = (0.0, 0.0);
     for line in folded.lines() {
         let (stack, value) = line.rsplit_once(' ').context("a value")?;
         let has = |name: &str| stack.split(';').any(|frame| frame == name);
-        ensure!(has("answers") && !has("asks"), "not inside a slow call: {line}");
+        ensure!(has("answers") && (!has("asks") || kept_waiting > 0.0), "not inside a slow call: {line}");
         let value: f64 = value.parse()?;
         // Where others are at work, it is also preempted.
         computing += if has("computes_long") && !has("schedule_[k]") { value } else { 0.0 };
@@ -230,7 +236,9 @@ fn slow_calls() -> Result<()> {
     }
     let (computing, waiting) = (computing / slow / 1000.0, waiting / slow / 1000.0);
     ensure!((7.0..13.0).contains(&computing), "{computing} ms a call on a CPU\n{folded}");
-    ensure!((9.5..13.0).contains(&waiting), "{waiting} ms a call waiting\n{folded}");
+    let waits = target.truth("waits_long")?;
+    let range = 9.5..1.3 * waits.average() / 1e6;
+    ensure!(range.contains(&waiting), "{waiting} ms a call waiting, not {range:?}\n{folded}");
     Ok(())
 }
 

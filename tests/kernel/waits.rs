@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
@@ -60,11 +61,14 @@ fn expect_time(folded: &Folded, name: &str, least: f64, most: f64) -> Result<()>
 }
 
 fn callers() -> Result<()> {
-    let folded = record(&waits(&["naps"])?, &["-t"])?;
-    // What is late by scheduling is late for both, so the short ones have a little more than a sixth.
+    let target = waits(&["naps"])?;
+    let folded = record(&target, &["-t"])?;
+    // Short ones have a sixth or, late as timers are, a little more.
     let short = time(&folded, |frames| has("short_naps")(frames) && has("nap")(frames));
     let long = time(&folded, |frames| has("long_naps")(frames) && has("nap")(frames));
-    ensure!((0.13..0.27).contains(&(short / (short + long))), "{short:.3} and {long:.3}:\n{}", folded.show());
+    let (told_short, told_long) = (target.truth("short_naps")?.total(), target.truth("long_naps")?.total());
+    let (share, told) = (short / (short + long), told_short / (told_short + told_long));
+    ensure!((share - told).abs() < 0.07, "{short:.3} and {long:.3} where {told} was told:\n{}", folded.show());
     expect_time(&folded, "napper", 0.9, 1.05)?;
     folded.expect("start_thread", 0.3)?;
     let in_kernel = folded.share(|frames| {
@@ -77,11 +81,16 @@ fn callers() -> Result<()> {
 fn filtered() -> Result<()> {
     let target = waits(&["naps"])?;
     let long = record(&target, &["--min-wait", "3ms"])?;
-    ensure!(long.share_of("short_naps") < 0.02, "{}", long.show());
-    expect_time(&long, "long_naps", 0.7, 0.9)?;
     let short = record(&target, &["--max-wait", "3ms"])?;
+    let (all_short, all_long) = (target.truth("short_naps")?, target.truth("long_naps")?);
+    let all = all_short.total() + all_long.total();
+    // A nap of one millisecond is a long wait if it was kept waiting, and the seconds of a recording are not all there were.
+    let late = all_short.total() - all_short.total_below(Duration::from_micros(2900));
+    ensure!(time(&long, has("short_naps")) <= 0.02 + late / MICROSECONDS / 1e3, "{}", long.show());
+    let expect = |folded: &Folded, name: &str, truth: f64| expect_time(folded, name, truth - 0.1, truth + 0.1);
+    expect(&long, "long_naps", all_long.total() / all)?;
     ensure!(short.share_of("long_naps") < 0.02, "{}", short.show());
-    expect_time(&short, "short_naps", 0.1, 0.3)
+    expect(&short, "short_naps", all_short.total_below(Duration::from_millis(3)) / all)
 }
 
 fn never_wakes() -> Result<()> {
@@ -125,7 +134,8 @@ fn wall_clock() -> Result<()> {
     let rivals = time(&folded, has("rival-"));
     ensure!((1.85..2.15).contains(&rivals), "two threads have {rivals:.3} of the time:\n{}", folded.show());
     let running = time(&folded, |frames| has("rival-")(frames) && has("[running]")(frames));
-    ensure!((0.5..1.1).contains(&running), "they run for {running:.3} of it:\n{}", folded.show());
+    // Where others want this CPU they have less of it.
+    ensure!((0.25..1.1).contains(&running), "they run for {running:.3} of it:\n{}", folded.show());
     expect_time(&folded, "napper-", 0.95, 1.05)
 }
 

@@ -5,12 +5,13 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::poll;
+use crate::truth::Truth;
 
 /// How long a program may take to begin with its work, on a machine that does much else.
 const START: Duration = Duration::from_secs(20);
@@ -18,22 +19,30 @@ const START: Duration = Duration::from_secs(20);
 /// A running program in a process group of its own. Dropping it ends the group.
 pub struct Running {
     child: Child,
+    /// What it has told of its calls.
+    told: Arc<Mutex<Vec<String>>>,
 }
 
 impl Running {
     /// Starts a program without waiting for anything.
     pub fn start(command: &mut Command) -> Result<Self> {
         let child = command.stdin(Stdio::null()).process_group(0).spawn();
-        Ok(Self { child: child.with_context(|| format!("cannot start {command:?}"))? })
+        Ok(Self { child: child.with_context(|| format!("cannot start {command:?}"))?, told: Arc::default() })
     }
 
     /// Starts a workload and waits until it says on its standard output that it is ready.
     pub fn ready(command: &mut Command) -> Result<Self> {
         let mut running = Self::start(command.stdout(Stdio::piped()))?;
         let output = running.child.stdout.take().context("the output is piped")?;
-        let line = first_line(output).recv_timeout(START).map_err(|_| anyhow!("{command:?} does not begin"))?;
+        let first = listen(output, running.told.clone());
+        let line = first.recv_timeout(START).map_err(|_| anyhow!("{command:?} does not begin"))?;
         anyhow::ensure!(line.trim() == "ready", "{command:?} says {line:?} instead of that it is ready");
         Ok(running)
+    }
+
+    /// What the calls of a name took until now by its own clock.
+    pub fn truth(&self, name: &str) -> Result<Truth> {
+        Truth::parse(&self.told.lock().unwrap_or_else(PoisonError::into_inner), name)
     }
 
     /// Starts a workload by its path.
@@ -91,16 +100,19 @@ impl Drop for Running {
     }
 }
 
-/// Reads one line, and then everything else, so that the program never finds its pipe full or closed.
-fn first_line(output: ChildStdout) -> mpsc::Receiver<String> {
+/// Reads one line, and everything else, so that the program never finds its pipe full or closed. What it tells of calls is
+/// kept, and is not that line.
+fn listen(output: ChildStdout, told: Arc<Mutex<Vec<String>>>) -> mpsc::Receiver<String> {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
-        let mut lines = BufReader::new(output).lines();
-        if let Some(Ok(line)) = lines.next() {
-            // The test may have given up meanwhile.
-            let _ = send.send(line);
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if line.starts_with("told ") {
+                told.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            } else {
+                // Only the first is waited for, and the test may have given up meanwhile.
+                let _ = send.send(line);
+            }
         }
-        lines.for_each(drop);
     });
     receive
 }

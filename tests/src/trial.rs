@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use libtest_mimic::{Completion, Failed, Trial};
 
+use crate::calm;
+
 /// The reason why a test cannot run here. Return it as the error of the test.
 #[derive(Debug)]
 pub struct Skip(pub String);
@@ -22,31 +24,34 @@ impl std::error::Error for Skip {}
 
 /// As much of a reason as fits into a report.
 const REASON: usize = 300;
+/// How often a test is run until it fails.
+const ATTEMPTS: usize = 3;
 
-/// A test on the real kernel: skipped without root, and where the test finds that it cannot run. What it measures, others on
-/// the machine may have disturbed: if it fails it is run once more, which the line of its name tells, and the report of
-/// `cargo xtask test`. What fails twice fails.
+/// A test on the real kernel: skipped without root, and where the test finds that it cannot run.
 pub fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
-    let shown = name.to_owned();
     unprivileged(name, move || {
         require_root()?;
-        test().or_else(|error| {
-            if error.is::<Skip>() {
-                return Err(error);
-            }
-            // The harness has begun a line with the test's name, and ends this one.
-            let reason: String = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
-            print!("failed once: {}\ntest {shown} ... ", reason.chars().take(REASON).collect::<String>());
-            std::io::stdout().flush()?;
-            test()
-        })
+        test()
     })
 }
 
-/// A test that needs no root: skipped where it finds that it cannot run.
-pub fn unprivileged(name: &str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+/// A test that needs no root: skipped where it finds that it cannot run. What it measures, others on the machine may have
+/// disturbed: if it fails it is run again, when the machine is calmer, which the line of its name tells, and the report of
+/// `cargo xtask test`. What fails three times fails.
+pub fn unprivileged(name: &str, test: impl Fn() -> Result<()> + Send + 'static) -> Trial {
+    let shown = name.to_owned();
     Trial::ignorable_test(name, move || {
-        let done = test();
+        let mut done = test();
+        for _ in 1..ATTEMPTS {
+            let Some(error) = done.as_ref().err().filter(|error| !error.is::<Skip>()) else { break };
+            // The harness has begun a line with the test's name, and ends the last one.
+            let reason: String = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+            print!("failed once: {}\ntest {shown} ... ", reason.chars().take(REASON).collect::<String>());
+            // Without the line the test is as good.
+            let _ = std::io::stdout().flush();
+            calm::wait();
+            done = test();
+        }
         done.map(|()| Completion::Completed).or_else(|error| match error.downcast_ref::<Skip>() {
             Some(Skip(reason)) => Ok(Completion::ignored_with(reason)),
             None => Err(Failed::from(format!("{error:#}"))),

@@ -71,10 +71,11 @@ int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "crew"))
         for (int i = 0; i < 4; i++) pthread_create(&thread, NULL, crew, NULL);
     for (int number = 0;; number++) {
-        sends(number);
+        TOLD("sends", sends(number));
         if (number % 10) continue;
-        recurs(5);
-        sink += jumps_on(number) + jumps_anywhere(number);
+        TOLD("recurs", recurs(5));
+        TOLD("naps", sink += jumps_on(number));
+        TOLD("naps", sink += jumps_anywhere(number));
         if (!setjmp(back)) jumps(3);
     }
 }

@@ -1,5 +1,5 @@
-/* What the workloads share: telling the test that they are ready, and burning processor time by the thread's own clock,
- * so that a busy machine changes how long it takes but not how it is divided. */
+/* What the workloads share: telling the test that they are ready, and what calls took; and burning processor time by the
+ * thread's own clock, so that a busy machine changes how long it takes but not how it is divided. */
 #pragma once
 #include <stdint.h>
 #include <stdio.h>
@@ -13,6 +13,27 @@ static inline void say_ready(void) {
     puts("ready");
     fflush(stdout);
 }
+
+static inline uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Tells the test what a call took that began then. Where others keep the machine busy, sleeping takes longer than was asked
+ * for: by this clock the test knows how long. */
+static inline void tell(const char *name, uint64_t begin_ns) {
+    printf("told %s %llu\n", name, (unsigned long long)(now_ns() - begin_ns));
+    fflush(stdout);
+}
+
+/* A call that is told. */
+#define TOLD(name, call)              \
+    do {                              \
+        uint64_t told_from = now_ns(); \
+        call;                         \
+        tell(name, told_from);        \
+    } while (0)
 
 static inline uint64_t thread_ns(void) {
     struct timespec now;

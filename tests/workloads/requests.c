@@ -8,7 +8,7 @@
 
 #define NOINLINE __attribute__((noinline))
 
-struct request { long padding; long id; };
+struct request { long padding; long id; uint64_t submitted_ns; };
 
 enum { KEPT = 1024 };
 static struct request requests[KEPT];
@@ -36,6 +36,7 @@ static void *works(void *unused) {
         if (request->id == 1) continue;
         nap_us(request->id % 10 == 9 ? 50000 : 5000);
         complete(request->id, request);
+        tell("request", request->submitted_ns);
     }
     return unused;
 }
@@ -49,6 +50,7 @@ int main(void) {
     for (long id = 1;; id++) {
         struct request *request = &requests[id % KEPT];
         request->id = id;
+        request->submitted_ns = now_ns();
         submit(request);
         nap_us(id % 10 == 9 ? 60000 : 7000);
     }

@@ -19,7 +19,7 @@ NOINLINE void waits(void) { nap_us(1000); sink++; }
 NOINLINE int answers(int is_slow) {
     if (is_slow) {
         computes_long();
-        waits_long();
+        TOLD("waits_long", waits_long());
     } else {
         computes();
         waits();
@@ -34,6 +34,6 @@ NOINLINE void asks(void) { sink += answers(0); sink++; }
 int main(void) {
     say_ready();
     for (int number = 0;; number++) {
-        if (number % 10 == 9) asks_for_much(); else asks();
+        if (number % 10 == 9) asks_for_much(); else TOLD("asks", asks());
     }
 }

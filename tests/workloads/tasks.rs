@@ -42,10 +42,13 @@ pub fn answered(id: u64) -> u64 {
 
 #[inline(never)]
 async fn handle(request: Box<Request>) {
+    let begin = Instant::now();
     accepted(&request);
     Sleep(Instant::now() + Duration::from_millis(5)).await;
     Sleep(Instant::now() + Duration::from_millis(5)).await;
     answered(request.id);
+    // By its own clock: where others keep the machine busy, it sleeps for longer than it asked for.
+    println!("told task {}", begin.elapsed().as_nanos());
 }
 
 #[derive(Default)]

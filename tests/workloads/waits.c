@@ -22,7 +22,10 @@ NOINLINE void long_naps(void) { nap(5000); sink++; }
 
 static void *napper(void *unused) {
     pthread_setname_np(pthread_self(), "napper");
-    for (;;) { short_naps(); long_naps(); }
+    for (;;) {
+        TOLD("short_naps", short_naps());
+        TOLD("long_naps", long_naps());
+    }
     return unused;
 }
 

@@ -26,8 +26,11 @@ export async function until(what, ask, limit = 20_000) {
   }
 }
 
-/** Runs tests one after the other; those whose name has `filter`. What others on the machine may have disturbed is run once
- * more, and says so. Returns whether none failed. */
+/** How often a test is run until it fails. */
+const ATTEMPTS = 3;
+
+/** Runs tests one after the other; those whose name has `filter`. What others on the machine may have disturbed is run
+ * again, and says so. Returns whether none failed. */
 export async function run(tests, { filter = "", prepare, each }) {
   const chosen = tests.filter(({ name }) => name.includes(filter));
   console.log(`running ${chosen.length} tests`);
@@ -38,12 +41,15 @@ export async function run(tests, { filter = "", prepare, each }) {
     let reason = "";
     try {
       for (const need of needs) await prepare(need);
-      const once = () => within(`the test ${name}`, each(test), 90_000);
-      await once().catch((error) => {
-        if (error instanceof Skip) throw error;
-        console.log(`test ${name} ... failed once: ${error.message.replaceAll("\n", " ")}`);
-        return once();
-      });
+      for (let left = ATTEMPTS; left > 0; left--) {
+        try {
+          await within(`the test ${name}`, each(test), 90_000);
+          break;
+        } catch (error) {
+          if (error instanceof Skip || left === 1) throw error;
+          console.log(`test ${name} ... failed once: ${error.message.replaceAll("\n", " ")}`);
+        }
+      }
       counts.ok++;
     } catch (error) {
       if (error instanceof Skip) {
