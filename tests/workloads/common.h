@@ -22,7 +22,7 @@ static inline uint64_t now_ns(void) {
 
 /* Tells the test what a call took that began then. Where others keep the machine busy, sleeping takes longer than was asked
  * for: by this clock the test knows how long. */
-static inline void tell(const char *name, uint64_t begin_ns) {
+static inline void tell_call(const char *name, uint64_t begin_ns) {
     printf("told %s %llu\n", name, (unsigned long long)(now_ns() - begin_ns));
     fflush(stdout);
 }
@@ -32,7 +32,7 @@ static inline void tell(const char *name, uint64_t begin_ns) {
     do {                              \
         uint64_t told_from = now_ns(); \
         call;                         \
-        tell(name, told_from);        \
+        tell_call(name, told_from);        \
     } while (0)
 
 static inline uint64_t thread_ns(void) {

@@ -36,7 +36,7 @@ static void *works(void *unused) {
         if (request->id == 1) continue;
         nap_us(request->id % 10 == 9 ? 50000 : 5000);
         complete(request->id, request);
-        tell("request", request->submitted_ns);
+        tell_call("request", request->submitted_ns);
     }
     return unused;
 }
