@@ -28,11 +28,11 @@ static inline void tell_call(const char *name, uint64_t begin_ns) {
 }
 
 /* A call that is told. */
-#define TOLD(name, call)              \
-    do {                              \
+#define TOLD(name, call)               \
+    do {                               \
         uint64_t told_from = now_ns(); \
-        call;                         \
-        tell_call(name, told_from);        \
+        call;                          \
+        tell_call(name, told_from);    \
     } while (0)
 
 static inline uint64_t thread_ns(void) {
