@@ -99,19 +99,21 @@ assert_packed! {
 }
 
 /// The index, in `from..to`, of the last row with a `pc` of at most `pc`; `from` if there is none. Wants
-/// `from < to <= BLOCK_ROWS`; anything else is harmless.
+/// `from < to` and `from < BLOCK_ROWS`; what goes on in later blocks is searched up to the end of this one.
 ///
 /// It decides by the signs of differences, not by branches: the verifier follows both sides of each branch, and seven of
 /// them in a row are a hundred paths.
 #[inline(always)]
 pub fn search_block(block: &Block, from: usize, to: usize, pc: u16) -> usize {
     let mut found = from as i32 & (BLOCK_ROWS as i32 - 1);
+    let beyond = (to as i32).wrapping_sub(BLOCK_ROWS as i32);
+    let to = (to as i32).wrapping_sub(beyond & !(beyond >> 31));
     // Strides of 64, 32, … 1: together they reach every row after the first.
     let mut stride = BLOCK_ROWS as i32 / 2;
     while stride > 0 {
         let next = found + stride;
         let row = i32::from(block.rows[next as usize & (BLOCK_ROWS - 1)].pc);
-        found += stride & is_less(next, to as i32) & !is_less(i32::from(pc), row);
+        found += stride & is_less(next, to) & !is_less(i32::from(pc), row);
         stride /= 2;
     }
     found as usize & (BLOCK_ROWS - 1)
@@ -383,6 +385,20 @@ mod tests {
         }
         for (from, to) in [(0, 0), (500, 3), (7, usize::MAX), (usize::MAX, usize::MAX)] {
             assert!(search_block(&block, from, to, 600) < BLOCK_ROWS);
+        }
+    }
+
+    #[test]
+    fn a_page_that_begins_within_a_block_and_goes_on_behind_it_is_searched_up_to_its_end() {
+        // What stands before the page are numbers of other kinds, with a `pc` of 0 as if they were the first.
+        for from in 0..BLOCK_ROWS {
+            let mut block = Block { rows: [Row::default(); BLOCK_ROWS] };
+            for (at, row) in block.rows.iter_mut().enumerate().skip(from) {
+                row.pc = at as u16;
+            }
+            for at in from..BLOCK_ROWS {
+                assert_eq!(search_block(&block, from, 3 * BLOCK_ROWS, at as u16), at, "from {from}");
+            }
         }
     }
 }
