@@ -165,6 +165,8 @@ fn within_budget() -> Result<()> {
     ensure!((0.001..0.6).contains(&share), "16,000 hits a second are more than 1 % of a core: {:#}", live.sidecar);
     let leaked = live.bytes("leaks") / live.seconds;
     ensure!((0.4 * LEAK..2.5 * LEAK).contains(&leaked), "{leaked} bytes a second:\n{}", live.folded.show());
+    let churned = live.bytes("churns") / live.seconds;
+    ensure!(churned < 3.0 * leaked, "of ten times as much most was freed:\n{}", live.folded.show());
     // Most of what is freed is not seen to be, and the less the shorter the moments are in which it is looked, so that what
     // churns may seem to be in use as well. Nobody is blamed for keeping it: growth blames the same.
     let culprit = &live.sidecar["culprits"][0];
