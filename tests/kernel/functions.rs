@@ -1,16 +1,15 @@
 //! Functions in the daemon: rules over their calls, and what becomes of their probes when the configuration changes.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use probe_tests::code::Code;
 use probe_tests::folded::Folded;
 use probe_tests::running::Running;
-use probe_tests::trial::{require, trial};
+use probe_tests::trial::trial;
 use probe_tests::{poll, probe, workload};
 use serde_json::Value;
 
@@ -30,7 +29,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// How long probes may take to come and go on a busy machine.
-const PROBES: Duration = Duration::from_secs(20);
+pub(super) const PROBES: Duration = Duration::from_secs(20);
 
 fn calls(role: &str) -> Result<Running> {
     Running::ready(Command::new(workload::c("calls.c", &["-O2"])?).arg(role))
@@ -147,6 +146,8 @@ fn stuck() -> Result<()> {
     )?;
     poll::until("the daemon begins", BREACH, || daemon.read_log().contains("no process matches yet").then_some(()))?;
     let app = Running::ready(Command::new(&binary).arg("stuck"))?;
+    wait(&Code::of(app.pid(), &binary, "gets_stuck")?, true, &daemon)?;
+    app.signal("USR1")?;
     let waiting = snapshot(&mut daemon, "waiting")?;
     ensure!(waiting["process"]["pid"] == app.pid() && number(&waiting, "value")? == 1.0, "{waiting:#}");
     ensure!(waiting["function"]["row"]["calls"] == 0 && waiting["function"]["row"]["in_flight"] == 1, "{waiting:#}");
@@ -155,45 +156,10 @@ fn stuck() -> Result<()> {
     daemon.stop()
 }
 
-/// The code of a function as it is in the process now.
-struct Code {
-    memory: File,
-    address: u64,
-    size: usize,
-}
-
-impl Code {
-    fn of(pid: u32, binary: &Path, symbol: &str) -> Result<Self> {
-        let output = Command::new(require("nm")?).args(["-S"]).arg(binary).output()?;
-        let text = String::from_utf8(output.stdout)?;
-        let line = text.lines().find(|line| line.ends_with(&format!(" {symbol}"))).context("the symbol")?;
-        let mut words = line.split(' ').map(|word| u64::from_str_radix(word, 16));
-        let (offset, size) = (words.next().context("an address")??, words.next().context("a size")??);
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
-        let first =
-            maps.lines().find(|line| line.ends_with(&binary.canonicalize().unwrap_or_default().display().to_string()));
-        let start = first.and_then(|line| line.split('-').next()).context("the mapping of the program")?;
-        let address = u64::from_str_radix(start, 16)? + offset;
-        Ok(Self { memory: File::open(format!("/proc/{pid}/mem"))?, address, size: size as usize })
-    }
-
-    fn bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.size];
-        self.memory.read_exact_at(&mut bytes, self.address).context("the target is gone")?;
-        Ok(bytes)
-    }
-
-    /// Whether a trap stands at its first instruction.
-    fn is_probed(&self) -> Result<bool> {
-        Ok(self.bytes()?[0] == 0xCC)
-    }
-
-    fn wait(&self, is_probed: bool, daemon: &Daemon) -> Result<()> {
-        let reached = poll::until(&format!("probes are there: {is_probed}"), PROBES, || {
-            self.is_probed().map(|now| (now == is_probed).then_some(())).transpose()
-        });
-        reached.and_then(|done| done).with_context(|| format!("the daemon's log:\n{}", daemon.read_log()))
-    }
+/// Waits until probes are at a function, or gone from it.
+fn wait(code: &Code, is_probed: bool, daemon: &Daemon) -> Result<()> {
+    poll::until(&format!("probes are there: {is_probed}"), PROBES, || (code.is_probed() == is_probed).then_some(()))
+        .with_context(|| format!("the daemon's log:\n{}", daemon.read_log()))
 }
 
 fn reload() -> Result<()> {
@@ -204,17 +170,17 @@ fn reload() -> Result<()> {
     let app_only = target(&format!("pid = {}", app.pid()));
     let mut daemon = Daemon::run(&app_only, None)?;
     poll::until("the daemon begins", BREACH, || daemon.read_log().contains("watching pid").then_some(()))?;
-    ensure!(!code.is_probed()?, "a probe that nobody wants");
+    ensure!(!code.is_probed(), "a probe that nobody wants");
     let strict = function("sends", "threshold = \"10ms\"");
     daemon
         .reload(&[&app_only, &strict, &rule("missed", "attainment", "below = \"95%\"")].map(String::as_str).concat())?;
-    code.wait(true, &daemon)?;
+    wait(&code, true, &daemon)?;
     snapshot(&mut daemon, "missed")?;
     // What is wrong changes nothing.
     daemon.reload("[[function]]\nnam = 1\n")?;
     poll::until("a refusal", PROBES, || daemon.read_log().contains("did you mean `name`?").then_some(()))?;
     ensure!(
-        daemon.read_log().contains("the configuration stays as it was") && code.is_probed()?,
+        daemon.read_log().contains("the configuration stays as it was") && code.is_probed(),
         "{}",
         daemon.read_log()
     );
@@ -225,7 +191,7 @@ fn reload() -> Result<()> {
     ensure!(number(&met, "value")? == 100.0, "no call is judged by the old threshold: {met:#}");
     ensure!(daemon.read_log().matches("timing sends in pid").count() == 1, "{}", daemon.read_log());
     daemon.reload(&app_only)?;
-    code.wait(false, &daemon)?;
+    wait(&code, false, &daemon)?;
     poll::until("the code as it was", PROBES, || (code.bytes().ok()? == before).then_some(()))?;
     ensure!(app.is_alive(), "the target is gone");
     // And once more: the number that the function had can be used again.
@@ -243,7 +209,7 @@ fn killed() -> Result<()> {
     let code = Code::of(app.pid(), &workload::c("calls.c", &["-O2"])?, "sends")?;
     let before = code.bytes()?;
     let mut daemon = Daemon::run(&[target(&format!("pid = {}", app.pid())), function("sends", "")].concat(), None)?;
-    code.wait(true, &daemon)?;
+    wait(&code, true, &daemon)?;
     ensure!(code.bytes()?.iter().zip(&before).filter(|(now, before)| now != before).count() >= 2, "entry and return");
     daemon.running.signal("KILL")?;
     daemon.running.wait(PROBES)?;

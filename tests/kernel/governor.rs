@@ -52,7 +52,7 @@ impl Target {
     }
 
     /// The code is as it was, for good, and the target goes on.
-    fn is_clean(&mut self, before: [u8; 24], limit: Duration) -> Result<()> {
+    fn is_clean(&mut self, before: &[u8], limit: Duration) -> Result<()> {
         poll::until("the target's code as it was", limit, || (self.code.bytes().ok()? == before).then_some(()))?;
         let used = || fs::read_to_string(format!("/proc/{}/schedstat", self.running.pid()));
         let then = used()?;
@@ -122,7 +122,7 @@ fn killed() -> Result<()> {
     ensure!(target.code.is_probed(), "cheap probes stay");
     probe.signal("KILL")?;
     probe.wait(CLEAN)?;
-    target.is_clean(before, CLEAN)
+    target.is_clean(&before, CLEAN)
 }
 
 fn killed_while_leaving() -> Result<()> {
@@ -136,7 +136,7 @@ fn killed_while_leaving() -> Result<()> {
         std::thread::sleep(Duration::from_millis(delay_ms));
         probe.signal("KILL")?;
         probe.wait(CLEAN)?;
-        target.is_clean(before, CLEAN)?;
+        target.is_clean(&before, CLEAN)?;
     }
     Ok(())
 }
@@ -176,7 +176,7 @@ fn told_to_end() -> Result<()> {
         ensure!(status.code() == Some(0), "{signal}: {status}");
         ensure!(target.code.bytes()? == before, "{signal}: it ends before its probes are gone");
         ensure!(number(&rows(&file)?[0], "calls")? > 0.0, "{signal}: no calls");
-        target.is_clean(before, CLEAN)?;
+        target.is_clean(&before, CLEAN)?;
     }
     Ok(())
 }
@@ -248,7 +248,7 @@ fn target_forks() -> Result<()> {
     poll::until("a child without probes", SET, || (!later.is_probed()).then_some(()))?;
     ensure!(target.code.is_probed(), "the parent keeps its own");
     ensure!(probe.wait(Duration::from_secs(20))?.code() == Some(0), "probe fails");
-    target.is_clean(before, CLEAN)?;
+    target.is_clean(&before, CLEAN)?;
     ensure!(child.bytes()? == before && later.bytes()? == before, "something is left in a child");
     let row = &rows(&file)?[0];
     // A call takes 200 us and more: those of one process, not of two or four.

@@ -1,7 +1,9 @@
-/* Functions whose calls take times that are known, recur, are jumped out of, are errors, or do not return. */
+/* Functions whose calls take times that are known, recur, are jumped out of, are errors, or do not return: `stuck` from
+ * SIGUSR1 on. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 #include "common.h"
@@ -44,10 +46,11 @@ NOINLINE void tiny(void) { sink++; }
 
 NOINLINE void gets_stuck(void) { sleep(60); sink++; }
 
-static void *stuck(void *unused) {
-    usleep(1500000);
+static void *stuck(void *signals) {
+    int number;
+    sigwait(signals, &number);
     for (;;) gets_stuck();
-    return unused;
+    return NULL;
 }
 
 NOINLINE void chore(void) { for (int i = 0; i < 500; i++) sink++; }
@@ -65,8 +68,12 @@ static void *busy(void *unused) {
 
 int main(int argc, char **argv) {
     pthread_t thread;
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
     say_ready();
-    if (argc > 1 && !strcmp(argv[1], "stuck")) pthread_create(&thread, NULL, stuck, NULL);
+    if (argc > 1 && !strcmp(argv[1], "stuck")) pthread_create(&thread, NULL, stuck, &signals);
     if (argc > 1 && !strcmp(argv[1], "busy")) pthread_create(&thread, NULL, busy, NULL);
     if (argc > 1 && !strcmp(argv[1], "crew"))
         for (int i = 0; i < 4; i++) pthread_create(&thread, NULL, crew, NULL);

@@ -86,6 +86,10 @@ pub struct ProcessState {
     /// How many threads it has.
     #[serde(default)]
     pub threads: u64,
+    /// How many calm stretches of it are kept, the typical one of which breaches are compared with. Without any it is what
+    /// came before.
+    #[serde(default)]
+    pub calm_stretches: usize,
     /// The latest values by name of metric, as `cpu` and `memory.rss`, each in the unit that rules have for it. What
     /// cannot be measured is left out.
     pub metrics: BTreeMap<String, f64>,

@@ -265,6 +265,7 @@ impl Watcher {
             container_name: member.container_name.clone(),
             pod: member.container.pod.clone(),
             threads: member.stat.threads,
+            calm_stretches: self.scene.calm_stretches(member.who.pid),
             metrics,
         }
     }

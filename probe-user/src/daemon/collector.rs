@@ -120,10 +120,14 @@ impl Scene for Live {
         Ok(())
     }
 
+    fn calm_stretches(&self, pid: u32) -> usize {
+        lock(&self.baselines).count(pid)
+    }
+
     fn baseline(&self, pid: u32) -> Option<(u64, Profile)> {
-        let baselines = lock(&self.baselines);
-        let typical = baselines.typical(pid)?;
-        Some((typical.from_ns, Symbolizer::new().symbolize(typical)))
+        // Naming takes its time, and nobody waits for it.
+        let typical = lock(&self.baselines).typical(pid)?;
+        Some((typical.from_ns, Symbolizer::new().symbolize(&typical)))
     }
 
     fn profile(&self, pid: u32, from_ns: u64, to_ns: u64) -> Result<Profile> {

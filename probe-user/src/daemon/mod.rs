@@ -91,6 +91,9 @@ pub trait Scene: Send + Sync {
     /// What was recorded of these processes in `from_ns..to_ns` was calm: it is kept to compare breaches with.
     fn remember(&self, calm: &BTreeSet<u32>, from_ns: u64, to_ns: u64) -> Result<()>;
 
+    /// How many calm stretches of a process are kept.
+    fn calm_stretches(&self, pid: u32) -> usize;
+
     /// The typical calm stretch of a process, with names: since when, and what was recorded. `None` if there is none yet.
     fn baseline(&self, pid: u32) -> Option<(u64, Profile)>;
 

@@ -102,6 +102,10 @@ impl Scene for Fake {
         Ok(())
     }
 
+    fn calm_stretches(&self, _: u32) -> usize {
+        1
+    }
+
     fn baseline(&self, pid: u32) -> Option<(u64, Profile)> {
         Some((SECOND, profile(pid, 60, &[("main", "serve", 60), ("matcher", "serve", 10)])))
     }

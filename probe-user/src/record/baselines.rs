@@ -13,7 +13,7 @@ const STRETCHES: usize = 9;
 /// The calm stretches of processes.
 #[derive(Debug)]
 pub struct Baselines {
-    of: BTreeMap<u32, VecDeque<Recording>>,
+    of: BTreeMap<u32, VecDeque<Arc<Recording>>>,
     /// How many stretches hold a stack, by its address: most are the same in all.
     held: HashMap<usize, u32>,
     /// Bound on `bytes`.
@@ -46,7 +46,7 @@ impl Baselines {
             part.waits.shrink_to_fit();
             self.hold(&part);
             let stretches = self.of.entry(pid).or_default();
-            stretches.push_back(part);
+            stretches.push_back(Arc::new(part));
             if stretches.len() > STRETCHES {
                 let oldest = stretches.pop_front();
                 self.release(oldest);
@@ -77,7 +77,7 @@ impl Baselines {
         }
     }
 
-    fn release(&mut self, stretches: impl IntoIterator<Item = Recording>) {
+    fn release(&mut self, stretches: impl IntoIterator<Item = Arc<Recording>>) {
         for stretch in stretches {
             self.bytes -= bytes(&stretch);
             for stack in stretch.stacks.values() {
@@ -92,11 +92,16 @@ impl Baselines {
         }
     }
 
+    /// How many stretches of a process are kept.
+    pub fn count(&self, pid: u32) -> usize {
+        self.of.get(&pid).map_or(0, VecDeque::len)
+    }
+
     /// The typical stretch of a process: the median by samples, of an even number the busier one of the two in the middle.
-    pub fn typical(&self, pid: u32) -> Option<&Recording> {
-        let mut stretches: Vec<&Recording> = self.of.get(&pid)?.iter().collect();
+    pub fn typical(&self, pid: u32) -> Option<Arc<Recording>> {
+        let mut stretches: Vec<&Arc<Recording>> = self.of.get(&pid)?.iter().collect();
         stretches.sort_by_key(|stretch| stretch.samples.len());
-        stretches.get(stretches.len() / 2).copied()
+        stretches.get(stretches.len() / 2).copied().cloned()
     }
 
     /// Forgets a process that is gone.
@@ -159,9 +164,9 @@ mod tests {
             baselines.add(&minute(number, &[(7, count), (8, 5)]), &calm);
         }
         let typical = baselines.typical(7).expect("known");
-        assert_eq!((typical.samples.len(), typical.from_ns), (11, 4 * 60));
+        assert_eq!((typical.samples.len(), typical.from_ns, baselines.count(7)), (11, 4 * 60, 5));
         assert!(typical.samples.iter().all(|sample| sample.pid == 7));
-        assert!(baselines.typical(8).is_none(), "that one was not calm");
+        assert!(baselines.typical(8).is_none() && baselines.count(8) == 0, "that one was not calm");
         baselines.forget(7);
         assert!(baselines.typical(7).is_none() && baselines.bytes() == 0);
     }

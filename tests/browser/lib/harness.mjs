@@ -30,8 +30,9 @@ export async function until(what, ask, limit = 20_000) {
 const ATTEMPTS = 3;
 
 /** Runs tests one after the other; those whose name has `filter`. What others on the machine may have disturbed is run
- * again, and says so. Returns whether none failed. */
-export async function run(tests, { filter = "", prepare, each }) {
+ * again, and says so: the last time in scenes that are made anew by `renew`, because they may be what is amiss. Returns whether
+ * none failed. */
+export async function run(tests, { filter = "", prepare, renew, each }) {
   const chosen = tests.filter(({ name }) => name.includes(filter));
   console.log(`running ${chosen.length} tests`);
   const counts = { ok: 0, failed: 0, ignored: 0 };
@@ -40,14 +41,15 @@ export async function run(tests, { filter = "", prepare, each }) {
     let outcome = "ok";
     let reason = "";
     try {
-      for (const need of needs) await prepare(need);
       for (let left = ATTEMPTS; left > 0; left--) {
         try {
+          for (const need of needs) await prepare(need);
           await within(`the test ${name}`, each(test), 90_000);
           break;
         } catch (error) {
           if (error instanceof Skip || left === 1) throw error;
           console.log(`test ${name} ... failed once: ${error.message.replaceAll("\n", " ")}`);
+          if (left === 2) await renew(needs);
         }
       }
       counts.ok++;

@@ -83,6 +83,10 @@ impl Live {
         each("probe_target_threads", "Threads of its processes.", &|target| {
             target.processes.iter().map(|process| process.threads as f64).sum()
         });
+        let help = "Processes of which a calm stretch is known, to compare a breach with.";
+        each("probe_target_baselines", help, &|target| {
+            target.processes.iter().filter(|process| process.calm_stretches > 0).count() as f64
+        });
         each("probe_target_cpu_cores", "Cores at work for its processes.", &|target| sum(target, "cpu") / 100.0);
         each("probe_target_resident_memory_bytes", "Resident memory of its processes.", &|target| {
             sum(target, "memory.rss")
