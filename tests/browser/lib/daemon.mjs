@@ -70,7 +70,7 @@ export class Daemon {
   /** Starts the service anew and has it turn hot. Whether it was calm until then, for all that the daemon knows. */
   async #turnHot(program) {
     await end(this.#hot);
-    this.#hot = start(program, ["600", "500"]);
+    this.#hot = start(program, ["1500", "1500"]);
     this.#children.push(this.#hot);
     const known = new Set(this.#alerts(HOT));
     const pid = await until("a calm stretch of the service", async () => {

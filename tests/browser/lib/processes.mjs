@@ -25,7 +25,7 @@ process.on("exit", () => running.forEach((child) => child.kill("SIGTERM")));
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
 
 /** Starts a program for at most `seconds`; its standard error goes to `log`. */
-export function start(program, parameters, { log, seconds = 600 } = {}) {
+export function start(program, parameters, { log, seconds = 1500 } = {}) {
   // In a session of its own: a busy machine shares its processors between sessions, whatever else runs in this one.
   const child = spawn("timeout", ["--kill-after=5", String(seconds), program, ...parameters], { stdio: ["ignore", "pipe", "pipe"], detached: true });
   running.add(child);
