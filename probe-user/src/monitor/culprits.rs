@@ -25,6 +25,8 @@ pub use kept::{Kept, kept};
 
 /// Most functions that are named.
 const MAX_CULPRITS: usize = 10;
+/// The least part of it all that a function is named for beside the first.
+const LEAST: f64 = 0.01;
 
 /// A function with its part in a breach. Shares are percent of the process's samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -100,8 +102,8 @@ const NEW: f64 = 0.01;
 /// A caller explains a function when it is above this part of its samples.
 const EXPLAINS: f64 = 0.8;
 
-/// The functions that add most over the baseline, most responsible first, at most ten. Functions that add nothing are not
-/// named. Either profile may be empty.
+/// The functions that add most over the baseline, most responsible first, at most ten. Functions that add nothing, or next to
+/// nothing of what is added, are not named. Either profile may be empty.
 pub fn culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
     rank(&charge(breach, on_cpu), &charge(baseline, on_cpu))
 }
@@ -115,21 +117,33 @@ fn rank(now: &Charges, calm: &Charges) -> Vec<Culprit> {
             *added.entry(explanation(function, charged, now, calm)).or_default() += more;
         }
     }
-    let mut ranked: Vec<(&Function, f64)> = added.into_iter().collect();
-    // The functions come sorted by name, and the sort is stable: equals stay in that order.
-    ranked.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    ranked.into_iter().take(MAX_CULPRITS).map(|(function, _)| describe(function, now, calm)).collect()
+    let ranked = named(added.into_iter().collect());
+    ranked.into_iter().map(|(function, _)| describe(function, now, calm)).collect()
+}
+
+/// Those that are named of all that are charged with something, the most charged first.
+fn charged_most(charges: &Charges) -> Vec<(&Function, u64)> {
+    let own =
+        charges.functions.iter().map(|(function, charged)| ((function, charged.own.count), charged.own.count as f64));
+    named(own.filter(|(_, count)| *count > 0.0).collect()).into_iter().map(|(charged, _)| charged).collect()
+}
+
+/// Those that are named of these, sorted by name, with what is to be blamed on each.
+fn named<T>(mut blamed: Vec<(T, f64)>) -> Vec<(T, f64)> {
+    let least = LEAST * blamed.iter().map(|(_, part)| part).sum::<f64>();
+    // The sort is stable: equals stay in the order of their names.
+    blamed.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let count = blamed.iter().skip(1).take_while(|(_, part)| *part >= least).count();
+    blamed.truncate(MAX_CULPRITS.min(count + 1));
+    blamed
 }
 
 /// The functions that took most memory, the greatest first, at most ten: growth that is as fast as it was before is no less
 /// to blame. `breach` is all that is known, `baseline` a part of it to compare with.
 pub fn growth_culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
     let (now, calm) = (charge(breach, resident), charge(baseline, resident));
-    let mut ranked: Vec<(&Function, &Charged)> =
-        now.functions.iter().filter(|(_, charged)| charged.own.count > 0).collect();
-    ranked.sort_by_key(|(_, charged)| std::cmp::Reverse(charged.own.count));
-    let described = ranked.into_iter().take(MAX_CULPRITS).map(|(function, charged)| {
-        let bytes = Some(charged.own.count);
+    let described = charged_most(&now).into_iter().map(|(function, bytes)| {
+        let bytes = Some(bytes);
         Culprit { bytes, ..describe(function, &now, &calm) }
     });
     described.collect()

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Charged, Charges, Culprit, Function, MAX_CULPRITS, charge, charge_chains, charged_chain, describe, rank};
+use super::{Charges, Culprit, charge, charge_chains, charged_chain, charged_most, describe, rank};
 use crate::symbolize::{Profile, Sample};
 
 /// Of what a culprit's shares are shares.
@@ -42,9 +42,7 @@ pub fn call_culprits(
 pub fn thread_culprits(dump: &Profile) -> Vec<Culprit> {
     let first = |stack| charged_chain(&dump.frames(stack)).pop().map(|function| vec![function]);
     let (charges, nothing) = (charge_chains(dump, |_| 1, first), Charges::default());
-    let mut ranked: Vec<(&Function, &Charged)> = charges.functions.iter().collect();
-    ranked.sort_by_key(|(_, charged)| std::cmp::Reverse(charged.own.count));
-    let described = ranked.into_iter().take(MAX_CULPRITS).map(|(function, _)| describe(function, &charges, &nothing));
+    let described = charged_most(&charges).into_iter().map(|(function, _)| describe(function, &charges, &nothing));
     described.map(|culprit| Culprit { of: Of::Threads, ..culprit }).collect()
 }
 

@@ -2,7 +2,7 @@
 //! not who leaks: what leaks takes the place that others have freed, and these have to take fresh pages for themselves. What
 //! was allocated, and is in use still after everything else of its age was freed, does not have that fault.
 
-use super::{Culprit, MAX_CULPRITS, charge, describe};
+use super::{Culprit, charge, charged_most, describe};
 use crate::symbolize::{Profile, Sample};
 
 /// Fewer samples explain nothing: their sum is known to a quarter at best.
@@ -43,10 +43,8 @@ pub fn kept(live: &Profile, from_ns: u64, attached_share: f64) -> Option<Kept> {
         }
     }
     let (charges, nothing) = (charge(&old, bytes), charge(&Profile::default(), bytes));
-    let mut ranked: Vec<_> = charges.functions.iter().filter(|(_, charged)| charged.own.count > 0).collect();
-    ranked.sort_by_key(|(_, charged)| std::cmp::Reverse(charged.own.count));
-    let culprits = ranked.into_iter().take(MAX_CULPRITS).map(|(function, charged)| Culprit {
-        bytes: Some(charged.own.count),
+    let culprits = charged_most(&charges).into_iter().map(|(function, bytes)| Culprit {
+        bytes: Some(bytes),
         kept_for_ns: Some(age_ns),
         ..describe(function, &charges, &nothing)
     });

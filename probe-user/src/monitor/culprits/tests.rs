@@ -128,6 +128,15 @@ fn equals_are_ordered_by_name_and_nothing_gives_nothing() {
 }
 
 #[test]
+fn what_adds_next_to_nothing_is_not_named_beside_what_does() {
+    let hot = profile(1, &[("t", "reads_clock", 8), ("t", "match_rules", 980), ("t", "serve", 12)]);
+    assert_eq!(names(&culprits(&hot, &Profile::default())), ["match_rules", "serve"]);
+    let many: Vec<String> = (0..300).map(|number| format!("f{number:03}")).collect();
+    let flat: Vec<_> = many.iter().map(|function| ("t", function.as_str(), 1)).collect();
+    assert_eq!(names(&culprits(&profile(1, &flat), &Profile::default())), ["f000"], "somebody is");
+}
+
+#[test]
 fn a_function_without_a_source_is_placed_by_its_module() {
     let culprit = Culprit { function: "f".into(), module: "/opt/libx.so".into(), share: 12.4, ..Culprit::default() };
     assert_eq!(culprit.sentence(), "f (libx.so) went from 0 % to 12 % of the process");
