@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use probe_tests::running::Running;
 use probe_tests::trial::trial;
@@ -48,8 +48,9 @@ const fn cpu(kind: &'static str, culprit: &'static str) -> Incident {
     Incident { kind, rule: "metric = \"cpu\"\nabove = 15.0", timed: None, culprit }
 }
 
+/// A machine that others use keeps single calls waiting for as long, so that one slow call of a hundred is no incident.
 const fn calls(kind: &'static str, timed: &'static str, culprit: &'static str) -> Incident {
-    Incident { kind, rule: "metric = \"function.p99\"\nabove = \"80ms\"", timed: Some(timed), culprit }
+    Incident { kind, rule: "metric = \"function.attainment\"\nbelow = \"92%\"", timed: Some(timed), culprit }
 }
 
 /// A calm stretch is as long as what the flight recorder holds.
@@ -67,7 +68,9 @@ fn planted() -> Result<()> {
         text += &format!("[[target]]\nname = \"{kind}\"\nmatch = {{ pid = {} }}\n", service.pid());
         let mut rule = format!("{rule}\n");
         if let Some(symbol) = timed {
-            text += &format!("[[function]]\nname = \"{kind}\"\ntarget = \"{kind}\"\nsymbol = \"{symbol}\"\n");
+            text += &format!(
+                "[[function]]\nname = \"{kind}\"\ntarget = \"{kind}\"\nsymbol = \"{symbol}\"\nthreshold = \"80ms\"\n"
+            );
             rule += &format!("function = \"{kind}\"\n");
         }
         text += &format!(
@@ -80,7 +83,10 @@ fn planted() -> Result<()> {
     // Calm for two stretches, of which the first began before they were watched.
     let calm = Instant::now();
     poll::until("a calm time", WINDOW * 4, || (calm.elapsed() > WINDOW * 2 + Duration::from_secs(3)).then_some(()))?;
-    ensure!(daemon.ids()?.is_empty(), "calm, and yet: {}", daemon.read_log());
+    for id in daemon.ids()? {
+        let sidecar = daemon.sidecar(&id)?;
+        bail!("calm, and yet {} broke {} with {}", sidecar["process"]["exe"], sidecar["rule"], sidecar["value"]);
+    }
     // What grows takes its time; of the others two at a time, because there may be only two processors.
     let Some((leak, others)) = services.split_last() else { unreachable!("there are some") };
     leak.1.signal("USR1")?;

@@ -72,7 +72,7 @@ fn recursion() -> Result<()> {
     let [recurs, jumps] = &rows[..] else { anyhow::bail!("two functions: {rows:#?}") };
     ensure!(number(recurs, "calls")? >= 60.0, "six calls each time: {recurs:#}");
     // Each of them takes the millisecond of the innermost.
-    target.truth("recurs")?.expect(recurs)?;
+    target.truth("recurs")?.expect_nested(&target.truth("recurs_sleep")?, recurs)?;
     ensure!(number(recurs, "min_ns")? >= 1e6, "{recurs:#}");
     ensure!(number(recurs, "in_flight")? <= 6.0, "{recurs:#}");
     ensure!(number(jumps, "calls")? == 0.0 && number(jumps, "in_flight")? == 0.0, "{jumps:#}");

@@ -45,7 +45,9 @@ pub fn unprivileged(name: &str, test: impl Fn() -> Result<()> + Send + 'static) 
         for _ in 1..ATTEMPTS {
             let Some(error) = done.as_ref().err().filter(|error| !error.is::<Skip>()) else { break };
             // The harness has begun a line with the test's name, and ends the last one.
-            let reason: String = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+            // What has happened stands before what was done meanwhile, which may be a whole log.
+            let reason = error.chain().rev().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
             print!("failed once: {}\ntest {shown} ... ", reason.chars().take(REASON).collect::<String>());
             // Without the line the test is as good.
             let _ = std::io::stdout().flush();

@@ -61,16 +61,22 @@ impl Truth {
         self.sorted.partition_point(|call| *call <= limit.as_nanos() as f64) as f64 / self.calls()
     }
 
-    /// Between two quantiles, with what a profiler may differ by.
-    fn between(&self, low: f64, high: f64) -> RangeInclusive<f64> {
-        self.quantile(low) * BELOW..=self.quantile(high) * ABOVE + TRAPS
+    /// Between two quantiles, the lower one of what is within these calls, with what a profiler may differ by.
+    fn between(&self, inner: &Self, low: f64, high: f64) -> RangeInclusive<f64> {
+        inner.quantile(low) * BELOW..=self.quantile(high) * ABOVE + TRAPS
     }
 
     /// A row of a timed function says the same of most calls and of slow ones. The program's calls are more than those
     /// that were timed, so that neighbouring quantiles stand for one: where calls take what they are meant to, they are
     /// the same.
     pub fn expect(&self, row: &Value) -> Result<()> {
-        for (name, range) in [("p50_ns", self.between(0.3, 0.7)), ("p99_ns", self.between(0.92, 1.0))] {
+        self.expect_nested(self, row)
+    }
+
+    /// The same of calls within calls, of which these are the outermost: each takes as long as what the innermost does, and the
+    /// probes of those within it.
+    pub fn expect_nested(&self, inner: &Self, row: &Value) -> Result<()> {
+        for (name, range) in [("p50_ns", self.between(inner, 0.3, 0.7)), ("p99_ns", self.between(inner, 0.92, 1.0))] {
             let value = row[name].as_f64().unwrap_or(f64::NAN);
             ensure!(range.contains(&value), "{name} is not within {range:?}: {row:#}");
         }

@@ -21,8 +21,16 @@ NOINLINE int sends(int number) {
     return number % 5 == 0 ? -1 : 0;
 }
 
+/* What the innermost of these calls slept for. */
+static uint64_t slept_ns;
+
 NOINLINE int recurs(int depth) {
-    if (depth == 0) { nap_us(1000); return 0; }
+    if (depth == 0) {
+        uint64_t begin_ns = now_ns();
+        nap_us(1000);
+        slept_ns = now_ns() - begin_ns;
+        return 0;
+    }
     int below = recurs(depth - 1);
     sink++;
     return below + 1;
@@ -81,6 +89,7 @@ int main(int argc, char **argv) {
         TOLD("sends", sends(number));
         if (number % 10) continue;
         TOLD("recurs", recurs(5));
+        tell("recurs_sleep", slept_ns);
         TOLD("naps", sink += jumps_on(number));
         TOLD("naps", sink += jumps_anywhere(number));
         if (!setjmp(back)) jumps(3);

@@ -22,10 +22,12 @@ static inline uint64_t now_ns(void) {
 
 /* Tells the test what a call took that began then. Where others keep the machine busy, sleeping takes longer than was asked
  * for: by this clock the test knows how long. */
-static inline void tell_call(const char *name, uint64_t begin_ns) {
-    printf("told %s %llu\n", name, (unsigned long long)(now_ns() - begin_ns));
+static inline void tell(const char *name, uint64_t nanoseconds) {
+    printf("told %s %llu\n", name, (unsigned long long)nanoseconds);
     fflush(stdout);
 }
+
+static inline void tell_call(const char *name, uint64_t begin_ns) { tell(name, now_ns() - begin_ns); }
 
 /* A call that is told. */
 #define TOLD(name, call)               \

@@ -21,7 +21,7 @@ static double now(void) {
     return (double)at.tv_sec + (double)at.tv_nsec / 1e9;
 }
 
-static double lasts = 12;
+static double lasts = 15;
 
 /* True from the signal on, for some seconds. */
 static int is_bad(void) {
