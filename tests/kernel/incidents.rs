@@ -83,8 +83,8 @@ fn planted() -> Result<()> {
     // Calm for two stretches, of which the first began before they were watched.
     let calm = Instant::now();
     poll::until("a calm time", WINDOW * 4, || (calm.elapsed() > WINDOW * 2 + Duration::from_secs(3)).then_some(()))?;
-    for id in daemon.ids()? {
-        let sidecar = daemon.sidecar(&id)?;
+    if let Some(id) = daemon.ids()?.first() {
+        let sidecar = daemon.sidecar(id)?;
         bail!("calm, and yet {} broke {} with {}", sidecar["process"]["exe"], sidecar["rule"], sidecar["value"]);
     }
     // What grows takes its time; of the others two at a time, because there may be only two processors.
