@@ -56,7 +56,7 @@ function prepare(name) {
   return made;
 }
 
-/** How often there is another daemon because a test failed twice: one is enough for what others on the machine have disturbed. */
+/** How often there may be another daemon because a test failed twice: what fails for other reasons is to fail soon. */
 const RENEWALS = 2;
 let renewals = 0;
 async function renew(needs) {

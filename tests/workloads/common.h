@@ -20,13 +20,14 @@ static inline uint64_t now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Tells the test what a call took that began then. Where others keep the machine busy, sleeping takes longer than was asked
- * for: by this clock the test knows how long. */
+/* Tells the test what a call took. Where others keep the machine busy, sleeping takes longer than was asked for: by this clock
+ * the test knows how long. */
 static inline void tell(const char *name, uint64_t nanoseconds) {
     printf("told %s %llu\n", name, (unsigned long long)nanoseconds);
     fflush(stdout);
 }
 
+/* The same of a call that began then. */
 static inline void tell_call(const char *name, uint64_t begin_ns) { tell(name, now_ns() - begin_ns); }
 
 /* A call that is told. */

@@ -16,7 +16,7 @@ const CALM = 90_000;
 /** How often a service is started that turns hot without being asked to. */
 const ATTEMPTS = 3;
 /** The rule that the service breaks when it is hot. */
-export const HOT = "checkout-cpu";
+const HOT = "checkout-cpu";
 
 export class Daemon {
   /** Bodies that the webhook was sent. */
@@ -72,9 +72,9 @@ export class Daemon {
     await end(this.#hot);
     this.#hot = start(program, ["1500", "1500"]);
     this.#children.push(this.#hot);
-    const known = new Set(this.#alerts(HOT));
+    const known = this.#alerts(HOT).length;
     const pid = await until("a calm stretch of the service", async () => {
-      if (this.#alerts(HOT).length > known.size) return -1;
+      if (this.#alerts(HOT).length > known) return -1;
       const { targets } = await (await this.get("/api/v1/targets")).json();
       const { processes } = targets.find(({ name }) => name === "checkout");
       return processes.find((process) => process.calm_stretches > 0)?.pid;

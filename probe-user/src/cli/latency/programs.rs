@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crate::kernel::{self, Sampler, WaitFilter, target_flags};
 use crate::latency::{Function, Row, TICK, Timer, Timing};
 use crate::record::{Collector, Events, Options, Recording, Retention};
+use crate::target::monotonic_ns;
 
 /// Bound on what is kept of slow calls.
 const MEMORY: usize = 256 << 20;
@@ -33,6 +34,8 @@ pub struct Borrowed {
     timing: Option<Timing>,
     /// Since when it records.
     from_ns: u64,
+    /// When calls were counted for the last time.
+    counted_ns: u64,
 }
 
 impl Programs {
@@ -68,7 +71,7 @@ impl Programs {
         collector.wait_for_tables(TABLES)?;
         let from_ns = collector.start_waits(false)?;
         let timing = collector.with_kernel(move |sampler| Timing::new(sampler, functions))??;
-        Ok(Self::Recorder(Box::new(Borrowed { collector, timing: Some(timing), from_ns })))
+        Ok(Self::Recorder(Box::new(Borrowed { collector, timing: Some(timing), from_ns, counted_ns: u64::MAX })))
     }
 
     /// Asks, wherever the programs are.
@@ -121,15 +124,23 @@ impl Programs {
 
     /// What was seen so far.
     pub fn rows(&mut self) -> Result<Vec<Row>> {
-        self.ask(|timing, sampler| timing.rows(sampler))
+        let (rows, now_ns) = self.ask(|timing, sampler| Ok((timing.rows(sampler)?, monotonic_ns())))?;
+        if let Self::Recorder(borrowed) = self {
+            borrowed.counted_ns = now_ns;
+        }
+        Ok(rows)
     }
 
-    /// What threads did, and which calls were slow; `None` if that was not asked for. Takes the probes away.
+    /// What threads did, and which of the calls in the latest [`Self::rows`] were slow; `None` if that was not asked for. Takes
+    /// the probes away.
     pub fn recording(self) -> Result<Option<Recording>> {
         let Self::Recorder(borrowed) = self else { return Ok(None) };
-        let Borrowed { collector, timing, from_ns } = *borrowed;
+        let Borrowed { collector, timing, from_ns, counted_ns } = *borrowed;
         drop(timing);
         let to_ns = collector.stop_waits()?;
-        collector.extract(&[], from_ns, to_ns).map(Some)
+        let mut recording = collector.extract(&[], from_ns, to_ns)?;
+        // Probes leave one after the other, and calls go on to end meanwhile.
+        recording.calls.retain(|call| call.time_ns <= counted_ns);
+        Ok(Some(recording))
     }
 }
