@@ -112,6 +112,16 @@ pub fn title(profile: &Profile, options: &Options) -> String {
 
 /// One line on how the profile came to be and what it lacks: time, length, sampler, samples, losses.
 pub fn summary(profile: &Profile) -> String {
+    summary_with(profile, &format!("lost: {}", losses(profile)))
+}
+
+/// The same in few words, for pictures: how many losses there were, without their reasons.
+pub fn short_summary(profile: &Profile) -> String {
+    let all: u64 = profile.losses.values().sum();
+    summary_with(profile, &format!("lost, cut or guessed: {all}"))
+}
+
+fn summary_with(profile: &Profile, losses: &str) -> String {
     let header = &profile.header;
     let mut parts = Vec::new();
     if header.started_at_ns > 0 {
@@ -129,7 +139,7 @@ pub fn summary(profile: &Profile) -> String {
     let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
     parts.push(format!("{samples} samples"));
     if !profile.losses.is_empty() {
-        parts.push(format!("lost: {}", losses(profile)));
+        parts.push(losses.to_owned());
     }
     parts.join(" · ")
 }

@@ -10,6 +10,9 @@ use super::flat::{self, Weight};
 use super::{Options, folded};
 use crate::symbolize::Profile;
 
+/// Characters of a line of text that fit into the picture.
+const WIDE: usize = 150;
+
 /// Draws the flamegraph of `profile`. Fails when it has no samples.
 pub fn write(profile: &Profile, options: &Options, out: &mut dyn Write) -> Result<()> {
     let lines: Vec<String> = folded::lines(profile, options)
@@ -19,7 +22,9 @@ pub fn write(profile: &Profile, options: &Options, out: &mut dyn Write) -> Resul
     ensure!(!lines.is_empty(), "it has no samples to draw");
     let mut drawing = Drawing::default();
     drawing.title = drawable(&flat::title(profile, options));
-    drawing.subtitle = Some(drawable(&flat::summary(profile)));
+    // It is centred, and what does not fit is missing on both sides.
+    let summary = Some(flat::summary(profile)).filter(|summary| summary.chars().count() <= WIDE);
+    drawing.subtitle = Some(drawable(&summary.unwrap_or_else(|| flat::short_summary(profile))));
     drawing.count_name = Weight::of(&profile.header).unit().into();
     drawing.colors = Palette::Multi(MultiPalette::Java);
     drawing.text_truncate_direction = TextTruncateDirection::Right;
@@ -65,6 +70,19 @@ mod tests {
             }
         }
         (elements, texts)
+    }
+
+    #[test]
+    fn what_is_lost_for_many_reasons_fits_above_the_picture() {
+        let mut profile = fixture::profile();
+        for reason in ["stacks truncated: no frame pointer", "stacks with frames guessed by frame pointer", "overflow"]
+        {
+            profile.losses.insert(format!("{reason} in a process of a long name"), 7);
+        }
+        let mut out = Vec::new();
+        write(&profile, &Options::default(), &mut out).expect("drawn");
+        let (_, texts) = parse(std::str::from_utf8(&out).expect("text"));
+        assert!(texts.contains("lost, cut or guessed: ") && !texts.contains("long name"), "{texts}");
     }
 
     #[test]
