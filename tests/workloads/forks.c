@@ -16,7 +16,7 @@ __attribute__((noinline)) int works(int ends) {
 }
 
 static volatile sig_atomic_t told;
-static void tell(int number) { told = number; }
+static void on_signal(int number) { told = number; }
 
 static pid_t child(int calls, char **becomes) {
     pid_t child = fork();
@@ -29,7 +29,7 @@ static pid_t child(int calls, char **becomes) {
 int main(int argc, char **argv) {
     const char *role = argc > 1 ? argv[1] : "";
     if (!strcmp(role, "")) child(-1, NULL);
-    signal(SIGUSR1, tell);
+    signal(SIGUSR1, on_signal);
     if (strcmp(role, "again")) say_ready();
     for (int number = 0;; number++) {
         works(0);
