@@ -56,6 +56,9 @@ static LIVE: HashMap<LiveKey, LiveAllocation> = HashMap::with_max_entries(MAX_LI
 const PENDING_NS: u64 = 100_000_000;
 /// And so has one whose frame is further away than this.
 const PENDING_BYTES: u64 = 256 * 1024;
+/// A sample takes less. What seems to take longer was interrupted: by a hypervisor that lent the processor to others, or by
+/// another thread. If that were the sample's, a single one would cost the budget of many seconds.
+const MAX_SAMPLING_NS: u64 = 1_000_000;
 
 /// Which heap's probe was hit, what its function takes, and what the probes of the heap have cost.
 #[inline(always)]
@@ -67,6 +70,12 @@ fn hit(context: &impl EbpfContext) -> Option<(u32, u32, &'static mut HeapCost)> 
     let cost = unsafe { &mut *HEAP_COSTS.get_ptr_mut(heap)? };
     cost.hits += 1;
     Some((heap, number & ((1 << function::BITS) - 1), cost))
+}
+
+/// A sample was taken since then.
+#[inline(always)]
+fn pay(cost: &mut HeapCost, begin: u64) {
+    cost.sampling_ns += (now() - begin).min(MAX_SAMPLING_NS);
 }
 
 #[inline(always)]
@@ -113,7 +122,7 @@ pub fn enter(context: &ProbeContext) {
         &Start { registers, cs: regs.cs, return_address },
         &Sampled { size, result, mean, weight: 0, time_ns: begin, is_seen: kind & function::UNSEEN == 0 },
     );
-    cost.sampling_ns += now() - begin;
+    pay(cost, begin);
 }
 
 /// An allocator publishes a sample of its own: whatever it says is what there is, nobody samples once more.
@@ -145,7 +154,7 @@ pub fn published(context: &ProbeContext) {
     {
         remember(current().0, address, live);
     }
-    cost.sampling_ns += now() - begin;
+    pay(cost, begin);
 }
 
 /// An allocator frees what it has published.

@@ -239,11 +239,8 @@ fn target_forks() -> Result<()> {
     // One that is made now inherits the code with the probes in it, and is freed of them.
     let later = || -> Option<u32> {
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-        let stay =
-            |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program) && *pid != stays;
-        let children: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(stay).collect();
-        std::thread::sleep(Duration::from_millis(100));
-        children.into_iter().find(stay)
+        let stay = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "stays\n");
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| *pid != stays && stay(pid))
     };
     let later = poll::until("a child that stays", SET, later)?;
     let later = Code::of(later, &program, "works")?;
