@@ -171,9 +171,9 @@ impl Watcher {
 
     /// Members of a target, or of all.
     pub(super) fn members_of(&self, target: &str) -> impl Iterator<Item = u32> {
-        let is_member =
-            move |pid: &u32| target == ANY_TARGET || self.roster.targets_of(*pid).iter().any(|own| own == target);
-        self.roster.members.keys().copied().filter(is_member)
+        let is_its = move |&index: &usize| self.roster.target_name(index) == target;
+        let is_member = move |(_, member): &(&u32, &Member)| target == ANY_TARGET || member.targets.iter().any(is_its);
+        self.roster.members.iter().filter(is_member).map(|(pid, _)| *pid)
     }
 
     fn measure_host(&mut self, tick: Tick) {

@@ -269,7 +269,8 @@ impl Timing {
         self.look_at(sampler, Duration::ZERO)?;
         let now_ns = monotonic_ns();
         let mut open: BTreeMap<Slot, Vec<u64>> = BTreeMap::new();
-        for (slot, since_ns) in open::since(sampler.calls())? {
+        let has_spans = self.slots.iter().flatten().any(|timed| timed.function.span.is_some());
+        for (slot, since_ns) in open::since(sampler.calls(), has_spans)? {
             open.entry(slot).or_default().push(since_ns);
         }
         let mut readings = Vec::new();

@@ -120,9 +120,9 @@ impl Governor {
         self.change = if self.change > 0.0 { (3.0 * self.change + cost) / 4.0 } else { cost };
     }
 
-    /// True as long as much is left of what all may spend.
+    /// True as long as much is left of what all may spend soon, however much more the bucket holds because changes are dear.
     pub fn has_reserve(&self) -> bool {
-        self.left >= RESERVE * self.capacity_of_all()
+        self.left >= RESERVE * self.budget * CAPACITY
     }
 
     /// What the bucket of a function holds.
@@ -308,6 +308,19 @@ mod tests {
         let sum: f64 = shares.iter().map(|&(_, spent)| spent).sum();
         assert!((0.04..0.0525).contains(&sum), "{shares:?}");
         assert!(shares[0].1 > 0.035, "what the others leave over: {shares:?}");
+    }
+
+    #[test]
+    fn dear_changes_are_no_reason_to_hurry() {
+        let mut governor = Governor::new(0.01, 0, 7);
+        for took in [1, 1, 1, 1, 200] {
+            governor.changed(Duration::from_millis(took));
+            governor.add();
+        }
+        assert!(governor.has_reserve(), "{governor:?}");
+        // Hits that take what all changes might.
+        governor.observe(&[Duration::from_millis(100); 5], TICK);
+        assert!(!governor.has_reserve(), "{governor:?}");
     }
 
     #[test]
