@@ -18,7 +18,7 @@ const CAPACITY: f64 = 1.0;
 /// or what it costs to take the probes away and set them again so many times: as a bucket is filled to a fifth of that on
 /// average, changes cost no more than hits may.
 const CHANGES: f64 = 5.0;
-/// The part of the bucket for all that is left when there is nothing to be feared soon.
+/// The part of what the budget allows in that time that is left when there is nothing to be feared soon.
 const RESERVE: f64 = 0.5;
 /// Probes come back when the bucket is filled to a part of its capacity that varies between these.
 const REFILL: (f64, f64) = (0.05, 0.35);
