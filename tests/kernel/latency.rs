@@ -1,12 +1,12 @@
 //! Timed functions: counts, percentiles, errors, calls in flight, and targets that survive.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use libtest_mimic::Trial;
 use probe_tests::code::Code;
+use probe_tests::golang::{self, Go};
 use probe_tests::running::Running;
 use probe_tests::trial::trial;
 use probe_tests::{poll, probe, workload};
@@ -15,23 +15,24 @@ use serde_json::Value;
 use super::functions::PROBES;
 
 pub fn tests() -> Vec<Trial> {
-    vec![
+    let mut tests = vec![
         trial("latency::percentiles_errors_and_attainment", known_times),
         trial("latency::recursion_and_jumps_leave_no_ghosts", recursion),
         trial("latency::a_call_that_does_not_return_is_in_flight", in_flight),
         trial("latency::what_is_called_too_often_is_looked_at_for_a_part_of_the_time", governed),
         trial("latency::exceptions_pass_through_timed_functions", exceptions),
-        trial("latency::go_survives", go),
         trial("latency::functions_that_end_in_others", tail_calls),
         trial("latency::spans_from_thread_to_thread", spans),
         trial("latency::static_tracepoints_are_counted_and_begin_spans", tracepoints),
         trial("latency::tracepoints_with_a_semaphore_are_switched_on", semaphores),
-        trial("latency::goroutines_that_change_threads_grow_and_panic", goroutines),
         trial("latency::rust_tasks", rust_tasks),
         trial("latency::slow_calls_and_what_their_threads_did_meanwhile", slow_calls),
-        trial("latency::slow_calls_of_goroutines_and_what_these_did_meanwhile", slow_goroutines),
         trial("latency::names_that_mean_nothing", unknown),
-    ]
+    ];
+    tests.extend(golang::trials("latency::go_survives", survives));
+    tests.extend(golang::trials("latency::goroutines_that_change_threads_grow_and_panic", goroutines));
+    tests.extend(golang::trials("latency::slow_calls_of_goroutines_and_what_these_did_meanwhile", slow_goroutines));
+    tests
 }
 
 fn calls(role: &str) -> Result<Running> {
@@ -119,8 +120,8 @@ fn exceptions() -> Result<()> {
     Ok(())
 }
 
-fn go() -> Result<()> {
-    let mut target = Running::workload(Path::new(&workload::go("routines.go", &[])?))?;
+fn survives(go: Go) -> Result<()> {
+    let mut target = Running::workload(&go.build("routines.go", &[])?)?;
     let rows = latency(&target, &["main.*"], &[])?;
     let calls: f64 = rows.iter().map(|row| number(row, "calls")).sum::<Result<_>>()?;
     ensure!(calls > 0.0, "{rows:#?}");
@@ -183,8 +184,8 @@ fn semaphores() -> Result<()> {
     Ok(())
 }
 
-fn goroutines() -> Result<()> {
-    let mut target = Running::workload(Path::new(&workload::go("server.go", &[])?))?;
+fn goroutines(go: Go) -> Result<()> {
+    let mut target = Running::workload(&go.build("server.go", &[])?)?;
     let rows = latency(&target, &["main.handle", "main.fails", "main.request"], &["-t", "10ms"])?;
     let [handle, fails, request] = &rows[..] else { anyhow::bail!("three functions: {rows:#?}") };
     let calls = number(handle, "calls")?;
@@ -259,8 +260,8 @@ fn slow_calls() -> Result<()> {
     Ok(())
 }
 
-fn slow_goroutines() -> Result<()> {
-    let target = Running::workload(Path::new(&workload::go("parks.go", &[])?))?;
+fn slow_goroutines(go: Go) -> Result<()> {
+    let target = Running::workload(&go.build("parks.go", &[])?)?;
     let (folder, pid) = (workload::scratch()?, target.pid().to_string());
     let file = folder.path().join("slow.folded");
     let path = file.to_str().context("a path of text")?;

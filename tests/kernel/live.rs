@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use probe_tests::folded::Folded;
+use probe_tests::golang::{self, Go};
 use probe_tests::running::Running;
 use probe_tests::trial::trial;
 use probe_tests::{poll, workload};
@@ -22,13 +23,14 @@ const LEAK: f64 = 2e6;
 const GONE: Duration = Duration::from_secs(10);
 
 pub fn tests() -> Vec<Trial> {
-    vec![
+    let mut tests = vec![
         trial("live::a_leak_is_followed_from_pending_to_the_snapshot", leak),
         trial("live::who_leaks_is_blamed_where_others_touch_fresh_pages", hidden),
         trial("live::a_small_budget_still_tells_who_leaks", within_budget),
         trial("live::a_target_may_be_followed_always", always),
-        trial("live::what_cannot_be_followed_is_said_and_growth_is_kept", refused),
-    ]
+    ];
+    tests.extend(golang::trials("live::what_cannot_be_followed_is_said_and_growth_is_kept", refused));
+    tests
 }
 
 fn daemon(pid: u32, (metric, above): (&str, &str), max_overhead: u32, more: &str) -> Result<Daemon> {
@@ -197,8 +199,8 @@ fn always() -> Result<()> {
     poll::until("no trap in the C library", GONE, || (traps(target.pid(), "libc.so.6").ok()? == 0).then_some(()))
 }
 
-fn refused() -> Result<()> {
-    let target = Running::workload(Path::new(&workload::go("routines.go", &[])?))?;
+fn refused(go: Go) -> Result<()> {
+    let target = Running::workload(&go.build("routines.go", &[])?)?;
     let mut daemon = daemon(target.pid(), ("memory.rss", "1MiB"), 1, "")?;
     let id = daemon.snapshot()?;
     let sidecar = daemon.sidecar(&id)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use probe_tests::folded::Folded;
+use probe_tests::golang::{self, Go};
 use probe_tests::running::Running;
 use probe_tests::trial::{Skip, install, require, require_from, trial};
 use probe_tests::{poll, probe, workload};
@@ -18,7 +19,7 @@ const SECONDS: u32 = 5;
 const EXACT: [&str; 5] = ["-e", "malloc", "--max-overhead=100", "--sample-bytes", "2KiB"];
 
 pub fn tests() -> Vec<Trial> {
-    vec![
+    let mut tests = vec![
         trial("memory::a_leak_is_found_among_ten_times_as_much_churn", leak),
         trial("memory::a_leak_shows_though_probes_are_away_most_of_the_time", partly),
         trial("memory::every_function_counts_once", || kinds(Command::new(dynamic()?))),
@@ -30,7 +31,6 @@ pub fn tests() -> Vec<Trial> {
         trial("memory::other_threads_free_and_blocks_move", moves),
         trial("memory::another_program_has_not_what_was_allocated_before", becomes),
         trial("memory::a_heavy_load_is_looked_at_for_a_part_of_the_time", governed),
-        trial("memory::go_has_an_allocator_of_its_own", go),
         trial("memory::pprof_has_four_values", pprof),
         trial("memory::an_allocator_that_publishes_samples_is_believed", || published(&[])),
         trial("memory::an_allocator_may_wait_for_listeners", || published(&["-DSEMAPHORES"])),
@@ -43,7 +43,9 @@ pub fn tests() -> Vec<Trial> {
         trial("memory::a_cxx_program_and_its_exceptions", cxx),
         trial("memory::redis_is_recorded_as_a_command", redis),
         trial("memory::all_processes_are_refused", all),
-    ]
+    ];
+    tests.extend(golang::trials("memory::go_has_an_allocator_of_its_own", garbage_collected));
+    tests
 }
 
 fn dynamic() -> Result<PathBuf> {
@@ -158,8 +160,8 @@ fn governed() -> Result<()> {
     Ok(())
 }
 
-fn go() -> Result<()> {
-    let mut target = Running::workload(Path::new(&workload::go("routines.go", &[])?))?;
+fn garbage_collected(go: Go) -> Result<()> {
+    let mut target = Running::workload(&go.build("routines.go", &[])?)?;
     let pid = target.pid().to_string();
     probe::run(["record", "-p", &pid, "-d", "1", "-e", "malloc", "--live"])?.expect(1)?.expect_stderr("garbage")?;
     let folded = record(&target, &[])?;

@@ -4,6 +4,7 @@
 pub mod calm;
 pub mod code;
 pub mod folded;
+pub mod golang;
 pub mod perf;
 pub mod poll;
 pub mod probe;

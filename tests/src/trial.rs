@@ -28,7 +28,7 @@ const REASON: usize = 300;
 const ATTEMPTS: usize = 3;
 
 /// A test on the real kernel: skipped without root, and where the test finds that it cannot run.
-pub fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
+pub fn trial(name: &str, test: impl Fn() -> Result<()> + Send + 'static) -> Trial {
     unprivileged(name, move || {
         require_root()?;
         test()
@@ -77,12 +77,17 @@ pub fn require_from(program: &str, package: &str) -> Result<PathBuf> {
         .map_err(|_| Skip(format!("{program} is not installed, and the package {package} not to be had")).into())
 }
 
-/// Tries to install a Debian package.
+/// Tries to install a Debian package, at need after asking which ones there are.
 pub fn install(package: &str) {
-    let mut command = std::process::Command::new("apt-get");
-    command.args(["install", "-y", "--no-install-recommends", package]).env("DEBIAN_FRONTEND", "noninteractive");
+    let apt = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("apt-get");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(std::process::Stdio::null());
+        let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let install = || apt(&["install", "-y", "--no-install-recommends", package]);
     // Whether it is there afterwards is looked at by whoever needs it.
-    let _ = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
+    let _ = install() || apt(&["update", "-qq"]) && install();
 }
 
 /// Where a program is; skips the test when it is not installed.

@@ -23,9 +23,9 @@ pub fn c_by(compiler: &str, source: &str, more: &[&str]) -> Result<PathBuf> {
     build(compiler, source, &[&FRAMES, more].concat())
 }
 
-/// Builds a Go program.
-pub fn go(source: &str, more: &[&str]) -> Result<PathBuf> {
-    build("go", source, &[&["build"], more].concat())
+/// Builds a Go program by this `go`.
+pub(crate) fn go_by(go: &Path, source: &str, more: &[&str]) -> Result<PathBuf> {
+    build(&go.to_string_lossy(), source, &[&["build"], more].concat())
 }
 
 /// Builds a C++ program, optimised, so that small functions are inlined.
@@ -53,7 +53,9 @@ fn build(compiler: &str, source: &str, flags: &[&str]) -> Result<PathBuf> {
     let compiler = trial::require(compiler)?;
     let built = out.with_extension(std::process::id().to_string());
     fs::create_dir_all(out.parent().context("a workload has a folder")?)?;
-    let output = Command::new(&compiler).args(flags).arg("-o").arg(&built).arg(&path).output()?;
+    // What is meant is this release of Go, not one that it would download.
+    let output =
+        Command::new(&compiler).env("GOTOOLCHAIN", "local").args(flags).arg("-o").arg(&built).arg(&path).output()?;
     ensure!(output.status.success(), "{source} does not compile: {}", String::from_utf8_lossy(&output.stderr));
     fs::rename(&built, &out).with_context(|| format!("cannot write {}", out.display()))?;
     Ok(out)

@@ -11,6 +11,7 @@ use object::elf::{DT_SONAME, DT_STRTAB};
 use super::debugfiles;
 use super::image::{Image, string_at};
 use super::symbols::Symbols;
+use crate::gopclntab;
 use crate::target::Module;
 
 /// A file, and what was read of it.
@@ -27,6 +28,8 @@ pub(super) struct Loaded {
     pub symbols: Symbols,
     /// It was made by Go.
     pub is_go: bool,
+    /// Go's own table of functions could be read, if it was made by Go.
+    pub is_go_known: bool,
     /// It has no symbols but those that it imports and exports.
     pub is_stripped: bool,
     debug: Option<File>,
@@ -58,9 +61,7 @@ impl Searched {
         let mut symbols = Symbols::default();
         symbols.add(&image);
         let is_go = is_go(&image);
-        if is_go {
-            symbols.add_go(&image);
-        }
+        let is_go_known = !is_go || symbols.add_go(&image) != Err(gopclntab::Missing::Layout);
         let mut debug = None;
         let mut has_mini = false;
         if !symbols.is_complete {
@@ -80,7 +81,7 @@ impl Searched {
             tracing::debug!(path = self.module.path, omitted = symbols.omitted, "a file has too many symbols");
         }
         let is_stripped = !symbols.is_complete && !is_go && !has_mini;
-        Ok(Loaded { symbols, is_go, is_stripped, debug })
+        Ok(Loaded { symbols, is_go, is_go_known, is_stripped, debug })
     }
 
     /// Looks at the debug information, which is in the file or in one of its own.

@@ -177,7 +177,12 @@ impl Search<'_> {
             Err(error) => return self.note(file, &format!("{error:#}")),
         };
         match file.loaded() {
-            Ok(loaded) => look(self, &Builder::new(file, &image, loaded), &image, loaded),
+            Ok(loaded) => {
+                if !loaded.is_go_known {
+                    self.note(file, "its table of Go functions has an unknown layout");
+                }
+                look(self, &Builder::new(file, &image, loaded), &image, loaded);
+            }
             Err(error) => self.note(file, error),
         }
     }

@@ -1,5 +1,6 @@
 //! An ELF file, read in pieces that are bounded and owned: 64-bit and little-endian, as the kernels that `probe` runs on.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
@@ -8,11 +9,12 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, ensure};
 use object::elf::{
     Dyn64, ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD, FileHeader64, PF_X, PN_XNUM, PT_DYNAMIC, PT_LOAD, ProgramHeader64,
-    SHF_COMPRESSED, SHT_NOBITS, SectionHeader64,
+    Rela64, SHF_COMPRESSED, SHT_NOBITS, SHT_RELA, SectionHeader64,
 };
 use object::pod::{Pod, from_bytes, slice_from_bytes};
 use object::read::elf::FileHeader;
 
+use crate::gopclntab;
 use crate::target::Segment;
 
 /// Larger pieces are not read: several times a browser's symbols.
@@ -205,6 +207,19 @@ impl<'file> Image<'file> {
     pub fn code(&self, address: u64, size: u64) -> Option<Vec<u8>> {
         let (offset, available) = self.offset_of(address, true)?;
         self.bytes(offset, size.min(available))
+    }
+}
+
+impl gopclntab::File<'static> for Image<'_> {
+    fn section(&self, name: &str) -> Option<(u64, Cow<'static, [u8]>)> {
+        let section = self.section(name)?;
+        Some((section.address, Cow::Owned(self.data(section)?)))
+    }
+
+    fn relocations(&self) -> Vec<Rela64<Endian>> {
+        let tables = self.sections.iter().filter(|section| section.kind == SHT_RELA);
+        let entries = |section: &Section| self.table(section.offset, section.size / size_of::<Rela64<Endian>>() as u64);
+        tables.filter_map(entries).flatten().collect()
     }
 }
 

@@ -5,7 +5,7 @@ use object::elf::{
 };
 
 use super::image::{Image, string_at};
-use crate::gopclntab::{TEXT_START_AT, Table};
+use crate::gopclntab;
 
 /// More symbols than this of one file are not looked at: a browser with all of its own has a million.
 const MAX_SYMBOLS: usize = 4 << 20;
@@ -104,33 +104,28 @@ impl Symbols {
     }
 
     /// Adds the functions of Go's own table, which is in stripped programs as well.
-    pub fn add_go(&mut self, image: &Image<'_>) {
-        let section = [".gopclntab", ".data.rel.ro.gopclntab"].iter().find_map(|name| image.section(name));
-        let Some((section, bytes)) = section.and_then(|section| Some((section, image.data(section)?))) else { return };
-        let Some(mut table) = Table::read(&bytes) else { return };
-        if table.text_start == 0 {
-            // In a program that may be loaded anywhere it is the loader that writes it.
-            let Some(start) = relocated(image, section.address.saturating_add(TEXT_START_AT)) else { return };
-            table.text_start = start;
-        }
+    pub fn add_go(&mut self, image: &Image<'_>) -> Result<(), gopclntab::Missing> {
+        let go = gopclntab::Found::in_file(image)?;
+        let Some(table) = go.table() else { return Ok(()) };
         let (mut strings, mut found) = (Vec::new(), Vec::new());
         for number in 0..table.functions.min(MAX_SYMBOLS as u32) {
             let Some(function) = table.function(number) else { break };
             let Some(name) = string_at(function.name, 0).filter(|name| !name.is_empty()) else { continue };
             // Names overlap in a hostile table: together they may not be much more than the table.
-            if strings.len() + name.len() > bytes.len().saturating_mul(2) {
+            if strings.len() + name.len() > go.size().saturating_mul(2) {
                 break;
             }
             let place = (strings.len() as u32, name.len() as u16);
             found.push((place, function.start, function.end.saturating_sub(function.start)));
             strings.extend(name.bytes().chain([0]));
         }
-        let Some(table) = self.add_strings(strings) else { return };
+        let Some(table) = self.add_strings(strings) else { return Ok(()) };
         let symbol = |((name, length), address, size)| {
             let name = Name(table, name, length);
             Symbol { address, size, sort: Sort::Function, is_global: true, name }
         };
         self.list.extend(found.into_iter().map(symbol));
+        Ok(())
     }
 
     fn add_strings(&mut self, strings: Vec<u8>) -> Option<u8> {
@@ -176,19 +171,6 @@ impl Symbols {
     pub fn imports(&self) -> impl Iterator<Item = &str> {
         self.imports.iter().map(|&name| text(&self.strings, name))
     }
-}
-
-/// The word that the loader writes to an address, less the address at which it loads the file (`R_…_RELATIVE`).
-fn relocated(image: &Image<'_>, address: u64) -> Option<u64> {
-    use object::elf::{R_AARCH64_RELATIVE, R_X86_64_RELATIVE, Rela64, SHT_RELA};
-    let endian = object::LittleEndian {};
-    let tables = image.sections.iter().filter(|section| section.kind == SHT_RELA);
-    tables.into_iter().find_map(|section| {
-        let entries = image.table::<Rela64<object::LittleEndian>>(section.offset, section.size / 24)?;
-        let entry = entries.iter().find(|entry| entry.r_offset.get(endian) == address)?;
-        let kind = entry.r_info.get(endian) as u32;
-        (kind == R_X86_64_RELATIVE || kind == R_AARCH64_RELATIVE).then(|| entry.r_addend.get(endian) as u64)
-    })
 }
 
 fn text(strings: &[Vec<u8>], Name(table, offset, length): Name) -> &str {

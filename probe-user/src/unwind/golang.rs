@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::fragments::Fragments;
 use super::rules::Rule;
 use super::{MAX_ROWS, Reason};
-use crate::gopclntab::{Function, Table};
+use crate::gopclntab::{Found, Function, Table};
 
 /// Flags of a function (src/internal/abi/symtab.go).
 mod flag {
@@ -23,11 +23,11 @@ const SIGNAL_RETURN: &[u8] = b"runtime.sigreturn";
 /// A function makes its frame by its first instruction, of at most so many bytes.
 const LONGEST_PUSH: u32 = 7;
 
-/// Adds the functions that lie in the file's code. A table of another version, or a damaged one, adds none or some.
-pub(super) fn add(bytes: &[u8], code: &[Range<u64>], fragments: &mut Fragments) -> Result<(), Reason> {
-    let Some(table) = Table::read(bytes).filter(|table| table.text_start != 0) else { return Ok(()) };
+/// Adds the functions that lie in the file's code. A damaged table adds none or some.
+pub(super) fn add(found: &Found<'_>, code: &[Range<u64>], fragments: &mut Fragments) -> Result<(), Reason> {
+    let Some(table) = found.table() else { return Ok(()) };
     // Functions may share what says how they move the stack pointer; the work is linear nevertheless.
-    let mut budget = bytes.len().saturating_mul(16);
+    let mut budget = found.size().saturating_mul(16);
     for number in 0..table.functions {
         let Some(function) = table.function(number) else { break };
         let Some(range) = code.iter().find(|range| range.contains(&function.start)) else { continue };
@@ -120,8 +120,23 @@ impl Deltas<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
-    use crate::gopclntab::{GO_1_18, GO_1_20};
+    use crate::gopclntab::{self, GO_1_18, GO_1_20};
+
+    /// A file that has nothing but the table.
+    struct Only<'data>(&'data [u8]);
+
+    impl<'data> gopclntab::File<'data> for Only<'data> {
+        fn section(&self, name: &str) -> Option<(u64, Cow<'data, [u8]>)> {
+            (name == ".gopclntab").then_some((0, Cow::Borrowed(self.0)))
+        }
+
+        fn relocations(&self) -> Vec<object::elf::Rela64<object::LittleEndian>> {
+            Vec::new()
+        }
+    }
 
     const TEXT: u64 = 0x40_1000;
     /// Bytes of code of each function.
@@ -157,7 +172,9 @@ mod tests {
     fn rules(bytes: &[u8]) -> Vec<Vec<(u64, Rule)>> {
         let mut fragments = Fragments::default();
         let code = Range { start: TEXT, end: TEXT + 0x1000 };
-        add(bytes, &[code], &mut fragments).unwrap();
+        if let Ok(found) = Found::in_file(&Only(bytes)) {
+            add(&found, &[code], &mut fragments).unwrap();
+        }
         let of = |fragment| fragments.rules(fragment).map(|(address, rule)| (address - TEXT, rule)).collect();
         fragments.list().iter().map(|&fragment| of(fragment)).collect()
     }

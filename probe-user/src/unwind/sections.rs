@@ -7,13 +7,14 @@ use std::ops::Range;
 use gimli::{BaseAddresses, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, Pointer};
 use object::elf::{
     DT_NEEDED, Dyn64, ELFCOMPRESS_ZLIB, EM_X86_64, FileHeader64, PF_X, PN_XNUM, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD,
-    ProgramHeader64, SHT_NOBITS, SectionHeader64,
+    ProgramHeader64, Rela64, SHT_NOBITS, SectionHeader64,
 };
-use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{ReadRef, U32, U64};
 
 use super::fragments::Fragments;
 use super::{MAX_SECTION_BYTES, Reason, golang};
+use crate::gopclntab::{self, Found};
 
 /// Of a file with more sections the names are not looked at: no linker makes them.
 const MAX_SECTIONS: u16 = 1024;
@@ -36,7 +37,7 @@ pub(super) struct Sections<'data> {
     bases: BaseAddresses,
     eh_frame: Option<&'data [u8]>,
     debug_frame: Option<Cow<'data, [u8]>>,
-    go_functions: Option<&'data [u8]>,
+    go_functions: Option<Found<'data>>,
 }
 
 impl Sections<'_> {
@@ -47,8 +48,8 @@ impl Sections<'_> {
 
     /// Takes in the functions of all sections. Where several describe one, Go's table comes first, then `.eh_frame`.
     pub fn frames(&self, fragments: &mut Fragments) -> Result<(), Reason> {
-        if let Some(bytes) = self.go_functions {
-            golang::add(bytes, &self.code, fragments)?;
+        if let Some(found) = &self.go_functions {
+            golang::add(found, &self.code, fragments)?;
         }
         if let Some(bytes) = self.eh_frame {
             fragments.add(&EhFrame::new(bytes, LittleEndian), bytes, &self.bases, &self.code)?;
@@ -157,14 +158,38 @@ fn by_sections<'data>(
                 within_limit(section.sh_size(Endian {}))?;
                 found.debug_frame = maybe_compressed(section, data)?;
             }
-            b".gopclntab" | b".data.rel.ro.gopclntab" if found.go_functions.is_none() => {
-                within_limit(section.sh_size(Endian {}))?;
-                found.go_functions = section.data(Endian {}, data).ok();
-            }
             _ => {}
         }
     }
+    found.go_functions = match Found::in_file(&GoFile { sections, data }) {
+        Ok(found) => Some(found),
+        Err(gopclntab::Missing::None) => None,
+        Err(gopclntab::Missing::Layout) => {
+            tracing::debug!("Go's table of functions has an unknown layout");
+            None
+        }
+    };
     Ok(())
+}
+
+/// The file as whoever looks for Go's table sees it.
+struct GoFile<'data, R: ReadRef<'data>> {
+    sections: SectionTable<'data, FileHeader64<Endian>, R>,
+    data: R,
+}
+
+impl<'data, R: ReadRef<'data>> gopclntab::File<'data> for GoFile<'data, R> {
+    fn section(&self, name: &str) -> Option<(u64, Cow<'data, [u8]>)> {
+        let (_, section) = self.sections.section_by_name(Endian {}, name.as_bytes())?;
+        within_limit(section.sh_size(Endian {})).ok()?;
+        Some((section.sh_addr(Endian {}), Cow::Borrowed(section.data(Endian {}, self.data).ok()?)))
+    }
+
+    fn relocations(&self) -> Vec<Rela64<Endian>> {
+        let tables = self.sections.iter().filter(|section| within_limit(section.sh_size(Endian {})).is_ok());
+        let tables = tables.filter_map(|section| section.rela(Endian {}, self.data).ok().flatten());
+        tables.flat_map(|(entries, _)| entries).copied().collect()
+    }
 }
 
 fn within_limit(size: u64) -> Result<(), Reason> {

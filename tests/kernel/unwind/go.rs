@@ -3,19 +3,23 @@
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use probe_tests::folded::Folded;
+use probe_tests::golang::{Go, trials};
 use probe_tests::running::Running;
-use probe_tests::trial::{require, trial};
+use probe_tests::trial::require;
 use probe_tests::{probe, workload};
 
 use super::{SMALL, expect_whole, whole};
 
 pub fn tests() -> Vec<Trial> {
-    vec![
-        trial("unwind::go", || goroutines(&[])),
-        trial("unwind::go_anywhere_in_memory", || goroutines(&["-buildmode=pie"])),
-        trial("unwind::go_without_symbols", stripped),
-        trial("unwind::go_calls_c", cgo),
-    ]
+    let tests = [
+        trials("unwind::go", |go| goroutines(go, &[])),
+        trials("unwind::go_anywhere_in_memory", |go| goroutines(go, &["-buildmode=pie"])),
+        trials("unwind::go_without_symbols", |go| stripped(go, &["-ldflags=-s -w"])),
+        trials("unwind::go_anywhere_without_symbols", |go| stripped(go, &["-ldflags=-s -w", "-buildmode=pie"])),
+        trials("unwind::go_calls_c", |go| cgo(go, &[])),
+        trials("unwind::go_calls_c_anywhere_without_symbols", |go| cgo(go, &["-ldflags=-s -w", "-buildmode=pie"])),
+    ];
+    tests.into_iter().flatten().collect()
 }
 
 /// The calls below each goroutine's work.
@@ -26,8 +30,8 @@ fn is_deep(frames: &[String]) -> bool {
     frames.iter().filter(|frame| *frame == "main.descend").count() == DEPTH
 }
 
-fn goroutines(how: &[&str]) -> Result<()> {
-    let folded = whole(&Running::workload(&workload::go("routines.go", how)?)?, SMALL)?;
+fn goroutines(go: Go, how: &[&str]) -> Result<()> {
+    let folded = whole(&Running::workload(&go.build("routines.go", how)?)?, SMALL)?;
     for work in ["main.computes", "main.usesTheRuntime", "main.asksTheKernel"] {
         folded.expect(work, 0.1)?;
         expect_deep(&folded, work)?;
@@ -49,8 +53,8 @@ fn expect_deep(folded: &Folded, work: &str) -> Result<()> {
 }
 
 /// No symbols and no debug information: Go's own table is what is left.
-fn stripped() -> Result<()> {
-    let target = Running::workload(&workload::go("routines.go", &["-ldflags=-s -w"])?)?;
+fn stripped(go: Go, how: &[&str]) -> Result<()> {
+    let target = Running::workload(&go.build("routines.go", how)?)?;
     let folded = whole(&target, SMALL)?;
     let deep = folded.share(|frames| frames.len() > DEPTH);
     ensure!(deep >= 0.85, "only {deep:.3} of the stacks are a goroutine's:\n{}", folded.show());
@@ -63,9 +67,9 @@ fn stripped() -> Result<()> {
 }
 
 /// C code on the stack of its thread, called by a goroutine.
-fn cgo() -> Result<()> {
+fn cgo(go: Go, how: &[&str]) -> Result<()> {
     require("gcc")?;
-    let target = Running::workload(&workload::go("cgo.go", &[])?)?;
+    let target = Running::workload(&go.build("cgo.go", how)?)?;
     let folded = probe::record(target.pid(), 3, &[])?;
     expect_whole(&folded, SMALL)?;
     folded.expect("in_c", 0.9)?;
