@@ -16,9 +16,11 @@ mod memory;
 mod multi;
 mod offsets;
 mod pace;
+mod placing;
 mod prober;
 mod sampler;
 mod tables;
+mod text;
 mod uprobes;
 mod waits;
 
@@ -36,5 +38,6 @@ pub use probe_ebpf::unwind::End;
 pub use prober::Prober;
 pub use sampler::{Clock, Options, Sampler};
 pub use tables::{MappingTable, UnwindTables};
+pub use text::{Refused, Text};
 pub use uprobes::{Probes, Role, Wanted};
 pub use waits::{OpenWait, WaitFilter};

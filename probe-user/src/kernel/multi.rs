@@ -103,7 +103,7 @@ impl Multi {
         Ok(Self { bytes, maps, object: None, loaded: HashMap::new() })
     }
 
-    /// Sets probes into a file as one process has it mapped, 0 for all processes: all of one file and role. The program
+    /// Sets probes into a file as one process has it mapped: all of one file and role. The program
     /// without a name does nothing. `at_return` has it called where the functions that begin there return to.
     pub fn attach(
         &mut self,

@@ -273,14 +273,14 @@ impl Sampler {
         Ok(self.counters.get(&(Counter::LiveFull as u32), 0)?.iter().sum())
     }
 
-    /// Sets probes in their order into a process, 0 for all.
+    /// Sets probes in their order into a process. Fails with [`super::Refused`] where it runs something else than its file has.
     pub fn probe(&mut self, pid: u32, wanted: &[Wanted]) -> Result<Vec<Probes>> {
         self.uprobes.set(&mut self.ebpf, pid, wanted)
     }
 
     /// What sets probes on another thread, as it is done from now on.
     pub fn prober(&self) -> Prober {
-        Prober { multi: self.uprobes.multi(), layouts: self.layouts.clone() }
+        Prober { multi: self.uprobes.multi(), elsewhere: self.uprobes.elsewhere(), layouts: self.layouts.clone() }
     }
 
     /// Takes probes away that children of a process have inherited. To be dropped where nobody waits.

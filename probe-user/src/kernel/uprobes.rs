@@ -10,7 +10,9 @@ use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 
 use super::multi::{Multi, MultiLink};
+use super::placing::Elsewhere;
 use super::sampler::permission;
+use super::text::Text;
 use crate::problem::{Exit, Problem};
 
 /// Where a probe stands in its function.
@@ -94,6 +96,7 @@ enum Link {
 pub(super) struct Uprobes {
     /// `None` where the kernel does not know it.
     multi: Option<Arc<Mutex<Multi>>>,
+    elsewhere: Arc<Elsewhere>,
 }
 
 impl Uprobes {
@@ -101,7 +104,7 @@ impl Uprobes {
     pub fn new(bytes: &'static [u8], ebpf: &Ebpf) -> Self {
         let multi = Multi::new(bytes, ebpf);
         let multi = multi.inspect_err(|error| tracing::debug!("probes are set one by one: {error}"));
-        Self { multi: multi.ok().map(|multi| Arc::new(Mutex::new(multi))) }
+        Self { multi: multi.ok().map(|multi| Arc::new(Mutex::new(multi))), elsewhere: Arc::default() }
     }
 
     /// From now on sets them one by one; false if it does already.
@@ -114,21 +117,29 @@ impl Uprobes {
         self.multi.clone()
     }
 
-    /// Sets probes in their order into one process, 0 for all. Those next to each other of the same role in the same file
-    /// share a link where that is possible.
+    /// Where processes have mapped other files than those that their names lead to.
+    pub fn elsewhere(&self) -> Arc<Elsewhere> {
+        Arc::clone(&self.elsewhere)
+    }
+
+    /// Sets probes in their order into one process. Those next to each other of the same role in the same file share a link
+    /// where that is possible. Fails with [`super::Refused`] where the process runs something else than its file has.
     pub fn set(&mut self, ebpf: &mut Ebpf, pid: u32, wanted: &[Wanted]) -> Result<Vec<Probes>> {
-        let mut probes = Vec::new();
-        for alike in wanted.chunk_by(Wanted::is_alike) {
-            match self.multi.as_ref().and_then(|multi| set_alike(&mut locked(multi), pid, alike)) {
-                Some(link) => probes.push(link),
-                None => {
-                    for wanted in alike {
-                        probes.push(Probes(Link::Event(event(ebpf, pid, wanted)?)));
+        let Self { multi, elsewhere } = self;
+        elsewhere.set(pid, wanted, |wanted| {
+            let mut probes = Vec::new();
+            for alike in wanted.chunk_by(Wanted::is_alike) {
+                match multi.as_ref().and_then(|multi| set_alike(&mut locked(multi), pid, alike)) {
+                    Some(link) => probes.push(link),
+                    None => {
+                        for wanted in alike {
+                            probes.push(Probes(Link::Event(event(ebpf, pid, wanted)?)));
+                        }
                     }
                 }
             }
-        }
-        Ok(probes)
+            Ok(probes)
+        })
     }
 
     /// Takes traps away that children have inherited with their parent's memory: the kernel looks through all processes that
@@ -136,6 +147,11 @@ impl Uprobes {
     /// Perf events do that by themselves.
     pub fn sweep(&mut self, pid: u32, wanted: &[Wanted]) -> Vec<Probes> {
         let Some(multi) = &self.multi else { return Vec::new() };
+        // A program that has patched its code since would get the traps once more.
+        if let Err(refused) = Text::of(pid, wanted, wanted).and_then(|text| text.is_as_in_file()) {
+            tracing::debug!("inherited probes are not taken away: {refused}");
+            return Vec::new();
+        }
         let mut multi = locked(multi);
         let mut links = Vec::new();
         for alike in wanted.chunk_by(|one, other| one.file == other.file) {
@@ -174,7 +190,7 @@ fn event(ebpf: &mut Ebpf, pid: u32, wanted: &Wanted) -> Result<UProbeLink> {
     }
     let location = UProbeAttachLocation::AbsoluteOffset(*offset);
     let point = UProbeAttachPoint { location, cookie: Some((*number).into()) };
-    let scope = NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+    let scope = UProbeScope::OneProcess(NonZeroU32::new(pid).context("no process has this pid")?);
     let what = || format!("set a probe at {}+{offset:#x} (before Linux 6.6 only CAP_SYS_ADMIN may)", file.display());
     let link = program.attach(point, Path::new(file), scope).map_err(|error| permission(&what(), error))?;
     Ok(program.take_link(link)?)

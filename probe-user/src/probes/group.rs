@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::leaving;
-use super::traps::Traps;
 use crate::kernel::closer::hurry;
-use crate::kernel::{Probes, Sampler, Wanted};
+use crate::kernel::{Probes, Sampler, Text, Wanted};
 use crate::target::monotonic_ns;
 
 /// See the head of this file.
@@ -50,7 +49,8 @@ struct Leaving {
     kernel: Receiver<Instant>,
     /// The programs see nothing any more.
     has_begun: bool,
-    traps: Option<Traps>,
+    /// Where the process has them; `None` where that cannot be told.
+    text: Option<Text>,
 }
 
 /// Windows that are remembered: of an hour or so. Of older times neighbours become one.
@@ -234,7 +234,7 @@ impl Group {
                 passed.is_gone = told == Err(TryRecvError::Disconnected);
                 // From the moment when the program is taken from a probe to the one when the trap is taken from the code a
                 // hit costs what it did, and nobody counts it.
-                if !passed.is_gone && leaving.traps.as_ref().is_none_or(|traps| traps.are_there() == Some(true)) {
+                if !passed.is_gone && leaving.text.as_ref().is_none_or(|text| text.has_traps() == Some(true)) {
                     passed.hits = new.max((self.rate * elapsed.as_secs_f64()) as u64);
                 }
                 if passed.is_gone {
@@ -263,7 +263,8 @@ impl Group {
                 drop(tell);
             });
         }
-        self.state = State::Leaving(Leaving { kernel, has_begun: is_off, traps: Traps::of(pid, &self.wanted) });
+        let text = Text::of(pid, &self.wanted, &self.wanted).ok().filter(|text| !text.is_empty());
+        self.state = State::Leaving(Leaving { kernel, has_begun: is_off, text });
     }
 
     /// Takes the probes away, for good. The channel is closed when the kernel is done with it.

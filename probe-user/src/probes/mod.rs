@@ -5,7 +5,6 @@ mod governor;
 mod group;
 mod leaving;
 mod set;
-mod traps;
 
 pub use cost::measure as measure_hit;
 pub use governor::{Governor, Verdict};

@@ -119,7 +119,7 @@ impl Memory {
             wanted.retain(|new| !probes.iter().any(|probe| is_same(new, probe)));
             allocators = allocators.join(before);
         }
-        let probes = if wanted.is_empty() { Some(Vec::new()) } else { self.prober.set(pid, &wanted) };
+        let probes = if wanted.is_empty() { Some(Vec::new()) } else { self.prober.set(pid, &wanted)? };
         let set_ns = monotonic_ns();
         tracing::debug!(pid, probes = wanted.len(), ?wanted, "sampling allocations");
         Ok(Set { allocators: Arc::new(allocators), is_other_tier, wanted, probes, set_ns })
