@@ -14,9 +14,15 @@ use serde::Serialize;
 
 use super::lane::{Lane, folder_name};
 use super::{Channel, Links, Notice, Reader};
+use crate::supervise::Pulse;
 
 /// How often the journal is looked at.
 const POLL: Duration = Duration::from_millis(200);
+
+/// What a round of reading takes at most, and a message: with all the timeouts of its service, and as many events as go
+/// together.
+const ROUND: Duration = Duration::from_secs(60);
+const DELIVERY: Duration = Duration::from_secs(300);
 
 /// Notices that are read at once.
 const READ: usize = 256;
@@ -218,8 +224,10 @@ impl Shared {
             let stop = Arc::new(AtomicBool::new(false));
             let (shared, channel, lane) = (Arc::clone(self), running.channel.clone(), Arc::clone(&running.lane));
             let is_over = Arc::clone(&stop);
+            let pulse = Pulse::new(format!("channel {}", channel.name), DELIVERY);
             let work = move || {
                 while let Some(batch) = lane.next(&is_over) {
+                    let _busy = pulse.begin();
                     let notices: Vec<Notice> = batch.iter().map(|entry| entry.message()).collect();
                     let links = shared.links.read().unwrap_or_else(PoisonError::into_inner).clone();
                     lane.settle(&batch, channel.deliver(&notices, &links));
@@ -287,7 +295,9 @@ impl Shared {
 /// Reads the journal until it is to stop.
 fn follow(reader: &mut Reader, shared: &Arc<Shared>) {
     let mut is_saved = true;
+    let pulse = Pulse::new("alerts", ROUND);
     while !shared.is_stopping.load(Ordering::Relaxed) {
+        let busy = pulse.begin();
         let notices = reader.read(READ);
         let has_more = notices.len() == READ;
         for (id, notice) in notices {
@@ -313,6 +323,7 @@ fn follow(reader: &mut Reader, shared: &Arc<Shared>) {
         {
             tracing::error!("{error:#}");
         }
+        drop(busy);
         std::thread::sleep(POLL);
     }
 }

@@ -188,6 +188,10 @@ type Firing = BTreeMap<String, Notice>;
 
 /// An alert fires or is over; returns what was known of it before.
 fn take_in(firing: &mut Firing, notice: Notice) -> Option<Notice> {
+    // It is about a breach that is over: the same rule may be broken again by now.
+    if notice.is_completion && notice.is_resolved() {
+        return None;
+    }
     match notice.is_resolved() {
         true => firing.remove(&notice.fingerprint),
         false => firing.insert(notice.fingerprint.clone(), notice),

@@ -71,6 +71,11 @@ pub struct Notice {
     pub resolved_at: Option<Timestamp>,
     /// The snapshot; `None` when there is none, or none yet.
     pub snapshot: Option<SnapshotLink>,
+    /// It was told before that the rule was broken, without what this one knows: the culprit, or why there is none. Where
+    /// that was over by then, the kind is [`NoticeKind::Resolved`].
+    pub is_completion: bool,
+    /// A further sentence for people, such as why no culprit is named; empty without one.
+    pub note: String,
     /// Names of the channels that are told.
     pub channels: Vec<String>,
     /// Further words about it, such as those of a cluster.
@@ -150,6 +155,8 @@ impl Notice {
             breached_at: sidecar.breached_at,
             resolved_at: None,
             snapshot: folder.map(|path| SnapshotLink { id: sidecar.id, path }),
+            is_completion: false,
+            note: String::new(),
             channels: channels.to_vec(),
             labels: BTreeMap::new(),
         };
@@ -185,7 +192,14 @@ impl Notice {
 
     fn ended(&self, compared: String) -> Self {
         let resolved_at = Some(SystemTime::now().into());
-        Self { id: Ulid::nil(), kind: NoticeKind::Resolved, resolved_at, compared, ..self.clone() }
+        let (is_completion, note) = (false, String::new());
+        Self { id: Ulid::nil(), kind: NoticeKind::Resolved, resolved_at, compared, is_completion, note, ..self.clone() }
+    }
+
+    /// Are both of the same breach? Clocks are read more than once.
+    pub fn is_of_breach(&self, other: &Self) -> bool {
+        const SAME_NS: u64 = 1_000_000_000;
+        self.fingerprint == other.fingerprint && self.started_at.0.abs_diff(other.started_at.0) < SAME_NS
     }
 
     /// Is it the end of a breach?
@@ -220,8 +234,9 @@ impl Notice {
 
     /// Makes all texts harmless to show and bounds them.
     pub(super) fn sanitize(&mut self) {
-        let Self { fingerprint, target, rule, metric, unit, compared, culprit, host, process, function, .. } = self;
-        let texts = [fingerprint, target, rule, metric, unit, compared, culprit, &mut host.name, &mut host.ip];
+        let Self { fingerprint, target, rule, metric, unit, compared, culprit, note, host, process, function, .. } =
+            self;
+        let texts = [fingerprint, target, rule, metric, unit, compared, culprit, note, &mut host.name, &mut host.ip];
         let options = [function, &mut process.container, &mut process.pod].into_iter().filter_map(Option::as_mut);
         for text in texts.into_iter().chain(options).chain([&mut process.exe]) {
             *text = sanitize(text);

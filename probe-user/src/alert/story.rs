@@ -138,6 +138,7 @@ pub(super) fn title(notice: &Notice) -> String {
 /// The state in a word.
 pub(super) fn word(notice: &Notice) -> &'static str {
     match notice.kind {
+        _ if notice.is_completion => "CULPRIT",
         NoticeKind::Firing => "FIRING",
         NoticeKind::Skipped => "NOT PROFILED",
         NoticeKind::Resolved => "RESOLVED",
@@ -152,12 +153,15 @@ pub(super) fn compared(notice: &Notice) -> String {
 
 /// The facts, the most telling first.
 pub(super) fn lines(notice: &Notice) -> Vec<(&'static str, String)> {
-    let Notice { host, process, culprit, started_at, resolved_at, labels, .. } = notice;
+    let Notice { host, process, culprit, note, started_at, resolved_at, labels, .. } = notice;
     let mut lines = vec![("Value", compared(notice))];
     match notice.kind {
         NoticeKind::Skipped => lines.push(("Note", "too hot to be profiled: there is no snapshot".to_owned())),
         _ if !culprit.is_empty() => lines.push(("Culprit", culprit.clone())),
         _ => {}
+    }
+    if !note.is_empty() {
+        lines.push(("Note", note.clone()));
     }
     let ip = if host.ip.is_empty() { String::new() } else { format!(" ({})", host.ip) };
     let (own, of_host) = (process.cpu_percent, process.cpu_percent_of_host);
@@ -192,14 +196,15 @@ fn seconds(time: Timestamp) -> String {
 
 /// All of it in one line, for logs.
 pub fn sentence(notice: &Notice, links: &Links) -> String {
-    let Notice { rule, target, host, process, culprit, snapshot, .. } = notice;
+    let Notice { rule, target, host, process, culprit, note, snapshot, .. } = notice;
     let culprit = if culprit.is_empty() { String::new() } else { format!(": {culprit}") };
     let end = match (notice.kind, snapshot) {
-        (NoticeKind::Resolved, _) => "it is normal again".to_owned(),
+        (NoticeKind::Resolved, _) if !notice.is_completion => "it is normal again".to_owned(),
         (NoticeKind::Skipped, _) => "too hot to be profiled".to_owned(),
         (_, Some(snapshot)) => format!("snapshot {} in {}", snapshot.id, links.place(notice)),
-        (_, None) => "the snapshot could not be stored yet".to_owned(),
+        (_, None) => "there is no snapshot".to_owned(),
     };
+    let end = if note.is_empty() { end } else { format!("{end}; {note}") };
     format!("{rule}: {target} (pid {} on {}): {}{culprit}; {end}", process.pid, host.name, compared(notice))
 }
 

@@ -16,7 +16,7 @@ use crate::alert::{Dispatcher, Links};
 use crate::config::Config;
 use crate::daemon::{JOURNAL, Settings};
 use crate::sandbox::{self, Files, User};
-use crate::supervise::{Beat, Heart};
+use crate::supervise::{Beat, Heart, stuck};
 
 /// How long stopping waits for deliveries that are under way.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -118,7 +118,10 @@ async fn serve(settings: &Settings, args: &Args, files: &Files, heart: Heart) ->
                 }
             },
             _ = look.tick() => {
-                is_alive = heart.beat(Beat::Alive);
+                // One of which a thread hangs is to be started anew.
+                if stuck().is_empty() {
+                    is_alive = heart.beat(Beat::Alive);
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::{Spanned, Value};
 
@@ -24,6 +25,8 @@ pub struct Collector {
     pub host: Option<String>,
     /// Its address; `None` for the one that traffic leaves by.
     pub address: Option<IpAddr>,
+    /// How long an alert waits for its culprit once its evidence is complete.
+    pub culprit_wait: Duration,
 }
 
 /// The process with the network.
@@ -57,7 +60,7 @@ pub struct Log {
 
 impl Check<'_> {
     pub(super) fn collector(&self, raw: &raw::Collector, store: &Path) -> Checked<Collector> {
-        let raw::Collector { socket, host, address } = raw;
+        let raw::Collector { socket, host, address, culprit_wait } = raw;
         let socket = self.place("socket", socket.as_ref(), store, "/run/probe/collector.sock", ".sock")?;
         if let Some(host) = host.as_ref().filter(|host| host.get_ref().trim().is_empty()) {
             return Err(self.error(&host.span(), "`host` is empty"));
@@ -67,7 +70,8 @@ impl Check<'_> {
             text.get_ref().parse().map_err(|_| self.error(&text.span(), wrong()))
         };
         let address = address.as_ref().map(parse).transpose()?;
-        Ok(Collector { socket, host: host.as_ref().map(|host| host.get_ref().clone()), address })
+        let culprit_wait = self.duration(culprit_wait.as_ref(), Duration::from_secs(5))?;
+        Ok(Collector { socket, host: host.as_ref().map(|host| host.get_ref().clone()), address, culprit_wait })
     }
 
     pub(super) fn serve(&self, raw: &raw::Serve, store: &Path) -> Checked<Serve> {
@@ -160,7 +164,8 @@ pub(super) fn sections(
     let path = |path: &Path| Value::from(path.display().to_string());
     let text = |key, value: &Option<String>| value.iter().map(|text| (key, text.as_str().into())).collect::<Vec<_>>();
     let user = [text("external_url", &serve.external_url), text("user", &serve.user)].concat().into_iter();
-    let socket = vec![("socket", path(&collector.socket))];
+    let wait = humantime::format_duration(collector.culprit_wait).to_string();
+    let socket = vec![("socket", path(&collector.socket)), ("culprit_wait", wait.into())];
     let address = collector.address.map(|address| address.to_string());
     let host = [text("host", &collector.host), text("address", &address)].concat();
     let format = if log.is_json { "json" } else { "text" };

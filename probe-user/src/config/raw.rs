@@ -95,6 +95,9 @@ section! {
         "host" host: String, "string", "the host name";
         /// The address of this host in alerts.
         "address" address: String, "IP address", "the one that traffic leaves by";
+        /// How long an alert waits for its culprit once the evidence of the breach is complete. When functions are not named by
+        /// then it leaves without one, and a second message names it.
+        "culprit_wait" culprit_wait: Scalar, "duration", "`5s`";
     }
 }
 

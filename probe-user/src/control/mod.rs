@@ -20,7 +20,7 @@ pub use events::{Cursor, Event, EventKind, Events};
 pub use refusal::Refusal;
 pub use request::{Answer, Reply, Request, answer};
 pub use seconds::Seconds;
-pub use types::{DumpRequest, Firing, ProcessState, RecordRequest, Status, TargetState, Thread};
+pub use types::{DumpRequest, Firing, ProcessState, RecordRequest, Status, StuckThread, TargetState, Thread};
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Seconds;
 use crate::snapshot::Timestamp;
+use crate::supervise;
 use crate::target::ThreadState;
 
 /// How the collector itself is. Counters count since its start.
@@ -33,8 +34,33 @@ pub struct Status {
     pub snapshots_stored: u64,
     /// Snapshots that could not be stored.
     pub snapshots_failed: u64,
+    /// Threads that hang: each has been at one piece of work for longer than that can take.
+    pub stuck: Vec<StuckThread>,
     /// What fires now.
     pub firing: Vec<Firing>,
+}
+
+/// A thread that hangs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StuckThread {
+    /// The process: `collector` or `server`.
+    pub process: String,
+    /// Its name.
+    pub thread: String,
+    /// How long it has been at one piece of work, in seconds.
+    pub seconds: u64,
+}
+
+impl StuckThread {
+    /// Those of this process, which is called so.
+    pub fn here(process: &str) -> Vec<Self> {
+        let of = |stuck: supervise::Stuck| Self {
+            process: process.to_owned(),
+            thread: stuck.thread,
+            seconds: stuck.since.as_secs(),
+        };
+        supervise::stuck().into_iter().map(of).collect()
+    }
 }
 
 /// A rule that is broken by a process.

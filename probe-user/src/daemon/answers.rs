@@ -18,7 +18,7 @@ use super::{Control, Scene};
 use crate::config::{Config, Table};
 use crate::control::{
     Collector, Cursor, Definition, DumpRequest, Events, FunctionState, IsWanted, ProcessState, Put, RecordRequest,
-    Refusal, RuleState, Status, TargetState, Thread, Unattached,
+    Refusal, RuleState, Status, StuckThread, TargetState, Thread, Unattached,
 };
 use crate::export;
 use crate::latency::{InProcess, Registry};
@@ -109,6 +109,7 @@ impl Collector for Answers {
             losses: stats.losses,
             snapshots_stored,
             snapshots_failed,
+            stuck: StuckThread::here("collector"),
             firing,
         })
     }

@@ -3,19 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use anyhow::Result;
-use ulid::Ulid;
-
 use super::blame::memory_culprits;
 use super::causes::{Cause, Scenes, explain};
 use super::keeper::Job;
 use super::narrow::{busiest, bytes_by_thread, samples_by_thread, time_by_thread};
 use super::timeline::Reading;
 use crate::export;
+use crate::monitor::Breach;
 use crate::record::InUse;
 use crate::snapshot::{Figure, Live, OtherThreads, Profiles, Sidecar, Thread, Timestamp, VERSION};
 use crate::symbolize::{Profile, Sample, narrow};
 use crate::target::ThreadState;
+use anyhow::Result;
 
 /// The windows of a breach, of the whole process.
 #[derive(Debug, Default)]
@@ -44,6 +43,13 @@ pub(super) struct Times {
     pub(super) from_ns: u64,
     pub(super) end_ns: u64,
     pub(super) wall_ahead_ns: u64,
+}
+
+/// What is known of a breach before its evidence is there.
+pub(super) fn headline(job: &Job, now_ns: u64) -> Result<Sidecar> {
+    let Breach { exceeded_since_ns, breached_at_ns, .. } = job.breach;
+    let times = Times { from_ns: exceeded_since_ns, end_ns: breached_at_ns, wall_ahead_ns: wall_ahead_ns(now_ns) };
+    Ok(assemble(job, times, &Windows::default())?.0)
 }
 
 /// Makes the snapshot: the whole process for the culprits, the busiest threads for the profiles.
@@ -103,7 +109,7 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
         losses.insert(format!("live: {reason}"), *count);
     }
     let sidecar = Sidecar {
-        id: Ulid::from_datetime(wall(breach.breached_at_ns).system()),
+        id: job.id,
         version: VERSION,
         target: breach.target.clone(),
         rule: breach.rule.clone(),

@@ -16,11 +16,14 @@ use anyhow::{Context, Result};
 use super::Scene;
 use crate::monitor::{Subject, Transition};
 use crate::record::{InUse, MAX_FOLLOWED};
+use crate::supervise::Pulse;
 
 /// How long a process is followed on when its rule is normal again: it may soon be pending once more.
 const LINGER: Duration = Duration::from_secs(5);
 /// Of the processes that may be followed at once, those that are so always: one place is left for a breach.
 const MAX_ALWAYS: usize = MAX_FOLLOWED - 1;
+/// What setting or taking away the probes of one process takes at most.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// See the head of this file. Dropping it ends all following.
 pub(super) struct Heaps {
@@ -214,6 +217,7 @@ impl Shared {
     }
 
     fn run(&self) {
+        let pulse = Pulse::new("heaps", DEADLINE);
         let mut state = self.lock();
         while !state.is_over {
             let (step, budget) = (state.next(Instant::now()), state.budget);
@@ -224,6 +228,7 @@ impl Shared {
                 }
                 Step::Start(pid) => {
                     drop(state);
+                    let _busy = pulse.begin();
                     let followed = self.scene.follow(pid, budget);
                     let mut state = self.lock();
                     state.started(pid, followed);
@@ -231,6 +236,7 @@ impl Shared {
                 }
                 Step::Stop(pid) => {
                     drop(state);
+                    let _busy = pulse.begin();
                     self.stop(pid);
                     self.lock()
                 }

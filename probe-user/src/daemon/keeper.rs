@@ -1,27 +1,30 @@
-//! The keeper: waits for the end of each breach's evidence, fetches it, stores it and tells of it. What cannot be stored
-//! is kept in memory and tried again.
+//! The keeper: waits for the end of each breach's evidence, fetches it, stores it and tells the announcer of it. What cannot
+//! be stored is kept in memory and tried again.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use ulid::Ulid;
+
 use super::Scene;
+use super::announce::News;
 use super::chronicle::Chronicle;
 use super::evidence::{Times, Windows, assemble, wall_ahead_ns};
 use super::heap::Hold;
 use super::holds::Holds;
 use super::pins::Upkeep;
-use crate::alert::{Journal, Links, Notice, NoticeKind, sentence};
+use crate::alert::Notice;
 use crate::config::Evidence;
-use crate::monitor::{Breach, Over};
+use crate::monitor::Breach;
 use crate::record::Recording;
 use crate::snapshot::{Function, Host, Process, Profiles, Sidecar, Store};
+use crate::supervise::Pulse;
 use crate::symbolize::Profile;
 
-/// How long an alert of an earlier daemon has time to fire again: the longest that rules usually wait.
-const GRACE: Duration = Duration::from_secs(600);
+/// What keeping one snapshot takes at most, with the files of the largest programs.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Snapshots that are kept in memory while they cannot be stored. Each is about a megabyte.
 const MAX_UNSTORED: usize = 4;
@@ -29,6 +32,8 @@ const MAX_UNSTORED: usize = 4;
 /// A breach with all that was known of it when it happened.
 #[derive(Debug)]
 pub(super) struct Job {
+    /// That of the snapshot.
+    pub(super) id: Ulid,
     pub(super) breach: Breach,
     pub(super) evidence: Evidence,
     pub(super) notify: Vec<String>,
@@ -45,7 +50,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    fn end_ns(&self) -> u64 {
+    pub(super) fn end_ns(&self) -> u64 {
         let after = u64::try_from(self.evidence.after.as_nanos()).unwrap_or(u64::MAX);
         let end = self.breach.breached_at_ns.saturating_add(after);
         self.gone_at_ns.map_or(end, |gone| gone.clamp(self.breach.exceeded_since_ns, end))
@@ -59,19 +64,12 @@ pub(super) enum Told {
     Breach(Box<Job>),
     /// A process is gone: there will be no more of it.
     Gone { pid: u32, at_ns: u64 },
-    /// A rule was broken by a process that is too hot to be looked at.
-    Skipped(Box<Job>),
-    /// A breach is over.
-    Over(Box<Over>),
 }
 
 #[derive(Debug)]
 struct Unstored {
     sidecar: Sidecar,
     profiles: Profiles,
-    notify: Vec<String>,
-    since: Instant,
-    is_told: bool,
 }
 
 /// See the head of this file.
@@ -79,22 +77,15 @@ pub(super) struct Keeper {
     scene: Arc<dyn Scene>,
     holds: Arc<Holds>,
     store: Store,
-    journal: Arc<Journal>,
-    /// Alerts that the disk has refused so far.
-    held: usize,
+    news: Sender<News>,
     chronicle: Arc<Chronicle>,
-    /// Breaches that are over, of which nobody was told that they began.
-    over: Vec<Over>,
-    /// Alerts that an earlier daemon has told of, since when they are known. Those that do not fire again are over.
-    inherited: Option<(Instant, Vec<Notice>)>,
     waiting: Vec<Job>,
     unstored: VecDeque<Unstored>,
     retry_at: Instant,
     upkeep: Upkeep,
+    pulse: Pulse,
     /// How often storing is tried again.
     pub(super) retry: Duration,
-    /// How long an alert waits for its snapshot to be stored.
-    pub(super) patience: Duration,
 }
 
 impl Keeper {
@@ -103,25 +94,21 @@ impl Keeper {
         scene: Arc<dyn Scene>,
         holds: Arc<Holds>,
         store: Store,
-        journal: Arc<Journal>,
+        news: Sender<News>,
         chronicle: Arc<Chronicle>,
     ) -> Self {
-        let inherited = Some((Instant::now(), journal.firing())).filter(|(_, alerts)| !alerts.is_empty());
         Self {
             upkeep: Upkeep::start(&holds.pins, &store),
             scene,
             holds,
             store,
-            journal,
-            held: 0,
+            news,
             chronicle,
-            over: Vec::new(),
-            inherited,
             waiting: Vec::new(),
             unstored: VecDeque::new(),
             retry_at: Instant::now(),
+            pulse: Pulse::new("keeper", DEADLINE),
             retry: Duration::from_secs(5),
-            patience: Duration::from_secs(20),
         }
     }
 
@@ -149,8 +136,6 @@ impl Keeper {
     pub(super) fn hear(&mut self, told: Told) {
         match told {
             Told::Breach(job) => self.waiting.push(*job),
-            Told::Skipped(job) => self.skip(&job),
-            Told::Over(over) => self.over.push(*over),
             Told::Gone { pid, at_ns } => {
                 for job in self.waiting.iter_mut().filter(|job| job.breach.pid == pid) {
                     job.gone_at_ns.get_or_insert(at_ns);
@@ -164,8 +149,7 @@ impl Keeper {
         let now = self.scene.now_ns();
         let next_end = self.waiting.iter().map(|job| Duration::from_nanos(job.end_ns().saturating_sub(now))).min();
         let retry = (!self.unstored.is_empty()).then(|| self.retry_at.saturating_duration_since(Instant::now()));
-        let held = (self.held > 0).then_some(self.retry);
-        [next_end, retry, held].into_iter().flatten().min().unwrap_or(Upkeep::EVERY)
+        [next_end, retry].into_iter().flatten().min().unwrap_or(Upkeep::EVERY)
     }
 
     /// Does everything that is due.
@@ -175,66 +159,18 @@ impl Keeper {
         let (due, later) = waiting.into_iter().partition(|job| job.gone_at_ns.is_some() || job.end_ns() <= now);
         self.waiting = later;
         let due: Vec<Job> = due;
+        let pulse = self.pulse.clone();
         for job in due {
+            let _busy = pulse.begin();
             let pid = job.breach.pid;
             self.keep(job);
             self.holds.end(pid);
         }
+        let _busy = pulse.begin();
         if !self.unstored.is_empty() && Instant::now() >= self.retry_at {
             self.try_again();
         }
         self.upkeep.work(&self.holds.pins, &self.store);
-        self.end_alerts();
-        self.held = self.journal.flush();
-    }
-
-    /// All that is left of it is the alert.
-    fn skip(&self, job: &Job) {
-        let wall_ahead_ns = wall_ahead_ns(self.scene.now_ns());
-        let times = Times { from_ns: job.breach.exceeded_since_ns, end_ns: job.breach.breached_at_ns, wall_ahead_ns };
-        match assemble(job, times, &Windows::default()) {
-            Ok((sidecar, _)) => {
-                let notice = Notice::of_snapshot(&sidecar, None, &job.notify);
-                self.journal.append(&Notice { kind: NoticeKind::Skipped, ..notice });
-            }
-            Err(error) => tracing::error!("{}: nobody is told: {error:#}", job.breach.rule),
-        }
-    }
-
-    /// Tells of breaches that are over, as soon as it was told of them that they are.
-    fn end_alerts(&mut self) {
-        if self.inherited.as_ref().is_some_and(|(since, _)| since.elapsed() >= GRACE)
-            && let Some((_, alerts)) = self.inherited.take()
-        {
-            let (firing, ..) = self.chronicle.totals();
-            let is_over = |alert: &&Notice| {
-                !firing.iter().any(|now| now.rule == alert.rule && now.pid.is_none_or(|pid| pid == alert.process.pid))
-            };
-            let still = self.journal.firing();
-            for alert in alerts.iter().filter(is_over).filter(|alert| still.iter().any(|now| now.id == alert.id)) {
-                self.journal.append(&alert.over(None));
-            }
-        }
-        if self.over.is_empty() {
-            return;
-        }
-        let firing = self.journal.firing();
-        let over = std::mem::take(&mut self.over);
-        for over in over {
-            let Breach { rule, pid, .. } = &over.breach;
-            let is_untold = self.waiting.iter().any(|job| job.breach.rule == *rule && job.breach.pid == *pid)
-                || self
-                    .unstored
-                    .iter()
-                    .any(|kept| !kept.is_told && kept.sidecar.rule == *rule && kept.sidecar.process.pid == *pid);
-            if is_untold {
-                self.over.push(over);
-                continue;
-            }
-            for alert in firing.iter().filter(|alert| alert.rule == *rule && alert.process.pid == *pid) {
-                self.journal.append(&alert.over(over.value));
-            }
-        }
     }
 
     fn keep(&mut self, job: Job) {
@@ -271,28 +207,39 @@ impl Keeper {
             Ok(assembled) => assembled,
             Err(error) => {
                 tracing::error!("{}: the snapshot of pid {} is lost: {error:#}", job.breach.rule, job.breach.pid);
+                self.tell(News::Lost { id: job.id, reason: format!("{error:#}") });
                 return;
             }
         };
         self.holds.pins.attach(&self.store, &job.breach, sidecar.id);
-        let Job { notify, .. } = job;
-        let fresh = Unstored { sidecar, profiles, notify, since: Instant::now(), is_told: false };
+        let notice = Box::new(Notice::of_snapshot(&sidecar, Some(self.store.folder(sidecar.id)), &job.notify));
+        let fresh = Unstored { sidecar, profiles };
         // While older ones wait there is no point in trying with a new one first.
-        if self.unstored.is_empty() {
-            match self.store.put(&fresh.sidecar, &fresh.profiles) {
-                Ok(folder) => return self.tell(&fresh, Some(folder)),
-                Err(error) => {
-                    let every = humantime::format_duration(self.retry);
-                    tracing::error!("{error:#}; it is kept in memory and tried again every {every}");
-                    self.retry_at = Instant::now() + self.retry;
-                }
-            }
-        } else if self.unstored.len() >= MAX_UNSTORED
+        let refused =
+            if self.unstored.is_empty() { self.store.put(&fresh.sidecar, &fresh.profiles).err() } else { None };
+        if self.unstored.is_empty() && refused.is_none() {
+            self.chronicle.kept(&fresh.sidecar, true);
+            return self.tell(News::Evidence { id: job.id, notice });
+        }
+        if let Some(error) = refused {
+            let every = humantime::format_duration(self.retry);
+            tracing::error!("{error:#}; it is kept in memory and tried again every {every}");
+            self.retry_at = Instant::now() + self.retry;
+        }
+        let note = "the snapshot could not be stored yet".to_owned();
+        self.tell(News::Evidence { id: job.id, notice: Box::new(Notice { note, ..*notice }) });
+        if self.unstored.len() >= MAX_UNSTORED
             && let Some(oldest) = self.unstored.pop_front()
         {
             self.lose(&oldest, "it could not be stored, and newer ones wait");
         }
         self.unstored.push_back(fresh);
+    }
+
+    fn tell(&self, news: News) {
+        if self.news.send(news).is_err() {
+            tracing::error!("the announcer has died"); // and the daemon ends
+        }
     }
 
     fn fetch(&self, job: &Job, name: &str, (from_ns, to_ns): (u64, u64), windows: &mut Windows) -> Profile {
@@ -303,57 +250,28 @@ impl Keeper {
         })
     }
 
-    /// Tries to store what could not be stored; alerts that have waited for too long go without it.
+    /// Tries to store what could not be stored.
     fn try_again(&mut self) {
         let had_waiting = !self.unstored.is_empty();
         while let Some(first) = self.unstored.front() {
-            match self.store.put(&first.sidecar, &first.profiles) {
-                Ok(folder) => {
-                    if let Some(stored) = self.unstored.pop_front() {
-                        self.tell(&stored, Some(folder));
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!("{error:#}");
-                    break;
-                }
+            if let Err(error) = self.store.put(&first.sidecar, &first.profiles) {
+                tracing::debug!("{error:#}");
+                break;
             }
+            tracing::info!("the snapshot {} is stored after all", first.sidecar.id);
+            self.chronicle.kept(&first.sidecar, true);
+            self.unstored.pop_front();
         }
         if had_waiting && self.unstored.is_empty() {
             tracing::info!("{} can be written again", self.store.path().display());
         }
-        let mut unstored = std::mem::take(&mut self.unstored);
-        let is_late = |waiting: &&mut Unstored| !waiting.is_told && waiting.since.elapsed() >= self.patience;
-        for waiting in unstored.iter_mut().filter(is_late) {
-            self.tell(waiting, None);
-            waiting.is_told = true;
-        }
-        self.unstored = unstored;
         self.retry_at = Instant::now() + self.retry;
     }
 
-    /// Nothing more is tried for a snapshot; its alert goes without it.
+    /// Nothing more is tried for a snapshot.
     fn lose(&self, lost: &Unstored, reason: &str) {
         tracing::error!("the snapshot {} is lost: {reason}", lost.sidecar.id);
         self.chronicle.kept(&lost.sidecar, false);
-        self.tell(lost, None);
-    }
-
-    /// The one log line of a breach, and its alert.
-    fn tell(&self, kept: &Unstored, folder: Option<PathBuf>) {
-        let Unstored { sidecar, notify, is_told, .. } = kept;
-        if folder.is_some() {
-            self.chronicle.kept(sidecar, true);
-        }
-        if *is_told {
-            if folder.is_some() {
-                tracing::info!("the snapshot {} is stored after all", sidecar.id);
-            }
-            return;
-        }
-        let notice = Notice::of_snapshot(sidecar, folder, notify);
-        tracing::warn!("{}", sentence(&notice, &Links::default()));
-        self.journal.append(&notice);
     }
 }
 

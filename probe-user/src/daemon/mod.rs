@@ -1,9 +1,11 @@
 //! `probe daemon`: watches the processes of its targets, and when a rule breaks keeps the scene and tells of it. Wiring
 //! only: what samples is behind [`Scene`], what decides is in `monitor`, what stores in `snapshot`, what sends in `alert`.
 //!
-//! Three threads do the work, so that neither a slow disk nor a large symbol table delays the watching: the caller's watches
-//! (`watcher`), another keeps (`keeper`), a third has allocations followed while somebody needs that (`heap`).
+//! Four threads do the work, so that neither a slow disk nor a large symbol table delays the watching or an alert: the caller's
+//! watches (`watcher`), another keeps (`keeper`), a third tells (`announce`), a fourth has allocations followed while somebody
+//! needs that (`heap`).
 
+mod announce;
 mod answers;
 mod blame;
 mod bounds;
@@ -52,6 +54,7 @@ use crate::snapshot::{Options, Store};
 use crate::supervise::Beat;
 use crate::symbolize::Profile;
 use crate::target::Stat;
+use announce::{Announcer, News};
 use answers::Answers;
 pub use causes::Waits;
 use chronicle::Chronicle;
@@ -158,7 +161,13 @@ pub fn run(
     let heaps = Arc::new(Heaps::start(Arc::clone(&scene), config.sampling.max_overhead)?);
     let (tell, told) = channel();
     let chronicle = Arc::new(Chronicle::new());
-    let keeper = Keeper::new(Arc::clone(&scene), Arc::clone(&holds), store, journal, Arc::clone(&chronicle));
+    let (inform, news) = channel();
+    let announcer = Announcer::new(Arc::clone(&scene), journal, Arc::clone(&chronicle));
+    let announcer = std::thread::Builder::new()
+        .name("announcer".into())
+        .spawn(move || announcer.run(&news))
+        .context("cannot start the thread that tells of breaches")?;
+    let keeper = Keeper::new(Arc::clone(&scene), Arc::clone(&holds), store, inform.clone(), Arc::clone(&chronicle));
     let keeper = std::thread::Builder::new()
         .name("keeper".into())
         .spawn(move || keeper.run(&told))
@@ -174,6 +183,7 @@ pub fn run(
         demand: Demand::default(),
         threads: Mutex::default(),
     };
+    let tell = (tell, inform.clone());
     let mut watcher = Watcher::new(config, scene, holds, Arc::clone(&heaps), Arc::clone(&functions), tell, chronicle);
     let (inbox, heard) = inbox::join(events)?;
     control.listen(inbox);
@@ -181,7 +191,8 @@ pub fn run(
     let listener = listener.inspect_err(|error| tracing::error!("the server will know nothing: {error:#}"));
     control.beat(Beat::Ready);
     // Whoever supervises the daemon starts it again when one of its threads has died.
-    watcher.run(&heard, control, || keeper.is_finished() || heaps.is_dead() || functions.is_dead());
+    let is_dead = || keeper.is_finished() || announcer.is_finished() || heaps.is_dead() || functions.is_dead();
+    watcher.run(&heard, control, is_dead);
     let is_lame = heaps.is_dead() || functions.is_dead();
     drop(listener);
     // Its end of the channel goes with it, which tells the keeper to finish.
@@ -196,11 +207,14 @@ pub fn run(
         tracing::error!("a snapshot took too long to finish and is lost");
         false
     };
+    // What has no evidence yet is told without.
+    let _ = inform.send(News::Stop);
+    let has_panicked = announcer.join().is_err() || has_panicked;
     // The last snapshots have needed them. Whoever is being answered may still hold them.
     heaps.end();
     // It waits a second for its probes.
     functions.end();
-    ensure!(!has_panicked, "the thread that keeps snapshots has died");
+    ensure!(!has_panicked, "a thread that keeps snapshots or tells of breaches has died");
     ensure!(!is_lame, "a thread that follows allocations or times functions has died");
     Ok(())
 }

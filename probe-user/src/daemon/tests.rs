@@ -162,7 +162,12 @@ pub(super) fn config(path: &std::path::Path, matcher: Matcher, url: &str) -> Con
     Config {
         store: crate::config::Store { path: path.to_owned(), limits: crate::snapshot::Limits::default() },
         http: crate::config::Http::default(),
-        collector: crate::config::Collector { socket: path.join("collector.sock"), host: None, address: None },
+        collector: crate::config::Collector {
+            socket: path.join("collector.sock"),
+            host: None,
+            address: None,
+            culprit_wait: Duration::from_secs(5),
+        },
         serve: crate::config::Serve { external_url: None, user: None, state: path.join("state") },
         limits: crate::config::Limits { cpu: 0.02, memory: 150 << 20 },
         log: crate::config::Log { is_json: false, level: tracing::Level::INFO },

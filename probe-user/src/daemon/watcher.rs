@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use ulid::Ulid;
+
+use super::announce::News;
 use super::calm::Calm;
 use super::causes::Waits;
 use super::chronicle::Chronicle;
+use super::evidence::headline;
 use super::heap::Heaps;
 use super::holds::Holds;
 use super::inbox::Heard;
@@ -16,12 +20,13 @@ use super::limits::Watch;
 use super::reload::{prefer, put};
 use super::roster::{Look, Member, Roster};
 use super::{Control, Scene};
+use crate::alert::{Notice, NoticeKind};
 use crate::config::{Config, Rule};
 use crate::latency::Registry;
 use crate::monitor::{Breach, Engine, Observation, Over, Subject, Transition};
 use crate::record::Lifecycle;
 use crate::snapshot;
-use crate::supervise::Beat;
+use crate::supervise::{Beat, Pulse, stuck};
 use crate::target::{Host, HostCpu, pids};
 
 /// How often members are measured.
@@ -32,6 +37,9 @@ const RESCAN: Duration = Duration::from_secs(10);
 /// At one in so many of these looks, members are looked at as well: that they have run another program is told at once, and
 /// that they have ended is seen when they are measured.
 const MEMBERS_EVERY: u32 = 6;
+
+/// What one look at all members takes at most, with dumps of all that break a rule.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Breaches that wait for the keeper with a dump of their threads. There is at most one for each rule and process in a cooldown,
 /// so that more than this at once is a host on which everything breaks; the others wait with little more than their name.
@@ -50,6 +58,7 @@ pub(super) struct Watcher {
     /// When functions were last seen.
     pub(super) seen_ns: u64,
     tell: Sender<Told>,
+    news: Sender<News>,
     pub(super) chronicle: Arc<Chronicle>,
     pub(super) limits: Watch,
     /// Processes (pid, start) that could not be watched, of which the log knows already.
@@ -77,7 +86,7 @@ impl Watcher {
         holds: Arc<Holds>,
         heaps: Arc<Heaps>,
         functions: Arc<Registry>,
-        tell: Sender<Told>,
+        (tell, news): (Sender<Told>, Sender<News>),
         chronicle: Arc<Chronicle>,
     ) -> Self {
         for function in &config.functions {
@@ -97,6 +106,7 @@ impl Watcher {
             functions,
             seen_ns: 0,
             tell,
+            news,
             chronicle,
             limits: Watch::new(config.limits, config.sampling),
             refused: BTreeSet::new(),
@@ -117,7 +127,9 @@ impl Watcher {
         self.rescan();
         self.introduce();
         let (mut tick, mut rescan) = (Instant::now() + TICK, Instant::now() + RESCAN);
+        let pulse = Pulse::new("watcher", DEADLINE);
         while !control.is_stopping() && !is_over() {
+            let busy = pulse.begin();
             let now = Instant::now();
             if now >= tick {
                 self.measure();
@@ -125,7 +137,10 @@ impl Watcher {
                 self.follow_heat();
                 self.remember();
                 self.limits.look(self.scene.now_ns(), &*self.scene, control);
-                control.beat(Beat::Alive);
+                // A process of which a thread hangs is not well: its supervisor is to start it anew.
+                if stuck().is_empty() {
+                    control.beat(Beat::Alive);
+                }
                 // After a stall the missed ticks are not made up for: the interval is measured, not assumed.
                 tick = Instant::now().max(tick + TICK);
             }
@@ -134,7 +149,10 @@ impl Watcher {
                 rescan = Instant::now() + RESCAN;
             }
             let wait = tick.saturating_duration_since(Instant::now());
-            match heard.recv_timeout(wait) {
+            drop(busy);
+            let next = heard.recv_timeout(wait);
+            let _busy = pulse.begin();
+            match next {
                 Ok(Heard::Lifecycle(event)) => self.follow(event),
                 Ok(Heard::Ask(ask)) => ask(self),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -288,6 +306,29 @@ impl Watcher {
         }
     }
 
+    /// The same, of alerts.
+    fn inform(&self, news: News) {
+        if self.news.send(news).is_err() {
+            tracing::error!("the announcer has died");
+        }
+    }
+
+    /// Has a breach told: at once if there will be no evidence, else with that, or when it takes too long.
+    fn announce(&self, job: &Job, is_skipped: bool) {
+        let sidecar = match headline(job, self.scene.now_ns()) {
+            Ok(sidecar) => sidecar,
+            Err(error) => return tracing::error!("{}: nobody is told: {error:#}", job.breach.rule),
+        };
+        if is_skipped {
+            let notice = Notice::of_snapshot(&sidecar, None, &job.notify);
+            return self.inform(News::Notice(Box::new(Notice { kind: NoticeKind::Skipped, ..notice })));
+        }
+        let folder = self.config.store.path.join(job.id.to_string());
+        let notice = Box::new(Notice::of_snapshot(&sidecar, Some(folder), &job.notify));
+        let wait = self.config.collector.culprit_wait.as_nanos() as u64;
+        self.inform(News::Breach { notice, due_ns: job.end_ns().saturating_add(wait) });
+    }
+
     pub(super) fn observe(&mut self, seen: &Observation<'_>) {
         if let Some(Rule { rule, .. }) = self.rules.get(seen.rule) {
             self.chronicle.seen(rule, seen);
@@ -315,8 +356,7 @@ impl Watcher {
             Transition::Skipped(breach) => {
                 self.skipped(&breach);
                 if let Some(member) = self.roster.members.get(&breach.pid) {
-                    let job = self.job(rule, member, breach);
-                    self.send(Told::Skipped(Box::new(job)));
+                    self.announce(&self.job(rule, member, breach), true);
                 }
             }
             Transition::Resolved(over) => self.resolved(&over),
@@ -337,7 +377,7 @@ impl Watcher {
     /// A breach is over. Whoever is to be told of it is told from here.
     pub(super) fn resolved(&self, over: &Over) {
         self.chronicle.resolved(over);
-        self.send(Told::Over(Box::new(over.clone())));
+        self.inform(News::Over(Box::new(over.clone())));
         self.holds.pins.resolve(&over.breach.rule, over.breach.pid);
         let Over { breach: Breach { rule, target, pid, .. }, since_ns, until_ns, .. } = over;
         let lasted = Duration::from_secs(until_ns.saturating_sub(*since_ns).div_ceil(1_000_000_000));
@@ -369,12 +409,15 @@ impl Watcher {
         };
         let (function, notify) = (self.function(&breach), rule.notify.clone());
         let evidence = rule.evidence;
-        Job { breach, evidence, notify, host, process, function, dump: None, heap: None, gone_at_ns: None }
+        let breached_at_ns = breach.breached_at_ns.saturating_add(super::evidence::wall_ahead_ns(self.scene.now_ns()));
+        let id = Ulid::from_datetime(snapshot::Timestamp(breached_at_ns).system());
+        Job { id, breach, evidence, notify, host, process, function, dump: None, heap: None, gone_at_ns: None }
     }
 
     fn hand_over(&self, rule: &Rule, member: &Member, breach: Breach, subject: &Subject) {
         let is_full = self.holds.snapshots() >= MAX_DUMPS;
         let mut job = self.job(rule, member, breach);
+        self.announce(&job, false);
         let Breach { rule, pid, metric, .. } = &job.breach;
         self.holds.begin(*pid);
         job.heap = metric.is_memory().then(|| self.heaps.hold(*pid, rule, subject));

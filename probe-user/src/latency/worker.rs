@@ -15,8 +15,11 @@ use super::timer::Timer;
 use super::timing::Slot;
 use super::window::Window;
 use crate::kernel::{self, Event};
+use crate::supervise::Pulse;
 use crate::target::{self, monotonic_ns};
 
+/// What a round takes at most: setting the probes of one function in one process, and some looking around.
+const DEADLINE: Duration = Duration::from_secs(60);
 /// How often it is published what was seen.
 const PUBLISH: Duration = Duration::from_secs(1);
 /// How often it is asked which processes have mapped something.
@@ -86,7 +89,9 @@ impl Worker {
     /// Until the registry is gone.
     pub(super) fn run(mut self) {
         let (mut publish, mut events) = (Instant::now() + PUBLISH, Instant::now());
+        let pulse = Pulse::new("functions", DEADLINE);
         while self.wait() {
+            let _busy = pulse.begin();
             self.hear();
             let now = Instant::now();
             if self.count() || now >= events {

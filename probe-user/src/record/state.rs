@@ -17,6 +17,7 @@ use super::recorder::Recorder;
 use super::recording::{Events, Recording};
 use super::unwinding::Unwinding;
 use crate::kernel::{Clock, Event, HeapOptions, OpenWait, RawStack, RawThread, Sampler, StackId, WaitFilter, Whom};
+use crate::supervise::Pulse;
 use crate::target::{ThreadState, monotonic_ns};
 
 /// Samples and new mappings are read this often; process events wake the thread at once. The code of a library that is
@@ -24,6 +25,8 @@ use crate::target::{ThreadState, monotonic_ns};
 const READ_INTERVAL: Duration = Duration::from_millis(50);
 /// And this often while unwind tables are on their way.
 const BUSY_INTERVAL: Duration = Duration::from_millis(2);
+/// A round of reading takes milliseconds, and an answer to a request seconds.
+const DEADLINE: Duration = Duration::from_secs(30);
 const SECOND_NS: u64 = 1_000_000_000;
 /// The recorder is trimmed this often.
 const TRIM_NS: u64 = SECOND_NS;
@@ -65,7 +68,9 @@ impl State {
     /// Until nobody can ask any more.
     pub(super) fn run(&mut self, inbox: &Receiver<Request>) {
         let mut trimmed_ns = monotonic_ns();
+        let pulse = Pulse::new("collector", DEADLINE);
         loop {
+            let _busy = pulse.begin();
             // Silence first: what is asked from here on rings again.
             let _ = rustix::io::read(&*self.alarm, &mut [0; 8]);
             loop {

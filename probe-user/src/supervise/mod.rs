@@ -4,6 +4,7 @@
 
 mod heart;
 mod manager;
+mod pulse;
 mod signals;
 mod ward;
 
@@ -17,6 +18,7 @@ use rustix::process::Signal;
 
 pub use heart::{Beat, Heart};
 use manager::Manager;
+pub use pulse::{Pulse, Stuck, stuck};
 use signals::Signals;
 use ward::{Ward, manner};
 

@@ -129,6 +129,7 @@ fn annotations(notice: &Notice, batch: &Batch<'_>) -> Map<String, Value> {
         ("summary", format!("{}: {}", title(notice), compared(notice))),
         ("description", Style::PLAIN.compose(&one, MAX_ANNOTATION)),
         ("culprit", notice.culprit.clone()),
+        ("note", notice.note.clone()),
         ("value", notice.value.to_string()),
         ("threshold", notice.threshold.to_string()),
         ("unit", notice.unit.clone()),

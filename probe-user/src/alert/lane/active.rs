@@ -14,9 +14,6 @@ use crate::snapshot::Timestamp;
 /// be told whenever it comes.
 pub(super) const MAX_ACTIVE: usize = MAX_NOTICES;
 
-/// Two notices whose times differ by less are of one breach: clocks are read more than once.
-const SAME_NS: u64 = 1_000_000_000;
-
 /// See the head of this file.
 #[derive(Debug)]
 pub(super) struct Active {
@@ -61,8 +58,15 @@ impl Active {
     /// Was this breach told before? A snapshot that was not there then is news.
     pub(super) fn knows(&self, notice: &Notice) -> bool {
         self.alerts.get(&notice.fingerprint).is_some_and(|alert| {
-            let is_same = alert.notice.started_at.0.abs_diff(notice.started_at.0) < SAME_NS;
-            is_same && (alert.notice.snapshot.is_some() || notice.snapshot.is_none())
+            alert.notice.is_of_breach(notice) && (alert.notice.snapshot.is_some() || notice.snapshot.is_none())
+        })
+    }
+
+    /// Does it fire without what this notice knows of it?
+    pub(super) fn lacks(&self, notice: &Notice) -> bool {
+        self.alerts.get(&notice.fingerprint).is_some_and(|alert| {
+            let is_new = (&alert.notice.culprit, &alert.notice.note) != (&notice.culprit, &notice.note);
+            alert.notice.is_of_breach(notice) && is_new
         })
     }
 

@@ -2,6 +2,7 @@
 //! firing, so that nothing is told twice and ends are told to those who know the beginning; and what was given up.
 
 mod active;
+mod complete;
 mod dead;
 mod end;
 mod pick;
@@ -147,7 +148,9 @@ impl Lane {
     /// see [`Lane::flush`].
     pub(super) fn accept(&self, notice: &Notice) {
         let mut state = self.state();
-        let is_news = if notice.is_resolved() {
+        let is_news = if notice.is_completion {
+            self.complete(&mut state, notice)
+        } else if notice.is_resolved() {
             let was_told = state.active.contains(&notice.fingerprint);
             if was_told {
                 self.end(&mut state, notice);
@@ -191,6 +194,10 @@ impl Lane {
         }
     }
 
+    fn save(&self, waiting: &mut Waiting) {
+        waiting.is_saved = disk::write(&self.file(waiting.entry.id), None, &waiting.entry).is_ok();
+    }
+
     /// Gives a notice up.
     fn bury(&self, state: &mut State, id: Ulid, why: &str) {
         let Some(waiting) = state.waiting.remove(&id) else { return };
@@ -212,9 +219,7 @@ impl Lane {
     pub(super) fn flush(&self) -> bool {
         let mut state = self.state();
         let State { waiting, active, .. } = &mut *state;
-        for waiting in waiting.values_mut().filter(|waiting| !waiting.is_saved) {
-            waiting.is_saved = disk::write(&self.file(waiting.entry.id), None, &waiting.entry).is_ok();
-        }
+        waiting.values_mut().filter(|waiting| !waiting.is_saved).for_each(|waiting| self.save(waiting));
         waiting.values().all(|waiting| waiting.is_saved) && active.flush()
     }
 

@@ -29,7 +29,18 @@ fn job(metric: Metric, rss_bytes: u64) -> Job {
     let evidence = Evidence { threads: 2, before: Duration::from_secs(10), after: Duration::from_secs(5) };
     let process = Process { rss_bytes, ..Process::default() };
     let (host, notify) = (Host::default(), Vec::new());
-    Job { breach, evidence, notify, host, process, function: None, dump: None, heap: None, gone_at_ns: None }
+    Job {
+        id: ulid::Ulid::nil(),
+        breach,
+        evidence,
+        notify,
+        host,
+        process,
+        function: None,
+        dump: None,
+        heap: None,
+        gone_at_ns: None,
+    }
 }
 
 /// So many bytes a second, in each of so many seconds, of (function, bytes) each.

@@ -4,11 +4,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 
 use super::*;
-use crate::alert::Reader;
+use crate::alert::{Journal, NoticeKind, Reader};
+use crate::daemon::announce::Announcer;
+use crate::daemon::evidence::headline;
 use crate::daemon::heap::Heaps;
 use crate::daemon::tests::Fake;
 use crate::export;
-use crate::monitor::{Metric, Side, Subject};
+use crate::monitor::{Metric, Over, Side, Subject};
 use crate::snapshot::{Limits, OtherThreads, Window};
 use crate::target::ThreadState;
 
@@ -18,6 +20,8 @@ struct Bench {
     _folder: tempfile::TempDir,
     scene: Arc<Fake>,
     keeper: Keeper,
+    announcer: Announcer,
+    news: Receiver<News>,
     holds: Arc<Holds>,
 }
 
@@ -29,9 +33,11 @@ impl Bench {
         let holds = Arc::new(Holds::new(scene.clone()));
         let store = Store::open(&folder.path().join("store"), Limits::default()).expect("opens");
         let journal = Arc::new(Journal::open(&folder.path().join("journal"), None).expect("opens"));
-        let mut keeper = Keeper::new(scene.clone(), Arc::clone(&holds), store, journal, Arc::default());
+        let (inform, news) = channel();
+        let mut keeper = Keeper::new(scene.clone(), Arc::clone(&holds), store, inform, Arc::default());
         keeper.retry = Duration::ZERO;
-        Self { _folder: folder, scene, keeper, holds }
+        let announcer = Announcer::new(scene.clone(), journal, Arc::default());
+        Self { _folder: folder, scene, keeper, announcer, news, holds }
     }
 
     fn breach(&mut self, pid: u32) {
@@ -42,8 +48,37 @@ impl Bench {
         self.holds.watch(pid, "app", crate::daemon::Waits::None).expect("watched");
         self.holds.begin(pid);
         let job = self.job(metric, pid, heap);
+        self.announce(&job);
         self.keeper.hear(Told::Breach(Box::new(job)));
         self.keeper.work();
+        self.tell();
+    }
+
+    /// As the watcher does it.
+    fn announce(&mut self, job: &Job) {
+        let sidecar = headline(job, self.scene.now_ns()).expect("written");
+        let notice = Notice::of_snapshot(&sidecar, Some(self.keeper.store.folder(job.id)), &job.notify);
+        self.announcer.hear(News::Breach { notice: Box::new(notice), due_ns: job.end_ns() + 5 * SECOND });
+    }
+
+    fn over(&mut self, pid: u32) {
+        let breach = self.job(Metric::Cpu, pid, None).breach;
+        let (since_ns, until_ns) = (breach.breached_at_ns, 200 * SECOND);
+        let over = Over { since_ns, until_ns, value: Some(12.25), was_skipped: true, breach };
+        self.announcer.hear(News::Over(Box::new(over)));
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        self.news.try_iter().for_each(|news| self.announcer.hear(news));
+        self.announcer.work();
+    }
+
+    /// All that was told, oldest first.
+    fn told(&self) -> Vec<Notice> {
+        let state = tempfile::tempdir().expect("a folder");
+        let mut reader = Reader::open(self.announcer.journal.path(), state.path()).expect("opens");
+        reader.read(100).into_iter().map(|(_, notice)| notice.expect("whole")).collect()
     }
 
     fn job(&self, metric: Metric, pid: u32, heap: Option<Hold>) -> Job {
@@ -62,12 +97,13 @@ impl Bench {
         let evidence = Evidence { threads: 2, before: Duration::from_secs(30), after: Duration::from_secs(5) };
         let (host, process) = (Host::default(), Process { pid, ..Process::default() });
         let (notify, dump) = (vec!["ops".into()], self.scene.dump(pid).ok());
-        Job { breach, evidence, notify, host, process, function: None, dump, heap, gone_at_ns: None }
+        Job { id: Ulid::new(), breach, evidence, notify, host, process, function: None, dump, heap, gone_at_ns: None }
     }
 
     fn at(&mut self, second: u64) {
         self.scene.now.store(second * SECOND, Ordering::Relaxed);
         self.keeper.work();
+        self.tell();
     }
 
     /// How many snapshots were told to be stored, and to be lost.
@@ -101,7 +137,7 @@ fn the_snapshot_waits_for_its_end_and_names_the_culprit() {
     assert_eq!(snapshot.culprits[0].function, "match_rules");
     let (started, ended) = (snapshot.started_at.0, snapshot.ended_at.0);
     assert_eq!((ended - started).div_ceil(SECOND), 40);
-    assert_eq!(bench.keeper.journal.count(), 1);
+    assert_eq!(bench.told().len(), 1);
     for (window, samples) in [(Window::Before, 35), (Window::Breach, 890)] {
         let bytes = bench.keeper.store.profile(snapshot.id, window).expect("there");
         let profile = export::read(&bytes, "stored").expect("a profile");
@@ -133,31 +169,64 @@ fn a_process_that_dies_at_the_breach_is_kept_at_once_and_let_go_after() {
 }
 
 #[test]
-fn a_full_disk_delays_the_snapshot_and_its_alert() {
+fn a_full_disk_delays_the_snapshot_and_not_its_alert() {
     let mut bench = Bench::new();
     bench.keeper.store.set_full(true);
     bench.breach(7);
     bench.at(110);
     bench.at(120);
-    assert_eq!((bench.stored().len(), bench.keeper.unstored.len(), bench.keeper.journal.count()), (0, 1, 0));
+    assert_eq!((bench.stored().len(), bench.keeper.unstored.len(), bench.counted()), (0, 1, (0, 0)));
+    let told = bench.told();
+    let [alert] = &told[..] else { panic!("{told:?}") };
+    assert!(!alert.culprit.is_empty() && alert.note.contains("not be stored yet"), "{alert:?}");
     bench.keeper.store.set_full(false);
     bench.at(130);
-    assert_eq!((bench.stored().len(), bench.keeper.unstored.len(), bench.keeper.journal.count()), (1, 0, 1));
+    assert_eq!((bench.stored().len(), bench.told().len(), bench.counted()), (1, 1, (1, 0)));
 }
 
 #[test]
-fn an_alert_does_not_wait_for_ever_and_is_sent_once() {
+fn an_alert_does_not_wait_for_names_and_is_completed_when_they_are_there() {
     let mut bench = Bench::new();
-    bench.keeper.patience = Duration::ZERO;
-    bench.keeper.store.set_full(true);
-    bench.breach(7);
-    bench.at(110);
-    bench.at(120);
-    bench.at(121);
-    assert_eq!((bench.keeper.journal.count(), bench.counted()), (1, (0, 0)), "it is not lost yet");
-    bench.keeper.store.set_full(false);
-    bench.at(130);
-    assert_eq!((bench.stored().len(), bench.keeper.journal.count(), bench.counted()), (1, 1, (1, 0)));
+    let job = bench.job(Metric::Cpu, 7, None);
+    bench.holds.watch(7, "app", crate::daemon::Waits::None).expect("watched");
+    bench.holds.begin(7);
+    bench.announce(&job);
+    // The keeper hangs: only the announcer goes on.
+    for (second, alerts) in [(109, 0), (114, 0), (115, 1), (130, 1)] {
+        bench.scene.now.store(second * SECOND, Ordering::Relaxed);
+        bench.tell();
+        assert_eq!(bench.told().len(), alerts, "after {second} s");
+    }
+    bench.keeper.hear(Told::Breach(Box::new(job)));
+    bench.at(140);
+    bench.over(7);
+    let told = bench.told();
+    let [alert, whole, end] = &told[..] else { panic!("{told:?}") };
+    assert!(alert.culprit.is_empty() && alert.note.contains("follows") && !alert.is_completion, "{alert:?}");
+    assert_eq!(alert.snapshot.as_ref().map(|snapshot| snapshot.id), Some(bench.stored()[0].id));
+    assert!(whole.is_completion && whole.culprit.starts_with("match_rules"), "{whole:?}");
+    assert_eq!((&whole.snapshot, whole.kind), (&alert.snapshot, NoticeKind::Firing));
+    assert!(end.is_resolved() && !end.is_completion && end.note.is_empty() && end.culprit == whole.culprit);
+}
+
+#[test]
+fn a_breach_that_is_over_before_it_is_named_is_told_completed_and_ended_once() {
+    let mut bench = Bench::new();
+    let job = bench.job(Metric::Cpu, 7, None);
+    bench.holds.watch(7, "app", crate::daemon::Waits::None).expect("watched");
+    bench.holds.begin(7);
+    bench.announce(&job);
+    bench.over(7);
+    assert!(bench.told().is_empty(), "its end is not told before its beginning");
+    bench.scene.now.store(115 * SECOND, Ordering::Relaxed);
+    bench.tell();
+    bench.keeper.hear(Told::Breach(Box::new(job)));
+    bench.at(140);
+    let told = bench.told();
+    let kinds: Vec<_> = told.iter().map(|notice| (notice.kind, notice.is_completion)).collect();
+    let (firing, resolved) = (NoticeKind::Firing, NoticeKind::Resolved);
+    assert_eq!(kinds, [(firing, false), (resolved, false), (resolved, true)]);
+    assert!(bench.announcer.journal.firing().is_empty());
 }
 
 #[test]
@@ -169,7 +238,7 @@ fn what_cannot_be_stored_is_bounded_and_never_silent() {
         bench.breach(pid);
     }
     bench.at(110);
-    assert_eq!((bench.keeper.unstored.len(), bench.keeper.journal.count()), (MAX_UNSTORED, 2));
+    assert_eq!((bench.keeper.unstored.len(), bench.told().len()), (MAX_UNSTORED, 6));
     assert_eq!(bench.counted(), (0, 2));
 }
 
@@ -182,7 +251,7 @@ fn a_broken_scene_still_gives_an_alert_and_says_what_is_missing() {
     let stored = bench.stored();
     let windows = ["before", "breach", "dump"].map(|window| format!("window `{window}` could not be read"));
     assert_eq!(stored[0].losses.keys().cloned().collect::<Vec<_>>(), windows);
-    assert_eq!(bench.keeper.journal.count(), 1);
+    assert_eq!(bench.told().len(), 1);
 }
 
 #[test]
@@ -227,19 +296,15 @@ fn stopping_keeps_what_there_is() {
 fn what_is_too_hot_to_be_looked_at_is_told_and_so_is_its_end() {
     let mut bench = Bench::new();
     let job = bench.job(Metric::Cpu, 7, None);
-    let breach = job.breach.clone();
-    bench.keeper.hear(Told::Skipped(Box::new(job)));
-    bench.keeper.work();
-    let [told] = &bench.keeper.journal.firing()[..] else { panic!("nobody is told") };
+    let notice = Notice::of_snapshot(&headline(&job, 105 * SECOND).expect("written"), None, &job.notify);
+    bench.announcer.hear(News::Notice(Box::new(Notice { kind: NoticeKind::Skipped, ..notice })));
+    bench.tell();
+    let [told] = &bench.announcer.journal.firing()[..] else { panic!("nobody is told") };
     assert_eq!((told.kind, &told.snapshot, told.process.pid), (NoticeKind::Skipped, &None, 7));
     assert!(bench.keeper.store.list().expect("reads").snapshots.is_empty());
-    let (since_ns, until_ns) = (breach.breached_at_ns, 200 * SECOND);
-    let over = Over { since_ns, until_ns, value: Some(12.25), was_skipped: true, breach };
-    bench.keeper.hear(Told::Over(Box::new(over)));
-    bench.keeper.work();
-    assert!(bench.keeper.journal.firing().is_empty(), "its end is told, too");
-    let mut reader = Reader::open(bench.keeper.journal.path(), &bench._folder.path().join("state")).expect("opens");
-    let (_, Some(end)) = reader.read(10).pop().expect("there") else { panic!("it is damaged") };
+    bench.over(7);
+    assert!(bench.announcer.journal.firing().is_empty(), "its end is told, too");
+    let end = bench.told().pop().expect("there");
     assert_eq!((end.kind, end.value, end.threshold), (NoticeKind::Resolved, 12.25, 80.0));
     assert_eq!(end.compared, "12.2, no longer 97.0 above 80 percent of one core");
 }

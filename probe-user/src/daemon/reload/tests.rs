@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 use crate::daemon::Waits;
+use crate::daemon::announce::News;
 use crate::daemon::chronicle::Chronicle;
 use crate::daemon::heap::Heaps;
 use crate::daemon::holds::Holds;
@@ -21,6 +22,7 @@ struct Bench {
     process: Killed,
     watcher: Watcher,
     told: Receiver<Told>,
+    news: Receiver<News>,
 }
 
 impl Bench {
@@ -35,9 +37,11 @@ impl Bench {
         let heaps = Arc::new(Heaps::start(scene.clone(), 0.01).expect("starts"));
         let functions = Arc::new(Registry::start(0.01).expect("starts"));
         let (tell, told) = channel();
-        let mut watcher = Watcher::new(&config, scene, holds, heaps, functions, tell, Arc::new(Chronicle::new()));
+        let (inform, news) = channel();
+        let chronicle = Arc::new(Chronicle::new());
+        let mut watcher = Watcher::new(&config, scene, holds, heaps, functions, (tell, inform), chronicle);
         watcher.rescan();
-        let mut bench = Self { folder, process, watcher, told };
+        let mut bench = Self { folder, process, watcher, told, news };
         assert_eq!(bench.watcher.roster.targets_of(bench.pid()), ["app"]);
         bench.breaks();
         bench
@@ -62,6 +66,7 @@ impl Bench {
         }
         assert_eq!(self.firing(), 1);
         assert!(matches!(self.told.try_recv(), Ok(Told::Breach(_))));
+        assert!(matches!(self.news.try_recv(), Ok(News::Breach { .. })));
     }
 
     fn firing(&self) -> usize {
@@ -75,7 +80,7 @@ impl Bench {
         other.rules[0].rule = self.watcher.rules[0].rule.clone();
         rule(&mut other.rules[0].rule);
         self.watcher.reload(other);
-        self.told.try_iter().any(|told| matches!(told, Told::Over(_)))
+        self.news.try_iter().any(|news| matches!(news, News::Over(_)))
     }
 }
 
@@ -118,7 +123,8 @@ fn the_end_of_a_process_is_told_to_the_keeper_if_it_has_evidence_of_it() {
     let pid = bench.pid();
     bench.watcher.let_go(pid);
     let told: Vec<Told> = bench.told.try_iter().collect();
-    assert!(matches!(&told[..], [Told::Over(_), Told::Gone { .. }]), "{told:?}");
+    assert!(matches!(&told[..], [Told::Gone { .. }]), "{told:?}");
+    assert!(matches!(bench.news.try_recv(), Ok(News::Over(_))));
     bench.watcher.holds.end(pid);
     bench.watcher.holds.watch(pid, "app", Waits::None).expect("watched");
     bench.watcher.let_go(pid);

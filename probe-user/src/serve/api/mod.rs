@@ -105,7 +105,14 @@ pub fn routes() -> Vec<Route> {
         Route::new("get", "/api/v1/openapi.json", "This document.", health::document).open().json(any),
         Route::new("get", "/metrics", "Metrics of the daemon, in the text format of Prometheus.", metrics::metrics)
             .answer(200, "As asked for.", "text/plain", Some(schema::<String>)),
-        Route::new("get", "/healthz", "Is the server alive?", health::healthz).open().json(schema::<Health>),
+        Route::new(
+            "get",
+            "/healthz",
+            "Is the server alive, and does no thread hang that alerts need?",
+            health::healthz,
+        )
+        .open()
+        .json(schema::<Health>),
         Route::new("get", "/readyz", "Can the server do its work?", health::readyz).open().json(schema::<Health>),
     ]);
     debug_assert!(routes.iter().all(|route| route.method == "get" || route.scope == Scope::Control));

@@ -38,6 +38,7 @@ impl Live {
             losses,
             snapshots_stored,
             snapshots_failed,
+            stuck,
             firing: _,
         } = &self.status;
         let mut info = text.family("probe_collector_info", Gauge, "The version of the collector.");
@@ -57,6 +58,8 @@ impl Live {
         text.value("probe_collector_map_memory_bytes", Gauge, help, *map_bytes as f64);
         let help = "Samples a second and processor, at present.";
         text.value("probe_sampling_frequency_hertz", Gauge, help, (*frequency).into());
+        let help = "Threads of the collector that hang.";
+        text.value("probe_collector_stuck_threads", Gauge, help, stuck.len() as f64);
         text.value("probe_samples_total", Counter, "Samples that were taken.", *samples as f64);
         let mut family =
             text.family("probe_samples_lost_total", Counter, "Samples that are missing or cut, by reason.");

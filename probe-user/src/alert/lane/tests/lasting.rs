@@ -101,3 +101,28 @@ fn repetitions_leave_room_the_longest_untold_first() {
     assert_eq!(due(&[], 2), [3, 1]);
     assert_eq!(due(&[&fresh(3).fingerprint], 9), [1, 2]);
 }
+
+#[test]
+fn a_culprit_that_comes_later_goes_with_the_alert_or_follows_it() {
+    let bench = Bench::new(policy(), 10);
+    let unnamed = |pid| Notice { culprit: String::new(), note: "not yet".into(), ..fresh(pid) };
+    let named = |pid| Notice { id: Ulid::new(), is_completion: true, ..fresh(pid) };
+    bench.lane.accept(&unnamed(1));
+    bench.lane.accept(&named(1));
+    let one = bench.next();
+    let told: Vec<_> = one.iter().map(|entry| (entry.notice.is_completion, &*entry.notice.note)).collect();
+    assert_eq!((told, one[0].notice.culprit.is_empty()), (vec![(false, "")], false), "in one message");
+    bench.lane.settle(&one, Ok(()));
+    bench.lane.accept(&unnamed(2));
+    bench.deliver();
+    for _ in 0..2 {
+        bench.lane.accept(&named(2));
+    }
+    let second = bench.next();
+    assert!(second.len() == 1 && second[0].notice.is_completion, "{second:?}");
+    bench.lane.settle(&second, Ok(()));
+    assert_eq!(bench.lane.queued().0, 0, "once");
+    // Its end is that of the alert.
+    bench.lane.accept(&over(2));
+    assert!(bench.next()[0].notice.is_resolved());
+}

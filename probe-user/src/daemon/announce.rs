@@ -1,0 +1,215 @@
+//! The announcer: has alerts told, in time. A breach is announced with what is known of it at once; what its evidence says,
+//! above all the culprit, comes from the keeper when that has named it. An alert waits for that for a bounded time, and
+//! otherwise leaves without, so that nothing a target has on its disk holds it back. What comes later is told later.
+//! Nothing here reads what a target can name.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use ulid::Ulid;
+
+use super::Scene;
+use super::chronicle::Chronicle;
+use crate::alert::{Journal, Links, Notice, sentence};
+use crate::monitor::{Breach, Over};
+use crate::supervise::Pulse;
+
+/// How long an alert of an earlier daemon has time to fire again: the longest that rules usually wait.
+const GRACE: Duration = Duration::from_secs(600);
+
+/// How often it is looked whether the disk takes what it has refused.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Longest time without looking.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// A round of this thread writes some small files. Whoever does that for longer hangs.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const FOLLOWS: &str = "its functions are not named yet: the culprit follows in a second message";
+
+/// What the announcer is told.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A rule was broken. The notice says all but the culprit; it is told then at the latest.
+    Breach { notice: Box<Notice>, due_ns: u64 },
+    /// All that is known of a breach that was announced; it has the same snapshot.
+    Evidence { id: Ulid, notice: Box<Notice> },
+    /// There is no evidence of a breach that was announced.
+    Lost { id: Ulid, reason: String },
+    /// Something that is told as it is.
+    Notice(Box<Notice>),
+    /// A breach is over.
+    Over(Box<Over>),
+    /// Nothing more will come.
+    Stop,
+}
+
+/// A breach whose evidence is not there yet.
+#[derive(Debug)]
+struct Open {
+    id: Ulid,
+    notice: Notice,
+    due_ns: u64,
+    is_told: bool,
+    /// It is over, and that was told.
+    end: Option<Notice>,
+}
+
+/// See the head of this file.
+pub(super) struct Announcer {
+    scene: Arc<dyn Scene>,
+    pub(super) journal: Arc<Journal>,
+    chronicle: Arc<Chronicle>,
+    open: Vec<Open>,
+    /// Breaches that are over, of which nobody was told that they began.
+    over: Vec<Over>,
+    /// Alerts that an earlier daemon has told of, since when they are known. Those that do not fire again are over.
+    inherited: Option<(Instant, Vec<Notice>)>,
+    /// Alerts that the disk has refused so far.
+    held: usize,
+}
+
+impl Announcer {
+    /// One with nothing to tell.
+    pub(super) fn new(scene: Arc<dyn Scene>, journal: Arc<Journal>, chronicle: Arc<Chronicle>) -> Self {
+        let inherited = Some((Instant::now(), journal.firing())).filter(|(_, alerts)| !alerts.is_empty());
+        Self { scene, journal, chronicle, open: Vec::new(), over: Vec::new(), inherited, held: 0 }
+    }
+
+    /// Works until it is to stop; then tells what there is.
+    pub(super) fn run(mut self, news: &Receiver<News>) {
+        let pulse = Pulse::new("announcer", DEADLINE);
+        loop {
+            let heard = news.recv_timeout(self.idle_time());
+            let _busy = pulse.begin();
+            match heard {
+                Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(first) => [first].into_iter().chain(news.try_iter()).for_each(|news| self.hear(news)),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.work();
+        }
+        news.try_iter().for_each(|news| self.hear(news));
+        for index in 0..self.open.len() {
+            self.tell_without(index, "the daemon was stopped before its evidence was kept");
+        }
+        self.work();
+    }
+
+    pub(super) fn hear(&mut self, news: News) {
+        match news {
+            News::Breach { notice, due_ns } => {
+                let id = notice.snapshot.as_ref().map_or(Ulid::nil(), |snapshot| snapshot.id);
+                self.open.push(Open { id, notice: *notice, due_ns, is_told: false, end: None });
+            }
+            News::Evidence { id, notice } => match self.take(id) {
+                Some(open) if open.is_told => self.complete(open, *notice),
+                _ => self.tell(&notice),
+            },
+            News::Lost { id, reason } => {
+                let Some(open) = self.take(id) else { return };
+                let note = format!("there is no snapshot: {reason}");
+                let notice = Notice { snapshot: None, note, ..open.notice.clone() };
+                match open.is_told {
+                    true => self.complete(open, notice),
+                    false => self.tell(&notice),
+                }
+            }
+            News::Notice(notice) => _ = self.journal.append(&notice),
+            News::Over(over) => self.over.push(*over),
+            News::Stop => {}
+        }
+    }
+
+    /// Until when there is nothing to do but to listen.
+    pub(super) fn idle_time(&self) -> Duration {
+        let now = self.scene.now_ns();
+        let due = self.open.iter().filter(|open| !open.is_told).map(|open| open.due_ns).min();
+        let due = due.map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now)));
+        let held = (self.held > 0).then_some(RETRY);
+        [due, held].into_iter().flatten().min().unwrap_or(LOOK)
+    }
+
+    /// Does everything that is due.
+    pub(super) fn work(&mut self) {
+        let now = self.scene.now_ns();
+        for index in 0..self.open.len() {
+            if self.open[index].due_ns <= now {
+                self.tell_without(index, FOLLOWS);
+            }
+        }
+        self.end_alerts();
+        self.held = self.journal.flush();
+    }
+
+    fn take(&mut self, id: Ulid) -> Option<Open> {
+        let index = self.open.iter().position(|open| open.id == id)?;
+        Some(self.open.swap_remove(index))
+    }
+
+    /// The one log line of a breach, and its alert.
+    fn tell(&self, notice: &Notice) {
+        tracing::warn!("{}", sentence(notice, &Links::default()));
+        self.journal.append(notice);
+    }
+
+    fn tell_without(&mut self, index: usize, why: &str) {
+        let open = &mut self.open[index];
+        if !std::mem::replace(&mut open.is_told, true) {
+            let notice = Notice { note: why.to_owned(), ..open.notice.clone() };
+            self.tell(&notice);
+        }
+    }
+
+    /// What was not known when the alert left.
+    fn complete(&self, open: Open, notice: Notice) {
+        if notice.culprit.is_empty() && notice.note.is_empty() {
+            tracing::debug!("{}: there is no culprit", notice.rule);
+            return;
+        }
+        let notice = match open.end {
+            Some(Notice { kind, resolved_at, compared, value, .. }) => {
+                Notice { kind, resolved_at, compared, value, ..notice }
+            }
+            None => notice,
+        };
+        self.tell(&Notice { is_completion: true, ..notice });
+    }
+
+    /// Tells of breaches that are over, as soon as it was told of them that they are.
+    fn end_alerts(&mut self) {
+        if self.inherited.as_ref().is_some_and(|(since, _)| since.elapsed() >= GRACE)
+            && let Some((_, alerts)) = self.inherited.take()
+        {
+            let (firing, ..) = self.chronicle.totals();
+            let is_over = |alert: &&Notice| {
+                !firing.iter().any(|now| now.rule == alert.rule && now.pid.is_none_or(|pid| pid == alert.process.pid))
+            };
+            let still = self.journal.firing();
+            for alert in alerts.iter().filter(is_over).filter(|alert| still.iter().any(|now| now.id == alert.id)) {
+                self.journal.append(&alert.over(None));
+            }
+        }
+        if self.over.is_empty() {
+            return;
+        }
+        let firing = self.journal.firing();
+        for over in std::mem::take(&mut self.over) {
+            let Breach { rule, pid, .. } = &over.breach;
+            let is_meant = |notice: &Notice| notice.rule == *rule && notice.process.pid == *pid;
+            if self.open.iter().any(|open| !open.is_told && is_meant(&open.notice)) {
+                self.over.push(over);
+                continue;
+            }
+            for alert in firing.iter().filter(|alert| is_meant(alert)) {
+                let end = alert.over(over.value);
+                self.journal.append(&end);
+                for open in self.open.iter_mut().filter(|open| open.notice.is_of_breach(alert)) {
+                    open.end.get_or_insert_with(|| end.clone());
+                }
+            }
+        }
+    }
+}
