@@ -1,5 +1,9 @@
 //! End-to-end tests: the real `probe`, on this machine's kernel, against programs whose truth is known. One file per
-//! question. They run one after the other, because they measure shares of the processor.
+//! question. Those that ask how stacks, names and files look run two at a time; those that measure time or shares of the
+//! processor run one after the other.
+
+use libtest_mimic::{Conclusion, Trial};
+use probe_tests::trial;
 
 mod containers;
 mod daemon;
@@ -21,12 +25,15 @@ mod symbols;
 mod unwind;
 mod waits;
 
+/// Tests at a time where they do not mind each other.
+const COMPANY: usize = 2;
+
 fn main() {
-    let mut arguments = libtest_mimic::Arguments::from_args();
-    arguments.test_threads.get_or_insert(1);
-    let groups = [
-        stacks::tests(),
-        unwind::tests(),
+    let arguments = libtest_mimic::Arguments::from_args();
+    let threads = arguments.test_threads;
+    let in_company = [stacks::tests(), unwind::in_company(), symbols::tests(), formats::tests(), errors::tests()];
+    let alone = [
+        unwind::alone(),
         waits::tests(),
         dump::tests(),
         faults::tests(),
@@ -37,12 +44,15 @@ fn main() {
         memory::tests(),
         live::tests(),
         rules::tests(),
-        symbols::tests(),
         containers::tests(),
         lifetime::tests(),
-        formats::tests(),
-        errors::tests(),
+        daemon::tests(),
+        processes::tests(),
     ];
-    let tests = groups.into_iter().flatten().chain(daemon::tests()).chain(processes::tests()).collect();
-    libtest_mimic::run(&arguments, tests).exit();
+    let run = |groups: Vec<Vec<Trial>>, usual| {
+        trial::run(&arguments, groups.into_iter().flatten().collect(), threads.unwrap_or(usual))
+    };
+    let conclusions = [run(in_company.into(), COMPANY), run(alone.into(), 1)];
+    // Ends with the exit code of a failure where something failed.
+    conclusions.iter().for_each(Conclusion::exit_if_failed);
 }

@@ -4,9 +4,10 @@
 use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use libtest_mimic::{Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 
 use crate::calm;
 
@@ -27,6 +28,16 @@ const REASON: usize = 300;
 /// How often a test is run until it fails.
 const ATTEMPTS: usize = 3;
 
+/// Whether tests run beside each other: then the harness writes a test's line when it has ended.
+static IN_COMPANY: AtomicBool = AtomicBool::new(false);
+
+/// Runs tests, several at a time where `threads` is more than one.
+pub fn run(arguments: &Arguments, tests: Vec<Trial>, threads: usize) -> Conclusion {
+    IN_COMPANY.store(threads > 1, Ordering::Relaxed);
+    let arguments = Arguments { test_threads: Some(threads), ..arguments.clone() };
+    libtest_mimic::run(&arguments, tests)
+}
+
 /// A test on the real kernel: skipped without root, and where the test finds that it cannot run.
 pub fn trial(name: &str, test: impl Fn() -> Result<()> + Send + 'static) -> Trial {
     unprivileged(name, move || {
@@ -44,11 +55,16 @@ pub fn unprivileged(name: &str, test: impl Fn() -> Result<()> + Send + 'static) 
         let mut done = test();
         for _ in 1..ATTEMPTS {
             let Some(error) = done.as_ref().err().filter(|error| !error.is::<Skip>()) else { break };
-            // The harness has begun a line with the test's name, and ends the last one.
             // What has happened stands before what was done meanwhile, which may be a whole log.
             let reason = error.chain().rev().map(ToString::to_string).collect::<Vec<_>>().join(": ");
             let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-            print!("failed once: {}\ntest {shown} ... ", reason.chars().take(REASON).collect::<String>());
+            let reason: String = reason.chars().take(REASON).collect();
+            if IN_COMPANY.load(Ordering::Relaxed) {
+                println!("test {shown} ... failed once: {reason}");
+            } else {
+                // The harness has begun a line with the test's name, and ends the last one.
+                print!("failed once: {reason}\ntest {shown} ... ");
+            }
             // Without the line the test is as good.
             let _ = std::io::stdout().flush();
             calm::wait();

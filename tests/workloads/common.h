@@ -44,12 +44,17 @@ static inline uint64_t thread_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Rounds of work between two looks at the clock. */
+#ifndef BURN_ROUNDS
+#define BURN_ROUNDS 100000
+#endif
+
 /* Burns `ms` milliseconds of processor time in the function where it stands: a macro, so that no other function, inlined
  * or not, can be said to be hot. The clock is a system call, so it is read rarely. */
 #define BURN_MS(ms)                                                                                       \
     do {                                                                                                  \
         uint64_t burn_end = thread_ns() + (uint64_t)(ms) * 1000000u;                                      \
         do {                                                                                              \
-            for (int i = 0; i < 100000; i++) sink = sink * 2862933555777941757u + 3037000493u;            \
+            for (int i = 0; i < BURN_ROUNDS; i++) sink = sink * 2862933555777941757u + 3037000493u;            \
         } while (thread_ns() < burn_end);                                                                 \
     } while (0)

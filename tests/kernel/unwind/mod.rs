@@ -25,17 +25,15 @@ const LARGE: f64 = 0.98;
 /// No frame pointers, whatever the flags before said.
 const BARE: [&str; 2] = ["-O2", "-fomit-frame-pointer"];
 
-pub fn tests() -> Vec<Trial> {
-    let groups = [
-        compiled::tests(),
-        kinds::tests(),
-        go::tests(),
-        loading::tests(),
-        surroundings::tests(),
-        programs::tests(),
-        reference::tests(),
-    ];
+/// Those that only ask how stacks look.
+pub fn in_company() -> Vec<Trial> {
+    let groups = [compiled::tests(), kinds::tests(), go::tests(), surroundings::tests(), programs::tests()];
     groups.into_iter().flatten().collect()
+}
+
+/// Those that measure time, or compare with what another recorder sees of the same process.
+pub fn alone() -> Vec<Trial> {
+    [loading::tests(), reference::tests()].into_iter().flatten().collect()
 }
 
 fn c(source: &str, more: &[&str]) -> Result<PathBuf> {
