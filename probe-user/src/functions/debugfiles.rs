@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
@@ -18,37 +18,66 @@ const MAX_XZ_KIB: u32 = 128 << 10;
 /// Of a larger debug file the checksum is not computed.
 const MAX_SUMMED: u64 = 1 << 30;
 
-/// The debug file of a module. `roots` are folders that are `/` to somebody: the host's, the process's.
-pub(super) fn separate(module: &Module, image: &Image<'_>, roots: &[PathBuf]) -> Option<File> {
-    by_build_id(module, roots).or_else(|| by_link(module, image, roots))
+/// The debug files of a module, the best first, and why what was found is none of them.
+#[derive(Default)]
+pub(crate) struct Separate {
+    pub files: Vec<File>,
+    pub problem: Option<&'static str>,
 }
 
-fn by_build_id(module: &Module, roots: &[PathBuf]) -> Option<File> {
-    let (folder, file) = module.build_id.split_at_checked(2).filter(|(_, file)| !file.is_empty())?;
-    let below = format!("usr/lib/debug/.build-id/{folder}/{file}.debug");
-    roots.iter().find_map(|root| {
-        let debug = Module::open(&root.join(&below)).ok()?;
-        if debug.build_id == module.build_id { debug.file()?.try_clone().ok() } else { None }
-    })
+/// Looks for the debug files of a module. `roots` are folders that are `/` to somebody: the host's, the process's. What is
+/// taken has the module's build id or, where one of both has none, the checksum of the debug link.
+pub(crate) fn separate(module: &Module, image: &Image<'_>, roots: &[PathBuf]) -> Separate {
+    let mut found = Separate::default();
+    if let Some((folder, file)) = module.build_id.split_at_checked(2).filter(|(_, file)| !file.is_empty()) {
+        let below = format!("usr/lib/debug/.build-id/{folder}/{file}.debug");
+        roots.iter().for_each(|root| found.consider(module, &root.join(&below), None));
+    }
+    by_link(module, image, roots, &mut found);
+    found
 }
 
-fn by_link(module: &Module, image: &Image<'_>, roots: &[PathBuf]) -> Option<File> {
+fn by_link(module: &Module, image: &Image<'_>, roots: &[PathBuf], found: &mut Separate) -> Option<()> {
     let link = image.data(image.section(".gnu_debuglink")?)?;
     let name = string_at(&link, 0).filter(|name| !name.is_empty() && !name.contains('/') && *name != "..")?;
     let at = (name.len() + 4) & !3;
     let checksum = u32::from_le_bytes(*link.get(at..)?.first_chunk()?);
     let folder = Path::new(&module.path).parent()?.strip_prefix("/").ok()?;
-    roots.iter().find_map(|root| {
-        let beside = [folder.to_owned(), folder.join(".debug"), Path::new("usr/lib/debug").join(folder)];
-        beside.into_iter().find_map(|folder| {
-            let debug = Module::open(&root.join(folder).join(name)).ok()?;
-            let is_same = match (module.build_id.as_str(), debug.build_id.as_str()) {
-                ("", _) | (_, "") => crc32(debug.file()?) == Some(checksum),
-                (ours, theirs) => ours == theirs,
-            };
-            if is_same { debug.file()?.try_clone().ok() } else { None }
-        })
-    })
+    for root in roots {
+        for folder in [folder.to_owned(), folder.join(".debug"), Path::new("usr/lib/debug").join(folder)] {
+            found.consider(module, &root.join(folder).join(name), Some(checksum));
+        }
+    }
+    Some(())
+}
+
+impl Separate {
+    fn consider(&mut self, module: &Module, path: &Path, checksum: Option<u32>) {
+        let Ok(metadata) = std::fs::metadata(path) else { return };
+        let is_same = |file: &File| {
+            file.metadata().is_ok_and(|known| (known.dev(), known.ino()) == (metadata.dev(), metadata.ino()))
+        };
+        // A link may lead to the very file that has it.
+        if module.file().is_some_and(is_same) || self.files.iter().any(is_same) {
+            return;
+        }
+        let problem = match Module::open(path) {
+            Err(_) => "the debug file cannot be read",
+            Ok(debug) => {
+                let is_of_module = match (module.build_id.as_str(), debug.build_id.as_str(), checksum) {
+                    (ours, theirs, _) if !ours.is_empty() && ours == theirs => true,
+                    ("", _, Some(checksum)) | (_, "", Some(checksum)) => debug.file().and_then(crc32) == Some(checksum),
+                    _ => false,
+                };
+                match debug.file().filter(|_| is_of_module).map(File::try_clone) {
+                    Some(Ok(file)) => return self.files.push(file),
+                    Some(Err(_)) => "the debug file cannot be read",
+                    None => "the debug file is of another build",
+                }
+            }
+        };
+        self.problem.get_or_insert(problem);
+    }
 }
 
 fn crc32(file: &File) -> Option<u32> {
@@ -63,7 +92,7 @@ fn crc32(file: &File) -> Option<u32> {
 }
 
 /// The symbols that a stripped file has within itself, as an ELF file in `.gnu_debugdata`.
-pub(super) fn mini(image: &Image<'_>) -> Option<Image<'static>> {
+pub(crate) fn mini(image: &Image<'_>) -> Option<Image<'static>> {
     let packed = image.data(image.section(".gnu_debugdata")?)?;
     let mut bytes = Vec::new();
     let reader = lzma_rust2::XzReader::new_mem_limit(packed.as_slice(), false, MAX_XZ_KIB);

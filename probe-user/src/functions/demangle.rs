@@ -5,13 +5,13 @@ use std::fmt::{self, Write};
 
 use cpp_demangle::DemangleOptions;
 
-use crate::text::MAX_NAME;
-
+/// No longer name is demangled: those of expression templates reach some ten thousand bytes.
+const MAX_MANGLED: usize = 1 << 16;
 /// A demangled name may not be longer: a few bytes of a hostile one can stand for gigabytes.
-const MAX_DEMANGLED: usize = 4 * MAX_NAME;
+const MAX_DEMANGLED: usize = 1 << 16;
 
 /// A name for people: demangled, without the hash that Rust adds. `None` if it is not mangled.
-pub(super) fn demangle(symbol: &str) -> Option<String> {
+pub(crate) fn demangle(symbol: &str) -> Option<String> {
     let symbol = without_version(symbol);
     let clone = Cloned::of(symbol);
     let name = forms(clone.base)?.swap_remove(0);
@@ -21,7 +21,7 @@ pub(super) fn demangle(symbol: &str) -> Option<String> {
 
 /// The demangled forms of a name, the fullest first; `None` if it is not mangled.
 pub(super) fn forms(mangled: &str) -> Option<Vec<String>> {
-    if !mangled.starts_with("_Z") && !mangled.starts_with("_R") || mangled.len() > MAX_NAME {
+    if !mangled.starts_with("_Z") && !mangled.starts_with("_R") || mangled.len() > MAX_MANGLED {
         return None;
     }
     if let Ok(rust) = rustc_demangle::try_demangle(mangled) {

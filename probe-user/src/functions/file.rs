@@ -71,7 +71,7 @@ impl Searched {
             }
             // MiniDebugInfo names functions that are not exported; only the debug file has all.
             symbols.is_complete = false;
-            debug = debugfiles::separate(&self.module, &image, &self.roots);
+            debug = debugfiles::separate(&self.module, &image, &self.roots).files.into_iter().next();
             if let Some(image) = debug.as_ref().and_then(|file| Image::open(file).ok()) {
                 symbols.add(&image);
             }
@@ -91,7 +91,9 @@ impl Searched {
             let loaded = self.loaded().ok()?;
             let separate = match &loaded.debug {
                 Some(file) => file.try_clone().ok()?,
-                None if own.section(".debug_info").is_none() => debugfiles::separate(&self.module, &own, &self.roots)?,
+                None if own.section(".debug_info").is_none() => {
+                    debugfiles::separate(&self.module, &own, &self.roots).files.into_iter().next()?
+                }
                 None => return None,
             };
             look(&Image::open(&separate).ok()?)

@@ -37,7 +37,7 @@ enum Source<'file> {
 }
 
 /// A file, and what its headers say.
-pub(super) struct Image<'file> {
+pub(crate) struct Image<'file> {
     /// What it is for, as `EM_…`.
     pub machine: u16,
     /// Its loadable segments.
@@ -53,7 +53,7 @@ pub(super) struct Image<'file> {
 
 /// A section header.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Section {
+pub(crate) struct Section {
     pub name: String,
     /// As `SHT_…`.
     pub kind: u32,

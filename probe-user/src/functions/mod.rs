@@ -24,11 +24,15 @@ mod tests;
 mod usdt;
 
 pub use code::first_return;
+pub(crate) use debugfiles::{mini, separate};
+pub(crate) use demangle::demangle;
 pub use finder::{Finder, Found};
+pub(crate) use image::Image;
 pub use inlined::Inlined;
 pub use missing::{Missing, Why};
 pub use pattern::Pattern;
 pub use place::{Kind, Place, Reason, Refusal};
 pub use returns::Returns;
 pub use spec::{Library, Spec, Wanted};
+pub(crate) use symbols::Symbols;
 pub use usdt::{Argument, Register, Value};

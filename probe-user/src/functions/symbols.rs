@@ -4,6 +4,7 @@ use object::elf::{
     SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, STT_TLS, Sym64,
 };
 
+use super::demangle::without_version;
 use super::image::{Image, string_at};
 use crate::gopclntab;
 
@@ -12,7 +13,7 @@ const MAX_SYMBOLS: usize = 4 << 20;
 
 /// What a symbol names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(crate) enum Sort {
     /// A function.
     Function,
     /// A function that the loader calls to be told which one to use (`STT_GNU_IFUNC`).
@@ -25,7 +26,7 @@ pub(super) enum Sort {
 
 /// A symbol that the file defines.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Symbol {
+pub(crate) struct Symbol {
     pub address: u64,
     pub size: u64,
     pub sort: Sort,
@@ -40,7 +41,7 @@ struct Name(u8, u32, u16);
 
 /// All symbols of a file.
 #[derive(Default)]
-pub(super) struct Symbols {
+pub(crate) struct Symbols {
     /// In order of address.
     list: Vec<Symbol>,
     /// Functions that other files are to define.
@@ -50,9 +51,16 @@ pub(super) struct Symbols {
     pub omitted: usize,
     /// The file has a full table of its own, so that debug files have nothing to add.
     pub is_complete: bool,
+    /// Local symbols without a type are kept: functions of hand-written assembly, or labels within them.
+    with_labels: bool,
 }
 
 impl Symbols {
+    /// None yet; local symbols without a type will be kept.
+    pub fn with_labels() -> Self {
+        Self { with_labels: true, ..Self::default() }
+    }
+
     /// Adds what the tables of a file name. Addresses are those of the file that was stripped, which a debug file shares.
     pub fn add(&mut self, image: &Image<'_>) {
         let tables = [SHT_SYMTAB, SHT_DYNSYM].map(|kind| image.sections.iter().find(|section| section.kind == kind));
@@ -61,13 +69,14 @@ impl Symbols {
             let strings = image.sections.get(section.link as usize).and_then(|strings| image.data(strings));
             let symbols = image.table::<Sym64<object::LittleEndian>>(section.offset, section.size / entry);
             let (Some(strings), Some(symbols)) = (strings, symbols) else { continue };
-            self.is_complete |= section.kind == SHT_SYMTAB;
             let Some(table) = self.add_strings(strings) else { continue };
             // Names may share their ends; in a hostile file all are the same long one.
             let mut budget = self.strings[usize::from(table)].len().saturating_mul(2);
+            let before = self.list.len();
             for symbol in symbols {
                 self.add_symbol(&symbol, table, &mut budget);
             }
+            self.is_complete |= section.kind == SHT_SYMTAB && self.list.len() > before;
         }
     }
 
@@ -96,7 +105,7 @@ impl Symbols {
             STT_GNU_IFUNC => Sort::Indirect,
             STT_OBJECT | STT_TLS => Sort::Data,
             // Local ones are labels within functions.
-            STT_NOTYPE if is_global => Sort::Untyped,
+            STT_NOTYPE if is_global || self.with_labels && !text.starts_with(['.', '$']) => Sort::Untyped,
             _ => return,
         };
         let (address, size) = (symbol.st_value.get(endian), symbol.st_size.get(endian));
@@ -165,6 +174,26 @@ impl Symbols {
         let mut around = before
             .filter(|s| s.sort != Sort::Data && address - s.address < s.size.max(u64::from(s.address == address)));
         around.next().map(|symbol| (symbol, text(&self.strings, symbol.name)))
+    }
+
+    /// The name for the code at an address: of the function around it, else of what precedes it without saying how long it
+    /// is. `from` is where the function around it begins as far as that is known by other means.
+    pub fn naming(&self, address: u64, from: Option<u64>) -> Option<&str> {
+        let start = match self.around(address) {
+            Some((symbol, _)) => symbol.address,
+            None => {
+                let end = self.list.partition_point(|symbol| symbol.address <= address);
+                let last = self.list[..end].iter().rev().find(|symbol| symbol.sort != Sort::Data)?;
+                let is_open = last.size == 0 && self.is_complete && from.is_none_or(|from| last.address >= from);
+                is_open.then_some(last.address)?
+            }
+        };
+        // What people call, rather than what the library calls itself.
+        let rank = |(symbol, name): &(&Symbol, &str)| {
+            (symbol.sort == Sort::Untyped, !symbol.is_global, name.len() - name.trim_start_matches('_').len())
+        };
+        let there = self.at(start).filter(|(symbol, _)| symbol.sort != Sort::Data);
+        there.min_by_key(rank).map(|(_, name)| without_version(name))
     }
 
     /// Names of functions that other files are to define.

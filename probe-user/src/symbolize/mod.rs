@@ -1,10 +1,13 @@
-//! From addresses to names. The only room that knows blazesym.
+//! From addresses to names. The only room that knows addr2line and blazesym.
 
+mod dwarf;
 mod growth;
 mod heap;
 mod modules;
+mod names;
 mod narrow;
 mod profile;
+mod sources;
 mod symbolizer;
 mod views;
 mod waits;

@@ -118,7 +118,8 @@ pub struct Location {
     pub kind: Kind,
     /// Index into [`Profile::modules`]; `None` when the address belongs to no known mapping.
     pub module: Option<u32>,
-    /// Offset in the module's file; the address itself for the kernel and where `module` is `None`.
+    /// Offset in the module's file; the address itself for the kernel and where `module` is `None`. Where it has no name,
+    /// the beginning of its function as far as that is known.
     pub address: u64,
     /// Functions at this address: the innermost inlined one first, the function that was really compiled last.
     /// Empty when the address has no name.

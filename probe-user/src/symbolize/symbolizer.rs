@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::heap::{self, LIVE_EVENT};
-use super::modules::{self, Named};
+use super::modules;
+use super::names::{Named, Names};
 use super::profile::{
     Header, Kind, Location, Module as ModuleInfo, OFF_CPU, PAGE_FAULT, PAGE_FAULTS, ProcessInfo, Profile, SCHED_SWITCH,
     Sample, Stack as ProfileStack, ThreadInfo,
@@ -44,7 +45,7 @@ const ROOTS: [&str; 22] = [
 /// Looks names up, and remembers the files it has read. It is not `Send`: give it a thread of its own. What it remembers
 /// grows with the files it sees, so a long-lived process makes a new one for each piece of work.
 pub struct Symbolizer {
-    inner: blazesym::symbolize::Symbolizer,
+    names: Names,
 }
 
 impl Default for Symbolizer {
@@ -56,9 +57,7 @@ impl Default for Symbolizer {
 impl Symbolizer {
     /// One that looks for debug files in the usual folders.
     pub fn new() -> Self {
-        Self {
-            inner: blazesym::symbolize::Symbolizer::builder().enable_code_info(true).enable_inlined_fns(true).build(),
-        }
+        Self { names: Names::new() }
     }
 
     /// Names everything in a recording. What has no name is data with a reason, not an error.
@@ -72,7 +71,7 @@ impl Symbolizer {
         for (&slot, stack) in slots {
             builder.add_stack(slot, stack);
         }
-        builder.name_locations(&self.inner);
+        builder.name_locations(&self.names);
         builder.cut_tracing(recording);
         for sample in &recording.samples {
             builder.add_sample(recording, sample);
@@ -144,6 +143,8 @@ pub(super) struct Builder {
     locations: HashMap<(Option<u32>, u64, Kind), u32>,
     /// Why a location has no name.
     unnamed: HashMap<u32, &'static str>,
+    /// Why a location with a name has no more than that.
+    poorer: HashMap<u32, &'static str>,
     /// Slot of the recording → its locations and how it ends.
     pub(super) stacks: HashMap<u32, (Vec<u32>, End)>,
     /// Slots of stacks with a frame that was found by its frame pointer only because no unwind information told of it.
@@ -208,8 +209,8 @@ impl Builder {
         *index
     }
 
-    /// One question to blazesym for each module, not one for each address.
-    fn name_locations(&mut self, symbolizer: &blazesym::symbolize::Symbolizer) {
+    /// One question for each module, not one for each address.
+    fn name_locations(&mut self, names: &Names) {
         let mut by_module: BTreeMap<Option<u32>, Vec<u32>> = BTreeMap::new();
         for (index, location) in self.profile.locations.iter().enumerate() {
             by_module.entry(location.module).or_default().push(index as u32);
@@ -217,22 +218,28 @@ impl Builder {
         let modules: HashMap<u32, Arc<Module>> = self.modules.values().cloned().collect();
         for (module, indexes) in by_module {
             let addresses: Vec<u64> = indexes.iter().map(|&i| self.profile.locations[i as usize].address).collect();
+            let unknown = |reason| vec![Named::unknown(reason); addresses.len()];
             let named: Vec<Named> = match module {
-                None => vec![Err("address in no mapping"); addresses.len()],
-                module if module == self.kernel_module => modules::kernel(symbolizer, &addresses),
+                None => unknown("address in no mapping"),
+                module if module == self.kernel_module => modules::kernel(names, &addresses),
                 Some(module) => match modules.get(&module) {
-                    Some(module) if module.kind == ModuleKind::Anonymous => {
-                        vec![Err("code without a file"); addresses.len()]
-                    }
-                    Some(module) => modules::module(symbolizer, module, &addresses),
-                    None => vec![Err("file unreadable"); addresses.len()],
+                    Some(module) if module.kind == ModuleKind::Anonymous => unknown("code without a file"),
+                    Some(module) => modules::module(names, module, &addresses),
+                    None => unknown("file unreadable"),
                 },
             };
             for (index, named) in indexes.into_iter().zip(named) {
-                match named {
-                    Ok(lines) => self.profile.locations[index as usize].lines = lines,
-                    Err(reason) => drop(self.unnamed.insert(index, reason)),
+                let location = &mut self.profile.locations[index as usize];
+                match (named.lines.is_empty(), named.problem) {
+                    (true, problem) => {
+                        // All of a function's code without a name is one frame.
+                        location.address = named.start.unwrap_or(location.address);
+                        self.unnamed.insert(index, problem.unwrap_or("no symbol"));
+                    }
+                    (false, Some(problem)) => drop(self.poorer.insert(index, problem)),
+                    (false, None) => {}
                 }
+                location.lines = named.lines;
             }
         }
     }
@@ -316,10 +323,13 @@ impl Builder {
         let is_memory = self.profile.header.unit == "bytes";
         for sample in self.profile.samples.iter().filter(|sample| sample.count > 0) {
             let locations = &self.profile.stacks[sample.stack as usize].locations;
-            if let Some(reason) = locations.iter().find_map(|location| self.unnamed.get(location)) {
-                *self.profile.losses.entry(format!("samples with unnamed frames: {reason}")).or_default() +=
-                    // How many objects a sample of memory stands for is another matter.
-                    if is_memory { 1 } else { sample.count };
+            // How many objects a sample of memory stands for is another matter.
+            let count = if is_memory { 1 } else { sample.count };
+            let kinds = [(&self.unnamed, "unnamed frames"), (&self.poorer, "frames named by their symbol only")];
+            for (reasons, what) in kinds {
+                if let Some(reason) = locations.iter().find_map(|location| reasons.get(location)) {
+                    *self.profile.losses.entry(format!("samples with {what}: {reason}")).or_default() += count;
+                }
             }
         }
     }

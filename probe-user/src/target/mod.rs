@@ -38,7 +38,7 @@ pub use loader::files_of_command;
 pub use mappings::{Mapping, Mappings, parse_maps};
 pub use matching::{Candidate, Matcher, On, pids};
 pub use memory::{host_memory_percent, own_bytes, resident_bytes};
-pub use modules::{Module, ModuleKind, Modules};
+pub use modules::{Module, ModuleKind, Modules, open_plain};
 pub use process::{Process, check_access, exists, own_pid_namespace_is_initial, process_of_thread, stack_pointer};
 pub use stat::{Stat, read_status_comm, started_at};
 pub use state::ThreadState;

@@ -188,6 +188,11 @@ fn open(pid: u32, mapping: &Mapping) -> Result<File> {
     last.with_context(|| format!("cannot open {path} of pid {pid}"))
 }
 
+/// Opens a file that somebody else named: only if it is a regular one, and without waiting for anybody.
+pub fn open_plain(path: &Path) -> Result<File> {
+    open_regular(path, None)
+}
+
 fn open_regular(path: &Path, inode: Option<u64>) -> Result<File> {
     // Opening a device can have effects, opening a pipe can wait for ever; and it may become one in between.
     ensure!(std::fs::metadata(path)?.is_file(), "not a regular file");

@@ -29,6 +29,12 @@ const MAX_ROWS: usize = 4 << 20;
 /// An executable's code lies within 4 GiB: x86-64 calls reach no further than 2.
 const MAX_PAGES: u64 = 1 << 16;
 
+/// Where the functions of an open ELF file are, as far as its `.eh_frame` tells: virtual addresses, in order. Stripped files
+/// have it as well.
+pub fn functions(file: &File) -> Vec<Range<u64>> {
+    sections::read(&ReadCache::new(file)).map(|sections| sections.functions()).unwrap_or_default()
+}
+
 /// How to unwind from every address of an executable file's code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::ops::Range;
 
-use gimli::{BaseAddresses, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, Pointer};
+use gimli::{
+    BaseAddresses, CieOrFde, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, Pointer, UnwindSection,
+};
 use object::elf::{
     DT_NEEDED, Dyn64, ELFCOMPRESS_ZLIB, EM_X86_64, FileHeader64, PF_X, PN_XNUM, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD,
     ProgramHeader64, Rela64, SHT_NOBITS, SectionHeader64,
@@ -13,8 +15,8 @@ use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{ReadRef, U32, U64};
 
 use super::fragments::Fragments;
-use super::{MAX_SECTION_BYTES, Reason, golang};
 use crate::gopclntab::{self, Found};
+use super::{MAX_ROWS, MAX_SECTION_BYTES, Reason, golang};
 
 /// Of a file with more sections the names are not looked at: no linker makes them.
 const MAX_SECTIONS: u16 = 1024;
@@ -44,6 +46,24 @@ impl Sections<'_> {
     /// True when the file has no unwind information.
     pub fn is_empty(&self) -> bool {
         self.eh_frame.is_none() && self.debug_frame.is_none() && self.go_functions.is_none()
+    }
+
+    /// Where the functions of `.eh_frame` are, in order of address.
+    pub fn functions(&self) -> Vec<Range<u64>> {
+        let mut found = Vec::new();
+        let Some(bytes) = self.eh_frame else { return found };
+        let frames = EhFrame::new(bytes, LittleEndian);
+        let mut entries = frames.entries(&self.bases);
+        while let Ok(Some(entry)) = entries.next() {
+            if let CieOrFde::Fde(partial) = entry
+                && let Ok(entry) = partial.parse(EhFrame::cie_from_offset)
+                && found.len() < MAX_ROWS
+            {
+                found.push(entry.initial_address()..entry.end_address());
+            }
+        }
+        found.sort_unstable_by_key(|range| range.start);
+        found
     }
 
     /// Takes in the functions of all sections. Where several describe one, Go's table comes first, then `.eh_frame`.
