@@ -7,12 +7,12 @@ use aya_ebpf::helpers::{
     bpf_get_attach_cookie, bpf_get_current_comm, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_probe_read_user,
 };
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::programs::ProbeContext;
 use probe_ebpf::abi::{Counter, MAX_CALLERS, kind};
 use probe_ebpf::heap::{
-    AllocationEvent, HeapCost, HeapCpu, Layout, LiveAllocation, LiveKey, MAX_HEAPS, MAX_LAYOUTS, MAX_LIVE, MAX_SIZE,
-    PendingAllocation, function,
+    AllocationEndEvent, AllocationEvent, HeapCost, HeapCpu, Layout, LiveAllocation, LiveKey, MAX_HEAPS, MAX_LAYOUTS,
+    MAX_LIVE, MAX_REALLOCATIONS, MAX_SIZE, PendingAllocation, Reallocation, function,
 };
 use probe_ebpf::unwind::Registers;
 
@@ -52,6 +52,11 @@ static PENDING: HashMap<u32, PendingAllocation> = HashMap::with_max_entries(MAX_
 #[map]
 static LIVE: HashMap<LiveKey, LiveAllocation> = HashMap::with_max_entries(MAX_LIVE, BPF_F_NO_PREALLOC);
 
+/// Calls that give new memory for sampled memory and have not returned, by tid and the low half of the stack pointer. One that
+/// is left by a jump is pushed out by later ones.
+#[map]
+static REALLOCATIONS: LruHashMap<u64, Reallocation> = LruHashMap::with_max_entries(MAX_REALLOCATIONS, 0);
+
 /// A call that is inside another for longer than this has been left without a return.
 const PENDING_NS: u64 = 100_000_000;
 /// And so has one whose frame is further away than this.
@@ -89,8 +94,9 @@ pub fn enter(context: &ProbeContext) {
         function::OLD | function::OLD_SIZE | function::OLD_COUNT_SIZE => regs.rdi,
         _ => 0,
     };
-    if setting!(follow_live) != 0 && old != 0 {
-        end(tgid, old);
+    let follow = setting!(follow_live) != 0 && old != 0;
+    if follow && takes == function::OLD {
+        end(tgid, old, false);
     }
     let size = match takes {
         function::SIZE => regs.rdi,
@@ -101,6 +107,11 @@ pub fn enter(context: &ProbeContext) {
         function::OLD_COUNT_SIZE => product(regs.rsi, regs.rdx),
         _ => return,
     };
+    if follow && kind & function::UNSEEN != 0 {
+        end(tgid, old, false);
+    } else if follow {
+        begin_reallocation(tgid, old, size, frame(tid, regs.rsp));
+    }
     // SAFETY: the helper checks the address.
     let return_address = unsafe { bpf_probe_read_user(regs.rsp as *const u64) }.unwrap_or(0);
     let Some(cpu) = HEAP_CPU.get_ptr_mut(0) else { return };
@@ -165,14 +176,15 @@ pub fn published_free(context: &ProbeContext) {
     // SAFETY: the registers of the interrupted thread.
     let regs = unsafe { &*context.regs };
     if let Some(address) = layout.argument(0, |source| register(regs, source), read_user::<u64>) {
-        end(current().0, address);
+        end(current().0, address, false);
     }
 }
 
-/// What an array takes; one that has no size takes nothing.
+/// What an array takes; more than there can be if that has no number.
 #[inline(always)]
 fn product(number: u64, size: u64) -> u64 {
-    if number >= 1 << 32 || size >= 1 << 32 { 0 } else { number * size }
+    // The product of numbers of so many digits is above 2^63.
+    if number.leading_zeros() + size.leading_zeros() < 64 { u64::MAX } else { number.wrapping_mul(size) }
 }
 
 /// A call on which a sample point falls, or that the allocator publishes.
@@ -241,6 +253,8 @@ fn report(cpu: &mut HeapCpu, start: &Start, call: &Sampled) -> Option<LiveAlloca
 
 #[inline(always)]
 fn remember(tgid: u32, address: u64, live: LiveAllocation) {
+    // What is handed out was freed, though nobody saw it.
+    end(tgid, address, true);
     if LIVE.insert(&LiveKey { address, tgid, padding: 0 }, live, 0).is_err() {
         count(Counter::LiveFull);
     }
@@ -263,12 +277,13 @@ pub fn leave(context: &impl EbpfContext, at_return: u64, returned: u64) {
     let Some(cpu) = HEAP_CPU.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's own.
     let is_new = unsafe { &mut *cpu }.is_new_return(tid, returned);
+    end_reallocation(tgid, frame(tid, at_return), returned);
     // SAFETY: the current thread's own.
     let pending = unsafe { PENDING.get(&tid) }.filter(|pending| pending.sp == at_return);
     let Some(&PendingAllocation { result, live, .. }) = pending else {
         // What is handed out again was freed, though nobody saw it.
         if is_new {
-            end(tgid, returned);
+            end(tgid, returned, true);
         }
         return;
     };
@@ -284,14 +299,54 @@ pub fn leave(context: &impl EbpfContext, at_return: u64, returned: u64) {
     }
 }
 
-/// What is at this address is in use no more.
+/// What is at this address is in use no more; `is_reused` if that is known only because it is handed out again.
 #[inline(always)]
-fn end(tgid: u32, address: u64) {
+fn end(tgid: u32, address: u64, is_reused: bool) {
     let key = LiveKey { address, tgid, padding: 0 };
     // Looking takes no lock, and most addresses were not sampled.
-    // SAFETY: only its presence matters.
-    if unsafe { LIVE.get(&key) }.is_some() {
-        let _ = LIVE.remove(&key);
+    // SAFETY: copied at once.
+    let Some(live) = unsafe { LIVE.get(&key) }.copied() else { return };
+    // Of two who free it one is told.
+    if LIVE.remove(&key).is_err() {
+        return;
+    }
+    let Some(mut entry) = EVENTS.reserve::<AllocationEndEvent>(0) else {
+        count(Counter::AllocationsLost);
+        return;
+    };
+    let (kind, is_reused) = (kind::ALLOCATION_END, u64::from(is_reused));
+    entry.write(AllocationEndEvent { kind, tgid, time_ns: now(), is_reused, live });
+    entry.submit(wakeup());
+}
+
+/// A call by its thread and where its return address is.
+#[inline(always)]
+fn frame(tid: u32, sp: u64) -> u64 {
+    u64::from(tid) << 32 | sp & 0xffff_ffff
+}
+
+/// New memory is asked for in place of old. Whether that is freed is known when the call returns.
+#[inline(always)]
+fn begin_reallocation(tgid: u32, old: u64, size: u64, frame: u64) {
+    // SAFETY: copied at once.
+    let Some(allocated_ns) = unsafe { LIVE.get(&LiveKey { address: old, tgid, padding: 0 }) }.map(|live| live.time_ns)
+    else {
+        return;
+    };
+    let _ = REALLOCATIONS.insert(&frame, Reallocation { old, allocated_ns, size }, 0);
+}
+
+#[inline(always)]
+fn end_reallocation(tgid: u32, frame: u64, returned: u64) {
+    // SAFETY: the current thread's own; copied at once.
+    let Some(Reallocation { old, allocated_ns, size }) = (unsafe { REALLOCATIONS.get(&frame) }).copied() else { return };
+    let _ = REALLOCATIONS.remove(&frame);
+    let has_failed = returned == 0 && size != 0;
+    // SAFETY: copied at once.
+    let is_there = unsafe { LIVE.get(&LiveKey { address: old, tgid, padding: 0 }) }
+        .is_some_and(|live| live.time_ns == allocated_ns);
+    if !has_failed && is_there {
+        end(tgid, old, false);
     }
 }
 

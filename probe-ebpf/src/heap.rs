@@ -107,6 +107,37 @@ pub struct AllocationEvent {
     pub comm: [u8; COMM_LEN],
 }
 
+/// A sampled allocation is in use no more: it was freed, or what was at its address must have been.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct AllocationEndEvent {
+    /// [`crate::abi::kind::ALLOCATION_END`].
+    pub kind: u32,
+    /// Process.
+    pub tgid: u32,
+    /// When that was seen, `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+    /// 1 if nobody saw it freed: its address was handed out again. 0 if it was seen.
+    pub is_reused: u64,
+    /// What was remembered of it.
+    pub live: LiveAllocation,
+}
+
+/// A call that gives new memory for old: the old is freed when it returns, unless it fails.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reallocation {
+    /// Address of the old.
+    pub old: u64,
+    /// When the old was allocated, by which it is known again: its address may be somebody else's by the time of the return.
+    pub allocated_ns: u64,
+    /// Bytes that are asked for; with 0 the old is freed, whatever is returned.
+    pub size: u64,
+}
+
+/// Calls of this kind that can be under way at once, of sampled memory only.
+pub const MAX_REALLOCATIONS: u32 = 1024;
+
 /// Key: tid. A sampled call that has not returned.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -258,6 +289,8 @@ fn log2(number: u64) -> u64 {
 assert_packed! {
     Layout { arguments, signed, padding }
     AllocationEvent { kind, cpu, time_ns, tgid, tid, size, mean, weight, user_stack, comm }
+    AllocationEndEvent { kind, tgid, time_ns, is_reused, live }
+    Reallocation { old, allocated_ns, size }
     PendingAllocation { sp, result, live }
     LiveKey { address, tgid, padding }
     LiveAllocation { time_ns, size, weight, user_stack, tid, mean }

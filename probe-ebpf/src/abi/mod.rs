@@ -57,6 +57,8 @@ pub mod kind {
     pub const MEMORY: u32 = 10;
     /// A [`crate::heap::AllocationEvent`].
     pub const ALLOCATION: u32 = 16;
+    /// A [`crate::heap::AllocationEndEvent`].
+    pub const ALLOCATION_END: u32 = 17;
 }
 
 /// Structs that cross the kernel boundary.

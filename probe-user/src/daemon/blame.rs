@@ -18,9 +18,9 @@ pub(super) fn memory_culprits(job: &Job, times: Times, windows: &Windows) -> Vec
     let Some((profile, in_use)) = live else { return grown };
     // From when it is known both what was allocated and what has grown.
     let start_ns = times.from_ns.max(in_use.since_ns);
-    let recent = kept(profile, start_ns - in_use.since_ns, in_use.attached_share);
+    let recent = kept(profile, start_ns - in_use.since_ns);
     // The size of a process is of all that it has, if that is known.
-    let all = kept(profile, 0, in_use.attached_share).filter(|all| {
+    let all = kept(profile, 0).filter(|all| {
         job.breach.metric != Metric::MemoryGrowth && all.bytes as f64 >= EXPLAINS * job.process.rss_bytes as f64
     });
     let Some(kept) = all.clone().or(recent) else { return grown };

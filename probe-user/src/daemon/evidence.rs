@@ -135,6 +135,7 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
             attached_share: (in_use.attached_share * 1e4).round() / 1e4,
             sample_bytes: in_use.sample_bytes,
             in_use_bytes: profile.samples.iter().map(|sample| sample.value).sum(),
+            in_use_interval: profile.header.in_use.map(|in_use| [in_use.low_bytes, in_use.high_bytes]),
         }),
         losses,
         profiles: Vec::new(),

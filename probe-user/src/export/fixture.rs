@@ -20,6 +20,7 @@ pub fn profile() -> Profile {
             duration_ns: 2_000_000_000,
             host: "node-7".into(),
             kernel: "6.1.0-test".into(),
+            in_use: None,
         },
         processes: processes(),
         threads: threads(),

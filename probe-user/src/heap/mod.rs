@@ -3,9 +3,11 @@
 mod allocators;
 mod names;
 mod published;
+mod survival;
 mod tier;
 mod weight;
 
 pub use allocators::{Allocators, Found};
+pub use survival::{Estimate, Object, in_use};
 pub use tier::Tier;
 pub use weight::{Scale, Weight, chance, weigh, weigh_published};

@@ -38,6 +38,8 @@ pub struct Scale {
     factors: Vec<(u64, f64)>,
     /// The share of the time in which the probes were set.
     share: f64,
+    /// When they were.
+    windows: Vec<Window>,
 }
 
 impl Scale {
@@ -55,13 +57,18 @@ impl Scale {
         }
         let set: u64 = windows.iter().map(|window| window.to_ns - window.from_ns).sum();
         let all = windows.first().map_or(0, |first| now_ns.saturating_sub(first.from_ns));
-        Self { factors, share: if all == 0 { 1.0 } else { (set as f64 / all as f64).min(1.0) } }
+        Self { factors, share: if all == 0 { 1.0 } else { (set as f64 / all as f64).min(1.0) }, windows: windows.to_vec() }
     }
 
     /// What a sample of this time is to be multiplied with.
     pub fn at(&self, time_ns: u64) -> f64 {
         let after = self.factors.partition_point(|(from_ns, _)| *from_ns <= time_ns);
         self.factors.get(after.saturating_sub(1)).map_or(1.0, |(_, factor)| *factor)
+    }
+
+    /// When the probes were set, oldest first.
+    pub fn windows(&self) -> &[Window] {
+        &self.windows
     }
 
     /// The share of the time in which the probes were set, from 0 to 1.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, Sum, Wait, Waker, kind, memory_change, stack_flags};
 use probe_ebpf::unwind::End;
 
-use super::event::{Event, MemoryChange, RawAllocation, RawCall, RawMemory, RawSample, RawStack, RawWait};
+use super::event::{Event, MemoryChange, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait};
 use crate::text::until_zero;
 
 impl Event {
@@ -67,6 +67,13 @@ impl Event {
                 let user_stack = reader.stack_id()?;
                 let allocation = RawAllocation { time_ns, pid, tid, size, mean, weight, user_stack };
                 (time_ns, Self::Allocation(allocation, reader.array()?))
+            }
+            kind::ALLOCATION_END => {
+                let (pid, ended_ns, is_reused) = (reader.u32()?, reader.u64()?, reader.u64()? != 0);
+                let (time_ns, size, weight) = (reader.u64()?, reader.u64()?, reader.u64()?);
+                let (user_stack, tid, mean) = (reader.stack_id()?, reader.u32()?, reader.u32()?.into());
+                let allocation = RawAllocation { time_ns, pid, tid, size, mean, weight, user_stack };
+                (ended_ns, Self::AllocationEnd(RawAllocationEnd { allocation, ended_ns, is_reused }))
             }
             kind::EXEC => {
                 let (pid, time_ns) = (reader.u32()?, reader.u64()?);
@@ -159,6 +166,7 @@ mod tests {
             (kind::CALL, size_of::<CallEvent>()),
             (kind::MEMORY, size_of::<MemoryEvent>()),
             (kind::ALLOCATION, size_of::<probe_ebpf::heap::AllocationEvent>()),
+            (kind::ALLOCATION_END, size_of::<probe_ebpf::heap::AllocationEndEvent>()),
             (kind::EXEC, size_of::<ExecEvent>()),
             (kind::FORK, size_of::<ForkEvent>()),
             (kind::EXIT, size_of::<ExitEvent>()),

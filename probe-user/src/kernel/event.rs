@@ -21,6 +21,8 @@ pub enum Event {
     Memory(RawMemory),
     /// A target's thread of this name allocated memory, and was sampled.
     Allocation(RawAllocation, [u8; COMM_LEN]),
+    /// A sampled allocation is in use no more.
+    AllocationEnd(RawAllocationEnd),
     /// The frames of a stack, once.
     Stack(RawStack),
     /// A process replaced its program.
@@ -144,6 +146,17 @@ pub struct RawAllocation {
     pub weight: u64,
     /// User stack: its first frame is the function of the allocator.
     pub user_stack: StackId,
+}
+
+/// The end of a sampled allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawAllocationEnd {
+    /// What has ended.
+    pub allocation: RawAllocation,
+    /// When that was seen, `CLOCK_MONOTONIC`, nanoseconds.
+    pub ended_ns: u64,
+    /// Nobody saw it freed: its address was handed out again.
+    pub is_reused: bool,
 }
 
 /// Waits of a thread with the same stacks, as the kernel added them up.

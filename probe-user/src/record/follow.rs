@@ -80,7 +80,15 @@ struct Followed {
 
 impl Followed {
     fn scale(&self, now_ns: u64) -> Scale {
-        self.probes.as_ref().map_or_else(|| self.scale.clone(), |set| Scale::new(set.windows(GROUP), now_ns))
+        let present = |set: &ProbeSet| {
+            let mut windows = set.windows(GROUP).to_vec();
+            // It is looked at every few milliseconds.
+            if let Some(last) = windows.last_mut().filter(|_| set.set_since(GROUP).is_some()) {
+                last.to_ns = last.to_ns.max(now_ns);
+            }
+            Scale::new(&windows, now_ns)
+        };
+        self.probes.as_ref().map_or_else(|| self.scale.clone(), present)
     }
 
     /// Keeps the budget.

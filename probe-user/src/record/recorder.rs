@@ -11,9 +11,9 @@ use windows::Windows;
 
 use super::growth::Change;
 use super::pins::Pins;
-use super::recording::{Allocation, Sample, SlowCall, Wait, Waker};
+use super::recording::{Allocation, Ended, Sample, SlowCall, Wait, Waker};
 use super::stacks::{Slot, Stacks};
-use crate::kernel::{Event, RawAllocation, RawCall, RawMemory, RawSample, RawStack, RawWait, StackId};
+use crate::kernel::{Event, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait, StackId};
 
 /// How often, in the time for which windows are kept, it is looked what they refer to; at once when there is no room.
 const SWEEPS: u64 = 12;
@@ -97,6 +97,7 @@ impl Recorder {
             Event::Call(call) => self.call(&call),
             Event::Memory(memory) => self.memory(&memory),
             Event::Allocation(allocation, comm) => self.allocation(&allocation, &comm),
+            Event::AllocationEnd(end) => self.allocation_end(&end),
             Event::Stack(stack) => self.stack(stack, now_ns),
             Event::NewImage { pid } => self.processes.begin_exec(pid),
             Event::Exec { pid, path, .. } => self.processes.exec(pid, &path, now_ns),
@@ -174,6 +175,18 @@ impl Recorder {
         self.pins.add(raw.pid, raw.tid, (raw.user_stack, user));
         self.windows.at(raw.time_ns).allocations.push(Allocation::new(raw, user));
         self.processes.seen(raw.pid, raw.tid, comm);
+    }
+
+    fn allocation_end(&mut self, raw: &RawAllocationEnd) {
+        let RawAllocationEnd { ref allocation, ended_ns, is_reused } = *raw;
+        let user = self.allocation_slot(allocation);
+        let ended = Ended { allocation: Allocation::new(allocation, user), ended_ns, is_reused };
+        self.windows.at(ended_ns).ended.push(ended);
+    }
+
+    /// Where the stack of an allocation is that may have been made long ago.
+    fn allocation_slot(&mut self, raw: &RawAllocation) -> Option<Slot> {
+        self.pins.slot(raw.pid, raw.user_stack).or_else(|| self.slot(raw.user_stack))
     }
 
     fn slot(&mut self, id: StackId) -> Option<Slot> {

@@ -87,6 +87,17 @@ pub struct Allocation {
     pub user: Option<Slot>,
 }
 
+/// A sampled allocation that is in use no more, in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// What has ended.
+    pub allocation: Allocation,
+    /// When that was seen, `CLOCK_MONOTONIC`, nanoseconds.
+    pub ended_ns: u64,
+    /// Nobody saw it freed: its address was handed out again.
+    pub is_reused: bool,
+}
+
 /// How the allocations of a process were sampled.
 #[derive(Clone, Debug)]
 pub struct Heap {
@@ -103,8 +114,12 @@ pub struct HeapRecord {
     pub sample_bytes: u64,
     /// By process id.
     pub heaps: HashMap<u32, Heap>,
-    /// Sampled allocations that are in use at the end; `None` where that is not followed.
+    /// Sampled allocations that nobody has seen end; `None` where that is not followed.
     pub live: Option<Vec<Allocation>>,
+    /// Of these, only what is at least so old is asked for, in nanoseconds.
+    pub older_ns: u64,
+    /// Those that ended in the time of the recording.
+    pub ended: Vec<Ended>,
 }
 
 /// Who ended a wait.

@@ -1,7 +1,7 @@
 //! `Reference`: what an event in a window refers to, so that it is kept and named, whatever kind of event it is.
 
 use super::growth::{Change, Growth};
-use super::recording::{Allocation, Sample, SlowCall, Wait, Waker};
+use super::recording::{Allocation, Ended, Sample, SlowCall, Wait, Waker};
 use super::stacks::Slot;
 
 /// Who did something when, and on which stacks.
@@ -50,6 +50,12 @@ impl From<&Change> for Reference {
 impl From<&Growth> for Reference {
     fn from(&Growth { time_ns, pid, tid, user, .. }: &Growth) -> Self {
         Self { time_ns, thread: (pid, tid), stacks: [user, None, None, None] }
+    }
+}
+
+impl From<&Ended> for Reference {
+    fn from(Ended { allocation, ended_ns, .. }: &Ended) -> Self {
+        Self { time_ns: *ended_ns, ..Self::from(allocation) }
     }
 }
 

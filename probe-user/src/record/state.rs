@@ -345,6 +345,7 @@ fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
         | Event::Call(_)
         | Event::Memory(_)
         | Event::Allocation(..)
+        | Event::AllocationEnd(_)
         | Event::Stack(_)
         | Event::NewImage { .. }
         | Event::Map { .. } => None,

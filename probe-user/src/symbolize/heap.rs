@@ -1,11 +1,14 @@
 //! Sampled allocations on their way into a profile: each with what it stands for.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write;
 
-use super::profile::{Allocated, Sample};
+use super::in_use::Lives;
+use super::profile::{Allocated, InUse, Sample};
 use super::symbolizer::Builder;
 use crate::heap::{Tier, Weight, weigh, weigh_published};
 use crate::record::{Allocation, HeapRecord, Recording, Stack};
+use crate::text::mebibytes;
 
 /// The event's name where what is in use is followed.
 pub const LIVE_EVENT: &str = "malloc-live";
@@ -26,17 +29,24 @@ impl Builder {
         let HeapRecord { live, .. } = &recording.heap;
         let mut known = Known::default();
         for allocation in &recording.allocations {
-            let Some((sample, weight)) = self.allocation(recording, allocation, &mut known) else { continue };
+            let Some((sample, weight)) = self.allocation(recording, allocation, 1.0, &mut known) else { continue };
             self.profile.samples.push(match live {
                 None => Sample { count: weight.count, value: weight.bytes, ..sample },
                 Some(_) => Sample { allocated: weight, ..sample },
             });
         }
         known.parts.clear();
-        for allocation in live.iter().flatten() {
-            let Some((sample, weight)) = self.allocation(recording, allocation, &mut known) else { continue };
+        let Lives { alive, in_use } = Lives::of(recording);
+        let possible = live.iter().flatten().zip(alive).filter(|(_, alive)| *alive > 0.0);
+        for (allocation, alive) in possible {
+            let Some((sample, weight)) = self.allocation(recording, allocation, alive, &mut known) else { continue };
             self.profile.samples.push(Sample { count: weight.count, value: weight.bytes, ..sample });
         }
+        if let Some(InUse { low_bytes, high_bytes, .. }) = in_use {
+            let [low, high] = [low_bytes, high_bytes].map(mebibytes);
+            let _ = write!(self.profile.header.sampler, "; in use are {low} to {high} (19 cases of 20)");
+        }
+        self.profile.header.in_use = in_use;
         // Nothing else is recorded together with them.
         if recording.heap.sample_bytes > 0 {
             self.profile.samples.sort_by_key(|sample| sample.time_ns);
@@ -47,6 +57,7 @@ impl Builder {
         &mut self,
         recording: &Recording,
         allocation: &Allocation,
+        alive: f64,
         known: &mut Known,
     ) -> Option<(Sample, Allocated)> {
         let Allocation { time_ns, pid, tid, size, mean, weight, user } = *allocation;
@@ -68,7 +79,7 @@ impl Builder {
         let thread = self.thread(recording, pid, tid);
         let stack = self.stack(user, None);
         self.count_losses(stack, user, 1);
-        let scale = heap.map_or(1.0, |heap| heap.scale.at(time_ns));
+        let scale = alive * heap.map_or(1.0, |heap| heap.scale.at(time_ns));
         let Weight { objects, bytes } =
             if weight > 0 { weigh_published(size, weight, scale) } else { weigh(size, mean, scale) };
         let count = whole(objects, known.parts.entry(stack).or_default());

@@ -3,6 +3,7 @@
 mod dwarf;
 mod growth;
 mod heap;
+mod in_use;
 mod modules;
 mod names;
 mod narrow;
@@ -15,7 +16,7 @@ mod waits;
 pub use heap::LIVE_EVENT;
 pub use narrow::narrow;
 pub use profile::{
-    Allocated, Header, Kind, Line, Location, Measure, Module, PAGE_FAULT, ProcessInfo, Profile, Sample, Stack,
+    Allocated, Header, InUse, Kind, Line, Location, Measure, Module, PAGE_FAULT, ProcessInfo, Profile, Sample, Stack,
     ThreadInfo,
 };
 pub use symbolizer::Symbolizer;

@@ -59,6 +59,20 @@ pub struct Header {
     pub host: String,
     /// Kernel release of the host.
     pub kernel: String,
+    /// Where it is of memory in use: how much that is, as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_use: Option<InUse>,
+}
+
+/// An estimate of the memory in use, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InUse {
+    /// The estimate.
+    pub bytes: u64,
+    /// It is not less than this in 39 of 40 cases,
+    pub low_bytes: u64,
+    /// and not more than this.
+    pub high_bytes: u64,
 }
 
 /// A process that gave samples.

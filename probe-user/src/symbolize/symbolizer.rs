@@ -129,6 +129,7 @@ fn header(recording: &Recording) -> Header {
         duration_ns: recording.to_ns.saturating_sub(recording.from_ns),
         host: sanitize(&uname.nodename().to_string_lossy()),
         kernel: sanitize(&uname.release().to_string_lossy()),
+        in_use: None,
     }
 }
 

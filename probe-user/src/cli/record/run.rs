@@ -94,10 +94,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
     let mut recording = collector.extract(&[], from_ns, to_ns)?;
     let was_told = if let End::Command(command) = &mut end { command.end()? } else { false };
     drop(collector);
-    if let Some(live) = &mut recording.heap.live {
-        let latest_ns = to_ns.saturating_sub(u64::try_from(plan.older_than.as_nanos()).unwrap_or(u64::MAX));
-        live.retain(|allocation| allocation.time_ns <= latest_ns);
-    }
+    recording.heap.older_ns = u64::try_from(plan.older_than.as_nanos()).unwrap_or(u64::MAX);
     if !plan.user_stacks {
         // Taken in user mode: there is nothing of it that was asked for.
         recording.samples.retain(|sample| sample.kernel.is_some());

@@ -9,7 +9,7 @@ use crate::cli::tell;
 use crate::heap::{Allocators, Tier};
 use crate::kernel::Clock;
 use crate::record::{Events, Stats};
-use crate::symbolize::{LIVE_EVENT, Measure, Profile, Sample};
+use crate::symbolize::{InUse, LIVE_EVENT, Measure, Profile, Sample};
 use crate::target::ThreadState;
 
 /// How memory is followed.
@@ -143,11 +143,10 @@ fn finished_heaps(profile: &Profile, written: &str) {
         tell(
             "  what was seen is scaled up to all of the time; a program that is slowed while probes are set allocates more",
         );
-        if is_live {
-            tell(
-                "  in use is an upper bound: what is freed while no probe is set is noticed when its address is used again",
-            );
-        }
+    }
+    if let Some(InUse { low_bytes, high_bytes, .. }) = profile.header.in_use {
+        let [low, high] = [low_bytes, high_bytes].map(|bytes| bytes as f64 / f64::from(1 << 20));
+        tell(&format!("  in use is an estimate, from {low:.1} to {high:.1} MiB in 19 cases of 20"));
     }
     losses(profile);
 }

@@ -156,13 +156,13 @@ fn summary(snapshot: &Sidecar, folder: &Path) -> String {
     }
     if let Some(live) = &snapshot.live {
         let followed = snapshot.ended_at.system().duration_since(live.since.system()).unwrap_or_default().as_secs();
-        // What is freed while nobody looks is not seen to be.
-        let at_most = if live.attached_share < 0.99 { "at most " } else { "" };
+        let interval = live.in_use_interval.map(|interval| interval.map(mebibytes));
+        let interval = interval.map_or_else(String::new, |[low, high]| format!(" ({low} to {high})"));
         let (bytes, since, one_in) = (mebibytes(live.in_use_bytes), live.since, live.sample_bytes >> 10);
         let how = format!("one sample in {one_in} KiB, attached {:.1} % of the time", 100.0 * live.attached_share);
         line(
             "live",
-            format!("{at_most}{bytes} in use of what was allocated since {since} ({followed} s before the end), {how}"),
+            format!("{bytes}{interval} in use of what was allocated since {since} ({followed} s before the end), {how}"),
         );
     }
     for (reason, count) in &snapshot.losses {

@@ -9,9 +9,6 @@ use crate::symbolize::{Profile, Sample};
 const ENOUGH: usize = 16;
 /// What is in use after this long is kept, even where it is known for much longer.
 const LONG_NS: u64 = 30_000_000_000;
-/// Where it is looked for a smaller share of the time, most of what is freed is not seen to be: then those that allocate most
-/// would be blamed, whether they keep it or not.
-const ENOUGH_LOOKED: f64 = 0.99;
 
 /// The functions that keep what they allocate.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,15 +22,15 @@ pub struct Kept {
 }
 
 /// Who keeps what was allocated from a time of the profile on, in nanoseconds since its start, and is in use at its end:
-/// the first half of that time counts, because the rest may yet be freed. `attached_share` is the share of the time in which
-/// it was looked. `None` if that is too little to tell, or the samples are too few.
-pub fn kept(live: &Profile, from_ns: u64, attached_share: f64) -> Option<Kept> {
+/// the first half of that time counts, because the rest may yet be freed. What was freed while nobody looked is in the profile's
+/// values already. `None` if the samples are too few to tell.
+pub fn kept(live: &Profile, from_ns: u64) -> Option<Kept> {
     let all_ns = live.header.duration_ns.saturating_sub(from_ns);
     let age_ns = (all_ns / 2).min(LONG_NS);
     let span_ns = all_ns - age_ns;
     let mut old = live.clone();
     old.samples.retain(|sample| sample.value > 0 && (from_ns..from_ns + span_ns).contains(&sample.time_ns));
-    if old.samples.len() < ENOUGH || attached_share < ENOUGH_LOOKED {
+    if old.samples.len() < ENOUGH {
         return None;
     }
     for stack in &mut old.stacks {
@@ -78,15 +75,14 @@ mod tests {
     #[test]
     fn what_may_yet_be_freed_is_not_blamed() {
         let (mut live, from_ns) = (live(), 0);
-        assert_eq!(kept(&live, from_ns, 1.0), None, "ten samples of the first half are too few");
+        assert_eq!(kept(&live, from_ns), None, "ten samples of the first half are too few");
         let more: Vec<Sample> =
             live.samples.iter().map(|sample| Sample { value: sample.value / 2, ..*sample }).collect();
         live.samples.extend(more);
-        let kept = kept(&live, from_ns, 1.0).expect("enough");
+        let kept = kept(&live, from_ns).expect("enough");
         assert_eq!((kept.bytes, kept.span_ns), (15 << 20, 10 * SECOND));
         let [culprit] = &kept.culprits[..] else { panic!("{kept:?}") };
         assert_eq!((culprit.function.as_str(), culprit.bytes, culprit.share), ("leaks", Some(15 << 20), 100.0));
-        assert_eq!(super::kept(&live, from_ns, 0.9), None, "little of what was freed was seen to be");
         assert_eq!(
             culprit.sentence(),
             "leaks (app.c:1) keeps 15.0 MiB that it allocated, 100 % of what is in use after 10 s, in thread t"
@@ -100,8 +96,8 @@ mod tests {
         live.header.duration_ns = 1020 * SECOND;
         let leak = live.samples[0];
         live.samples.extend((0..200).map(|second| Sample { time_ns: second * SECOND, value: 7, ..leak }));
-        assert_eq!(kept(&live, 1000 * SECOND, 1.0), None);
-        let all = kept(&live, 0, 1.0).expect("enough");
+        assert_eq!(kept(&live, 1000 * SECOND), None);
+        let all = kept(&live, 0).expect("enough");
         assert_eq!((all.bytes, all.span_ns), (200 * 7, 990 * SECOND), "after 30 s");
     }
 }

@@ -84,13 +84,14 @@ impl Recorder {
 
     /// Adds sampled allocations that are in use to a recording.
     pub fn add_live(&mut self, recording: &mut Recording, live: &[RawAllocation]) {
-        let known = |raw: &RawAllocation| {
-            let user = self.pins.slot(raw.pid, raw.user_stack).or_else(|| self.slot(raw.user_stack));
-            Allocation::new(raw, user)
-        };
+        let known = |raw: &RawAllocation| Allocation::new(raw, self.allocation_slot(raw));
         let live: Vec<Allocation> = live.iter().map(known).collect();
         self.add_names(recording, &live);
         recording.heap.live = Some(live);
+        let (from_ns, to_ns) = (recording.from_ns, recording.to_ns);
+        let pids: Vec<u32> = recording.heap.heaps.keys().copied().collect();
+        recording.heap.ended =
+            Stretch { pids: &pids, from_ns, to_ns }.of(self.windows.all(|window| &window.ended));
     }
 
     /// Adds the part of waits to a recording that have not ended.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::super::growth::Change;
-use super::super::recording::{Allocation, Sample, SlowCall, Wait};
+use super::super::recording::{Allocation, Ended, Sample, SlowCall, Wait};
 use super::super::reference::Reference;
 
 /// Length of a window in nanoseconds.
@@ -30,6 +30,8 @@ pub struct Window {
     pub changes: Vec<Change>,
     /// Sampled allocations.
     pub allocations: Vec<Allocation>,
+    /// Sampled allocations that ended in it.
+    pub ended: Vec<Ended>,
     /// Reason → count.
     pub losses: BTreeMap<String, u64>,
 }
@@ -111,10 +113,11 @@ impl Windows {
 impl Window {
     /// What its events refer to.
     pub fn references(&self) -> impl Iterator<Item = Reference> {
-        let Self { samples, waits, calls, changes, allocations, .. } = self;
+        let Self { samples, waits, calls, changes, allocations, ended, .. } = self;
         let (samples, waits) = (samples.iter().map(Reference::from), waits.iter().map(Reference::from));
         let (calls, changes) = (calls.iter().map(Reference::from), changes.iter().map(Reference::from));
         samples.chain(waits).chain(calls).chain(changes).chain(allocations.iter().map(Reference::from))
+            .chain(ended.iter().map(Reference::from))
     }
 
     /// How many events there were in it: waits that were added up count each.
@@ -128,7 +131,7 @@ impl Window {
         fn held<T>(events: &Vec<T>) -> usize {
             events.capacity() * size_of::<T>()
         }
-        let Self { start_ns: _, samples, waits, calls, goroutines, changes, allocations, losses: _ } = self;
-        held(samples) + held(waits) + held(calls) + held(goroutines) + held(changes) + held(allocations)
+        let Self { start_ns: _, samples, waits, calls, goroutines, changes, allocations, ended, losses: _ } = self;
+        held(samples) + held(waits) + held(calls) + held(goroutines) + held(changes) + held(allocations) + held(ended)
     }
 }
