@@ -339,7 +339,9 @@ fn begin_reallocation(tgid: u32, old: u64, size: u64, frame: u64) {
 #[inline(always)]
 fn end_reallocation(tgid: u32, frame: u64, returned: u64) {
     // SAFETY: the current thread's own; copied at once.
-    let Some(Reallocation { old, allocated_ns, size }) = (unsafe { REALLOCATIONS.get(&frame) }).copied() else { return };
+    let Some(Reallocation { old, allocated_ns, size }) = (unsafe { REALLOCATIONS.get(&frame) }).copied() else {
+        return;
+    };
     let _ = REALLOCATIONS.remove(&frame);
     let has_failed = returned == 0 && size != 0;
     // SAFETY: copied at once.

@@ -57,7 +57,11 @@ impl Scale {
         }
         let set: u64 = windows.iter().map(|window| window.to_ns - window.from_ns).sum();
         let all = windows.first().map_or(0, |first| now_ns.saturating_sub(first.from_ns));
-        Self { factors, share: if all == 0 { 1.0 } else { (set as f64 / all as f64).min(1.0) }, windows: windows.to_vec() }
+        Self {
+            factors,
+            share: if all == 0 { 1.0 } else { (set as f64 / all as f64).min(1.0) },
+            windows: windows.to_vec(),
+        }
     }
 
     /// What a sample of this time is to be multiplied with.

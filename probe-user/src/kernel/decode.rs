@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStringExt;
 use probe_ebpf::abi::{COMM_LEN, MAX_PATH, StackId, Sum, Wait, Waker, kind, memory_change, stack_flags};
 use probe_ebpf::unwind::End;
 
-use super::event::{Event, MemoryChange, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait};
+use super::event::{
+    Event, MemoryChange, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait,
+};
 use crate::text::until_zero;
 
 impl Event {

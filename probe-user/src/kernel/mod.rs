@@ -30,7 +30,8 @@ pub use calls::{
 };
 pub use dump::{RawThread, Whom};
 pub use event::{
-    Event, MemoryChange, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait, RawWaker, thread_name,
+    Event, MemoryChange, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait, RawWaker,
+    thread_name,
 };
 pub use heap::{CONSTANT, HeapOptions, Heaps, Layout, MAX_HEAPS, takes};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};

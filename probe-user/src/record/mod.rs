@@ -25,6 +25,7 @@ pub use growth::{Grown, Growth};
 pub use heap::HeapTargets;
 pub use recorder::Retention;
 pub use recording::{
-    Allocation, Ended, Events, Heap, HeapRecord, Kind, RecordedProcess, Recording, Sample, SlowCall, Thread, Wait, Waker,
+    Allocation, Ended, Events, Heap, HeapRecord, Kind, RecordedProcess, Recording, Sample, SlowCall, Thread, Wait,
+    Waker,
 };
 pub use stacks::{Frame, Space, Stack};

@@ -13,7 +13,9 @@ use super::growth::Change;
 use super::pins::Pins;
 use super::recording::{Allocation, Ended, Sample, SlowCall, Wait, Waker};
 use super::stacks::{Slot, Stacks};
-use crate::kernel::{Event, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait, StackId};
+use crate::kernel::{
+    Event, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait, StackId,
+};
 
 /// How often, in the time for which windows are kept, it is looked what they refer to; at once when there is no room.
 const SWEEPS: u64 = 12;

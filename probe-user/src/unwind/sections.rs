@@ -15,8 +15,8 @@ use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{ReadRef, U32, U64};
 
 use super::fragments::Fragments;
-use crate::gopclntab::{self, Found};
 use super::{MAX_ROWS, MAX_SECTION_BYTES, Reason, golang};
+use crate::gopclntab::{self, Found};
 
 /// Of a file with more sections the names are not looked at: no linker makes them.
 const MAX_SECTIONS: u16 = 1024;

@@ -162,7 +162,9 @@ fn summary(snapshot: &Sidecar, folder: &Path) -> String {
         let how = format!("one sample in {one_in} KiB, attached {:.1} % of the time", 100.0 * live.attached_share);
         line(
             "live",
-            format!("{bytes}{interval} in use of what was allocated since {since} ({followed} s before the end), {how}"),
+            format!(
+                "{bytes}{interval} in use of what was allocated since {since} ({followed} s before the end), {how}"
+            ),
         );
     }
     for (reason, count) in &snapshot.losses {

@@ -42,8 +42,7 @@ type Stack<'a> = (f64, &'a dyn Fn(&mut Random) -> u64);
 /// What is sampled of it, one object in 4 KiB, and the bytes that are really in use at the end.
 fn run(random: &mut Random, stacks: &[Stack<'_>], windows: &[Window], end_ns: u64) -> (Vec<Vec<Object>>, Vec<f64>) {
     const BYTES: f64 = 4096.0;
-    let share =
-        windows.iter().map(|window| window.to_ns - window.from_ns).sum::<u64>() as f64 / end_ns as f64;
+    let share = windows.iter().map(|window| window.to_ns - window.from_ns).sum::<u64>() as f64 / end_ns as f64;
     let is_seen = |at: u64| windows.iter().any(|window| (window.from_ns..=window.to_ns).contains(&at));
     let (mut cohorts, mut truth) = (Vec::new(), Vec::new());
     for (rate, lifetime) in stacks {
@@ -128,13 +127,8 @@ fn the_interval_holds_the_truth_in_most_cases() {
 #[test]
 fn those_that_were_all_seen_freed_are_innocent() {
     let windows = [Window { from_ns: 0, to_ns: SECOND }, Window { from_ns: 9 * SECOND, to_ns: 10 * SECOND }];
-    let object = |at: u64, ended| Object {
-        allocated_ns: at * MILLISECOND,
-        ended,
-        bytes: 4096.0,
-        scaled: 8192.0,
-        chance: 0.1,
-    };
+    let object =
+        |at: u64, ended| Object { allocated_ns: at * MILLISECOND, ended, bytes: 4096.0, scaled: 8192.0, chance: 0.1 };
     let freed = |at: u64| object(at, Some(((at + 1) * MILLISECOND, false)));
     let cohorts = [(0..50).map(freed).collect(), (0..50).map(|at| object(at, None)).collect::<Vec<_>>()];
     let estimate = in_use(&cohorts, &windows, 10 * SECOND, 10 * SECOND);

@@ -90,8 +90,7 @@ impl Recorder {
         recording.heap.live = Some(live);
         let (from_ns, to_ns) = (recording.from_ns, recording.to_ns);
         let pids: Vec<u32> = recording.heap.heaps.keys().copied().collect();
-        recording.heap.ended =
-            Stretch { pids: &pids, from_ns, to_ns }.of(self.windows.all(|window| &window.ended));
+        recording.heap.ended = Stretch { pids: &pids, from_ns, to_ns }.of(self.windows.all(|window| &window.ended));
     }
 
     /// Adds the part of waits to a recording that have not ended.

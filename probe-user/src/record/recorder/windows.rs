@@ -116,7 +116,11 @@ impl Window {
         let Self { samples, waits, calls, changes, allocations, ended, .. } = self;
         let (samples, waits) = (samples.iter().map(Reference::from), waits.iter().map(Reference::from));
         let (calls, changes) = (calls.iter().map(Reference::from), changes.iter().map(Reference::from));
-        samples.chain(waits).chain(calls).chain(changes).chain(allocations.iter().map(Reference::from))
+        samples
+            .chain(waits)
+            .chain(calls)
+            .chain(changes)
+            .chain(allocations.iter().map(Reference::from))
             .chain(ended.iter().map(Reference::from))
     }
 
