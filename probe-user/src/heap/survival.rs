@@ -72,9 +72,10 @@ fn edge(bin: usize) -> f64 {
 
 /// Adds to each bin how much of it lies from one age to another.
 fn cover(bins: &mut [f64; BINS], from_ns: u64, to_ns: u64, times: f64) {
-    for at in bin(from_ns)..=bin(to_ns) {
+    let (first, last) = (bin(from_ns), bin(to_ns));
+    for (at, bin) in bins.iter_mut().enumerate().take(last + 1).skip(first) {
         let part = edge(at + 1).min(to_ns as f64) - edge(at).max(from_ns as f64);
-        bins[at] += times * part.max(0.0);
+        *bin += times * part.max(0.0);
     }
 }
 

@@ -2,6 +2,8 @@
 //! (`.dwo`, `.dwp`, what `dwz` has moved to a file of its own). Files are read, not mapped: a mapped one that is truncated
 //! meanwhile would kill the process.
 
+#![expect(clippy::arc_with_non_send_sync, reason = "addr2line asks for an Arc, whatever is in it")]
+
 use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::path::{Path, PathBuf};

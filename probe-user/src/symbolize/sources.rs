@@ -9,6 +9,7 @@ use super::dwarf::{Dwarf, readable};
 use super::names::Named;
 use super::profile::Line;
 use crate::functions::{Image, Symbols, mini, separate};
+use crate::gopclntab;
 use crate::target::Module;
 use crate::unwind;
 
@@ -40,10 +41,12 @@ impl Sources {
 
     fn read(&mut self, module: &Module, image: &Image<'_>) {
         self.symbols.add(image);
-        self.symbols.add_go(image);
+        if self.symbols.add_go(image) == Err(gopclntab::Missing::Layout) {
+            self.problem = Some("Go's table of functions has an unknown layout");
+        }
         let is_complete = self.symbols.is_complete;
         let separate = separate(module, image, &[PathBuf::from("/")]);
-        self.problem = separate.problem;
+        self.problem = separate.problem.or(self.problem);
         for file in separate.files.iter().chain(module.file()) {
             match Dwarf::open(file, module) {
                 Some(Ok(debug)) => self.debug.push(debug),
