@@ -40,7 +40,21 @@ mod syscall {
     pub const BRK: u64 = 12;
     pub const MREMAP: u64 = 25;
     pub const MADVISE: u64 = 28;
+    pub const MLOCK: u64 = 149;
+    pub const MLOCKALL: u64 = 151;
+    pub const MLOCK2: u64 = 325;
 }
+
+/// `MAP_LOCKED` and `MAP_POPULATE` (include/uapi/asm-generic/mman.h): what is mapped is resident when the call returns.
+const MAP_POPULATE: u64 = 0x2000 | 0x8000;
+/// `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE` (include/uapi/asm-generic/mman-common.h).
+const POPULATE: [u64; 2] = [22, 23];
+/// `MLOCK_ONFAULT`, for `mlock2` and for `mlockall`: nothing is made resident.
+const ONFAULT: u64 = 1;
+const ALL_ONFAULT: u64 = 4;
+/// `MCL_CURRENT` and `MCL_FUTURE`.
+const ALL_CURRENT: u64 = 1;
+const ALL_FUTURE: u64 = 2;
 
 /// `MADV_DONTNEED` and `MADV_REMOVE` (include/uapi/asm-generic/mman-common.h): the pages are gone when the call returns.
 const DONTNEED: u64 = 4;
@@ -121,9 +135,10 @@ pub fn returns(regs: *const pt_regs, result: u64) {
     let number = read(unsafe { &raw const (*regs).orig_rax });
     // SAFETY: as above. 32-bit programs have other numbers.
     let is_64_bit = || read(unsafe { &raw const (*regs).cs }) == USER_CS;
-    if !matches!(number, syscall::MMAP | syscall::MUNMAP | syscall::BRK | syscall::MREMAP | syscall::MADVISE)
-        || !is_64_bit()
-    {
+    let is_mapping =
+        matches!(number, syscall::MMAP | syscall::MUNMAP | syscall::BRK | syscall::MREMAP | syscall::MADVISE);
+    let is_locking = matches!(number, syscall::MLOCK | syscall::MLOCKALL | syscall::MLOCK2);
+    if !(is_mapping || is_locking) || !is_64_bit() {
         return;
     }
     /// Errors are the last page of numbers.
@@ -141,8 +156,29 @@ pub fn returns(regs: *const pt_regs, result: u64) {
         unsafe { (read(&raw const (*regs).rdi), read(&raw const (*regs).rsi), read(&raw const (*regs).rdx)) };
     let mut change = Change::new(tgid, tid);
     change.change = memory_change::MAPPED;
+    let mut is_populated = false;
     match number {
-        syscall::MMAP => (change.start, change.bytes) = (result, pages(second)),
+        syscall::MMAP => {
+            (change.start, change.bytes) = (result, pages(second));
+            // SAFETY: as above.
+            is_populated = third != 0 && read(unsafe { &raw const (*regs).r10 }) & MAP_POPULATE != 0;
+        }
+        syscall::MLOCK | syscall::MLOCK2 => {
+            if number == syscall::MLOCK2 && third & ONFAULT != 0 {
+                return;
+            }
+            change.change = memory_change::POPULATED;
+            let start = first & !(PAGE_BYTES - 1);
+            (change.start, change.bytes) = (start, pages(first.wrapping_add(second).wrapping_sub(start)));
+        }
+        syscall::MLOCKALL => {
+            if first & ALL_CURRENT == 0 || first & ALL_ONFAULT != 0 {
+                return;
+            }
+            change.change = memory_change::LOCKED;
+            // All of the address space; that it is for the future as well is told by where it begins.
+            (change.start, change.bytes) = (first & ALL_FUTURE, u64::MAX);
+        }
         syscall::MUNMAP => {
             change.change = memory_change::UNMAPPED;
             (change.start, change.bytes) = (first, pages(second));
@@ -165,17 +201,18 @@ pub fn returns(regs: *const pt_regs, result: u64) {
             (change.old_start, change.old_bytes) = (first, pages(second));
         }
         _ => {
-            if third != DONTNEED && third != REMOVE {
-                return;
-            }
-            change.change = memory_change::RELEASED;
+            change.change = match third {
+                DONTNEED | REMOVE => memory_change::RELEASED,
+                third if POPULATE.contains(&third) => memory_change::POPULATED,
+                _ => return,
+            };
             (change.start, change.bytes) = (first, pages(second));
         }
     }
     if change.bytes == 0 {
         return;
     }
-    let has_stack = matches!(change.change, memory_change::MAPPED | memory_change::MOVED);
+    let has_stack = !matches!(change.change, memory_change::UNMAPPED | memory_change::RELEASED);
     change.time_ns = now();
     if !is_within_budget(1 + u64::from(has_stack), change.time_ns) {
         count(Counter::MappingsSkipped);
@@ -187,6 +224,10 @@ pub fn returns(regs: *const pt_regs, result: u64) {
         change.user_stack = stack::user_from_kernel(scratch, owner);
     }
     send(&change);
+    if is_populated {
+        change.change = memory_change::POPULATED;
+        send(&change);
+    }
 }
 
 /// Rounded up to whole pages.

@@ -49,6 +49,10 @@ pub mod memory_change {
     pub const MOVED: u32 = 5;
     /// The process has another program, and nothing of the memory that it had.
     pub const REPLACED: u32 = 6;
+    /// A call has made the whole range resident, without page faults: whatever of it was not.
+    pub const POPULATED: u32 = 7;
+    /// The same with all that is mapped, and if `start` is not 0 with what will be.
+    pub const LOCKED: u32 = 8;
 }
 
 assert_packed! {

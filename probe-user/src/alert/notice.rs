@@ -121,6 +121,9 @@ pub struct SnapshotLink {
     pub path: PathBuf,
 }
 
+/// What is said of a cause where nothing that was recorded tells it.
+const NOT_KNOWN: &str = "the cause is not known";
+
 impl Notice {
     /// The notice of a breach by its snapshot, with the folder it is stored in; `None` when it could not be stored so far.
     pub fn of_snapshot(sidecar: &Sidecar, folder: Option<PathBuf>, channels: &[String]) -> Self {
@@ -150,7 +153,7 @@ impl Notice {
                 cpu_percent: sidecar.process.cpu_percent,
                 cpu_percent_of_host: sidecar.process.cpu_percent_of_host,
             },
-            culprit: sidecar.culprits.first().map(|culprit| culprit.sentence()).unwrap_or_default(),
+            culprit: sidecar.culprits.first().map_or_else(|| NOT_KNOWN.to_owned(), |culprit| culprit.sentence()),
             started_at: sidecar.exceeded_at,
             breached_at: sidecar.breached_at,
             resolved_at: None,

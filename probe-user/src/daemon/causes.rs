@@ -18,6 +18,8 @@ pub(super) enum Cause {
     Memory,
     /// What the threads are.
     Threads,
+    /// Nothing that is recorded: to name whoever computes would be a guess.
+    Unknown,
 }
 
 impl Cause {
@@ -25,6 +27,7 @@ impl Cause {
     pub(super) fn of(metric: Metric) -> Self {
         match metric.name() {
             "threads" => Self::Threads,
+            "fds" => Self::Unknown,
             name if name.starts_with("function.") => Self::Calls,
             _ if metric.is_memory() => Self::Memory,
             name if ["offcpu", "io", "pressure.io"].iter().any(|start| name.starts_with(start)) => Self::Waits,
@@ -56,7 +59,7 @@ impl Waits {
         let is_of_storage =
             matches!(metric, Metric::Io | Metric::IoRead | Metric::IoWrite | Metric::PressureIo | Metric::OffCpuIo);
         match Cause::of(metric) {
-            Cause::Cpu | Cause::Memory | Cause::Threads => Self::None,
+            Cause::Cpu | Cause::Memory | Cause::Threads | Cause::Unknown => Self::None,
             Cause::Waits if is_of_storage => Self::Blocked,
             Cause::Waits | Cause::Calls => Self::All,
         }
@@ -78,7 +81,7 @@ pub(super) struct Scenes<'a> {
 pub(super) fn explain(cause: Cause, function: Option<&Function>, scenes: &Scenes<'_>) -> Vec<Culprit> {
     let Scenes { during, calm, dump } = scenes;
     let found = match cause {
-        Cause::Cpu | Cause::Memory => Vec::new(),
+        Cause::Cpu | Cause::Memory | Cause::Unknown => Vec::new(),
         Cause::Waits => wait_culprits(during, calm),
         Cause::Calls => match function.map(|function| (function, function.symbol.parse::<Spec>())) {
             Some((function, Ok(spec))) => call_culprits(&function.name, |name| spec.is_of(name), during, calm),
@@ -86,7 +89,9 @@ pub(super) fn explain(cause: Cause, function: Option<&Function>, scenes: &Scenes
         },
         Cause::Threads => dump.map_or_else(Vec::new, thread_culprits),
     };
-    if found.is_empty() { culprits(during, calm) } else { found }
+    // What was recorded for something else does not stand in.
+    let is_of_cpu = !matches!(cause, Cause::Unknown | Cause::Threads | Cause::Memory);
+    if found.is_empty() && is_of_cpu { culprits(during, calm) } else { found }
 }
 
 #[cfg(test)]
@@ -99,6 +104,7 @@ mod tests {
         assert_eq!(of(Metric::Cpu), Cause::Cpu);
         assert_eq!(of(Metric::MemoryGrowth), Cause::Memory);
         assert_eq!(of(Metric::FunctionP99), Cause::Calls);
+        assert_eq!(of(Metric::Fds), Cause::Unknown);
     }
 
     #[test]

@@ -57,6 +57,8 @@ impl Event {
                     memory_change::MAPPED => MemoryChange::Mapped,
                     memory_change::RELEASED => MemoryChange::Released,
                     memory_change::REPLACED => MemoryChange::Replaced,
+                    memory_change::POPULATED => MemoryChange::Populated,
+                    memory_change::LOCKED => MemoryChange::Locked { with_future: start != 0 },
                     memory_change::MOVED => MemoryChange::Moved { old_start, old_bytes },
                     _ => MemoryChange::Unmapped,
                 };

@@ -120,6 +120,13 @@ pub enum MemoryChange {
     Released,
     /// All of it is gone: the process has another program.
     Replaced,
+    /// A call has made all of it resident, without page faults.
+    Populated,
+    /// A call has made all that is mapped resident.
+    Locked {
+        /// And so will be what is mapped later.
+        with_future: bool,
+    },
     /// A mapping has another place or size.
     Moved {
         /// Its first address before.

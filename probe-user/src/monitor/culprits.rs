@@ -12,16 +12,18 @@
 
 mod causes;
 mod kept;
+mod memory;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::symbolize::{Frame, Kind, Measure, Profile, Sample};
+use crate::symbolize::{Frame, Kind, Profile, Sample};
 use crate::text::mebibytes;
 pub use causes::{Of, call_culprits, thread_culprits, wait_culprits};
 pub use kept::{Kept, kept};
+pub use memory::growth_culprits;
 
 /// Most functions that are named.
 const MAX_CULPRITS: usize = 10;
@@ -85,6 +87,7 @@ impl Culprit {
         }
         let of = match &self.of {
             Of::Cpu => "the process".to_owned(),
+            Of::Memory => "the memory".to_owned(),
             Of::Waits => "the time that threads wait".to_owned(),
             Of::Calls(function) => format!("the time in {function}"),
             Of::Threads => return format!("{}{place} is what {to:.0} % of the threads do", self.function),
@@ -138,25 +141,9 @@ fn named<T>(mut blamed: Vec<(T, f64)>) -> Vec<(T, f64)> {
     blamed
 }
 
-/// The functions that took most memory, the greatest first, at most ten: growth that is as fast as it was before is no less
-/// to blame. `breach` is all that is known, `baseline` a part of it to compare with.
-pub fn growth_culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
-    let (now, calm) = (charge(breach, resident), charge(baseline, resident));
-    let described = charged_most(&now).into_iter().map(|(function, bytes)| {
-        let bytes = Some(bytes);
-        Culprit { bytes, ..describe(function, &now, &calm) }
-    });
-    described.collect()
-}
-
-/// What a sample weighs: on the CPU its time, because the rate of samples may change,
+/// What a sample weighs: on the CPU its time, because the rate of samples may change.
 fn on_cpu(sample: &Sample) -> u64 {
     if sample.is_on_cpu() { sample.value } else { 0 }
-}
-
-/// and memory by its bytes.
-fn resident(sample: &Sample) -> u64 {
-    if sample.measure == Measure::Resident { sample.value } else { 0 }
 }
 
 /// The nearest caller that is new and above nearly all of a function that is not; else the function itself.

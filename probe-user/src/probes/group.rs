@@ -60,7 +60,7 @@ const MAX_WINDOWS: usize = 8192;
 fn in_pairs(windows: &[Window]) -> Vec<Window> {
     let pair = |pair: &[Window]| {
         let length = pair.iter().map(|window| window.to_ns - window.from_ns).sum::<u64>();
-        Window { from_ns: pair[0].from_ns, to_ns: pair[0].from_ns + length }
+        Window { from_ns: pair[0].from_ns, to_ns: pair[0].from_ns + length, is_joined: pair.len() > 1 || pair[0].is_joined }
     };
     windows.chunks(2).map(pair).collect()
 }
@@ -72,6 +72,15 @@ pub struct Window {
     pub from_ns: u64,
     /// Its end.
     pub to_ns: u64,
+    /// It was made of several, and is where the first of them was: some lie behind its end.
+    pub is_joined: bool,
+}
+
+impl From<u64> for Window {
+    /// One that begins.
+    fn from(from_ns: u64) -> Self {
+        Self { from_ns, to_ns: from_ns, is_joined: false }
+    }
 }
 
 /// What a look at a group finds.
@@ -107,7 +116,7 @@ impl Group {
 
     /// Remembers from now on when the probes were set.
     pub fn keep_windows(&mut self) {
-        self.windows.get_or_insert_with(|| vec![Window { from_ns: self.set_ns, to_ns: self.set_ns }]);
+        self.windows.get_or_insert_with(|| vec![Window::from(self.set_ns)]);
     }
 
     /// When they were, oldest first.
@@ -165,7 +174,7 @@ impl Group {
             if windows.len() >= MAX_WINDOWS {
                 *windows = in_pairs(windows);
             }
-            windows.push(Window { from_ns: self.set_ns, to_ns: self.set_ns });
+            windows.push(Window::from(self.set_ns));
         }
         Ok(())
     }
@@ -291,8 +300,8 @@ mod tests {
 
     #[test]
     fn windows_become_fewer_and_stand_for_as_much_time() {
-        let window = |from_ns, to_ns| Window { from_ns, to_ns };
+        let window = |from_ns, to_ns| Window { from_ns, to_ns, is_joined: false };
         let pairs = in_pairs(&[window(10, 15), window(100, 110), window(200, 201)]);
-        assert_eq!(pairs, [window(10, 25), window(200, 201)]);
+        assert_eq!(pairs, [Window { is_joined: true, ..window(10, 25) }, window(200, 201)]);
     }
 }

@@ -71,8 +71,15 @@ struct Space {
     /// First address of a page that a fault has taken → its growth.
     resident: BTreeMap<u64, usize>,
     /// First address of a mapping → its end and its growth. They do not overlap.
-    mapped: BTreeMap<u64, (u64, usize)>,
+    mapped: Ranges,
+    /// The same of what was made resident by a call, without faults.
+    populated: Ranges,
+    /// What is mapped becomes resident.
+    is_locked: bool,
 }
+
+/// First address → end and growth.
+type Ranges = BTreeMap<u64, (u64, usize)>;
 
 impl Space {
     fn apply(&mut self, change: &Change, growth: &mut Vec<Growth>) {
@@ -92,8 +99,23 @@ impl Space {
             }
             MemoryChange::Mapped => {
                 let new = grow(Grown::Mapped, end - start);
+                let locked = self.is_locked.then(|| grow(Grown::Resident, end - start));
                 self.unmap(start, end, growth);
                 self.mapped.insert(start, (end, new));
+                self.populated.extend(locked.map(|locked| (start, (end, locked))));
+            }
+            MemoryChange::Populated => {
+                let new = grow(Grown::Resident, 0);
+                self.populate(start, end, new, growth);
+            }
+            MemoryChange::Locked { with_future } => {
+                self.is_locked |= with_future;
+                let new = grow(Grown::Resident, 0);
+                // Of what was mapped before the stretch it is not known what was resident.
+                let mapped: Vec<(u64, u64)> = self.mapped.iter().map(|(&start, &(end, _))| (start, end)).collect();
+                for (start, end) in mapped {
+                    self.populate(start, end, new, growth);
+                }
             }
             MemoryChange::Unmapped => self.unmap(start, end, growth),
             MemoryChange::Released => self.release(start, end, growth),
@@ -103,9 +125,14 @@ impl Space {
                 if let Some(new) = new {
                     self.mapped.insert(start.saturating_add(old_bytes), (end, new));
                 }
+                if self.is_locked && bytes > old_bytes {
+                    growth.push(Growth { time_ns, pid, tid, grown: Grown::Resident, count, bytes: 0, user });
+                    self.populate(start.saturating_add(old_bytes), end, growth.len() - 1, growth);
+                }
             }
             MemoryChange::Replaced => {
-                for &index in self.resident.values().chain(self.mapped.values().map(|(_, index)| index)) {
+                let ranges = self.mapped.values().chain(self.populated.values());
+                for &index in self.resident.values().chain(ranges.map(|(_, index)| index)) {
                     growth[index].bytes = 0;
                 }
                 *self = Self::default();
@@ -113,7 +140,30 @@ impl Space {
         }
     }
 
+    /// What of a range is not known to be resident is so by `new`.
+    fn populate(&mut self, start: u64, end: u64, new: usize, growth: &mut [Growth]) {
+        if start >= end {
+            return;
+        }
+        let before = self.populated.range(..start).next_back().map(|(_, &(end, _))| end);
+        let mut from = start.max(before.unwrap_or(0));
+        let mut gaps = Vec::new();
+        for (&next, &(last, _)) in self.populated.range(start..end) {
+            gaps.push((from, next));
+            from = from.max(last);
+        }
+        gaps.push((from, end));
+        for (from, to) in gaps.into_iter().filter(|(from, to)| from < to) {
+            let faults = self.resident.range(from..to).map(|(_, &index)| growth[index].bytes).sum::<u64>();
+            growth[new].bytes += (to - from).saturating_sub(faults);
+            self.populated.insert(from, (to, new));
+        }
+    }
+
     fn release(&mut self, start: u64, end: u64, growth: &mut [Growth]) {
+        for (start, (end, index)) in cut_out(&mut self.populated, start, end) {
+            growth[index].bytes = growth[index].bytes.saturating_sub(end - start);
+        }
         for index in take(&mut self.resident, start, end).into_values() {
             growth[index].bytes = 0;
         }
@@ -121,7 +171,7 @@ impl Space {
 
     fn unmap(&mut self, start: u64, end: u64, growth: &mut [Growth]) {
         self.release(start, end, growth);
-        for (start, (end, index)) in self.cut_out(start, end) {
+        for (start, (end, index)) in cut_out(&mut self.mapped, start, end) {
             growth[index].bytes = growth[index].bytes.saturating_sub(end - start);
         }
     }
@@ -130,34 +180,37 @@ impl Space {
     fn relocate(&mut self, (old, old_bytes): (u64, u64), (new, bytes): (u64, u64), growth: &mut [Growth]) {
         let kept = old_bytes.min(bytes);
         self.unmap(old.saturating_add(kept), old.saturating_add(old_bytes), growth);
-        let (mapped, resident) =
-            (self.cut_out(old, old.saturating_add(kept)), take(&mut self.resident, old, old.saturating_add(kept)));
+        let old_end = old.saturating_add(kept);
+        let (mapped, populated) = (cut_out(&mut self.mapped, old, old_end), cut_out(&mut self.populated, old, old_end));
+        let resident = take(&mut self.resident, old, old_end);
         self.unmap(new, new.saturating_add(bytes), growth);
         let place = |address: u64| (address - old).saturating_add(new);
-        self.mapped.extend(mapped.into_iter().map(|(start, (end, index))| (place(start), (place(end), index))));
+        let placed = |(start, (end, index))| (place(start), (place(end), index));
+        self.mapped.extend(mapped.into_iter().map(placed));
+        self.populated.extend(populated.into_iter().map(placed));
         self.resident.extend(resident.into_iter().map(|(start, index)| (place(start), index)));
     }
+}
 
-    /// Takes away the parts of mappings that are in a range.
-    fn cut_out(&mut self, start: u64, end: u64) -> BTreeMap<u64, (u64, usize)> {
-        let mut parts = BTreeMap::new();
-        if start >= end {
-            return parts;
-        }
-        let before = self.mapped.range(..start).next_back().filter(|(_, (other, _))| *other > start);
-        let before = before.map(|(first, _)| *first);
-        let before = before.and_then(|first| self.mapped.remove_entry(&first));
-        for (first, (last, index)) in before.into_iter().chain(take(&mut self.mapped, start, end)) {
-            if first < start {
-                self.mapped.insert(first, (start, index));
-            }
-            if last > end {
-                self.mapped.insert(end, (last, index));
-            }
-            parts.insert(first.max(start), (last.min(end), index));
-        }
-        parts
+/// Takes away the parts of ranges that are in another.
+fn cut_out(ranges: &mut Ranges, start: u64, end: u64) -> Ranges {
+    let mut parts = BTreeMap::new();
+    if start >= end {
+        return parts;
     }
+    let before = ranges.range(..start).next_back().filter(|(_, (other, _))| *other > start);
+    let before = before.map(|(first, _)| *first);
+    let before = before.and_then(|first| ranges.remove_entry(&first));
+    for (first, (last, index)) in before.into_iter().chain(take(ranges, start, end)) {
+        if first < start {
+            ranges.insert(first, (start, index));
+        }
+        if last > end {
+            ranges.insert(end, (last, index));
+        }
+        parts.insert(first.max(start), (last.min(end), index));
+    }
+    parts
 }
 
 /// Takes the entries out whose keys are in a range.
@@ -186,7 +239,7 @@ mod tests {
     }
 
     use Grown::{Mapped as M, Resident as R};
-    use MemoryChange::{Mapped, Moved, Released, Replaced, Resident, Unmapped};
+    use MemoryChange::{Locked, Mapped, Moved, Populated, Released, Replaced, Resident, Unmapped};
 
     fn moved(from: (u64, u64), to: (u64, u64)) -> Change {
         change(Moved { old_start: from.0 * PAGE, old_bytes: from.1 * PAGE }, to.0, to.1)
@@ -223,6 +276,29 @@ mod tests {
         assert_eq!(left(&[made[0], made[1], moved((10, 4), (50, 6))]), [(M, 4), (R, 1), (M, 2)]);
         assert_eq!(left(&[made[0], made[1], moved((10, 4), (50, 6)), change(Unmapped, 50, 2)]), [(M, 2), (M, 2)]);
         assert_eq!(left(&[made[0], made[1], moved((10, 4), (10, 1))]), [(M, 1)]);
+    }
+
+    #[test]
+    fn what_is_populated_is_resident_by_who_asked_for_it() {
+        let made = [change(Mapped, 10, 10), change(Populated, 10, 10)];
+        assert_eq!(left(&made), [(M, 10), (R, 10)]);
+        assert_eq!(left(&[made[0], made[1], change(Unmapped, 15, 5)]), [(M, 5), (R, 5)]);
+        assert_eq!(left(&[made[0], made[1], change(Released, 0, 13)]), [(M, 10), (R, 7)]);
+        assert_eq!(left(&[made[0], made[1], moved((10, 10), (50, 20)), change(Unmapped, 50, 5)]), [(M, 5), (R, 5), (M, 10)]);
+        let twice = [made[0], change(Populated, 12, 2), made[1], made[1]];
+        assert_eq!(left(&twice), [(M, 10), (R, 2), (R, 8)], "only what was not resident");
+        let touched = [made[0], change(Resident, 11, 1), change(Resident, 15, 1), made[1]];
+        assert_eq!(left(&touched), [(M, 10), (R, 1), (R, 1), (R, 8)]);
+    }
+
+    #[test]
+    fn what_is_locked_is_resident_now_and_later() {
+        let lock = |with_future| change(Locked { with_future }, 0, 0);
+        assert_eq!(left(&[lock(true), change(Mapped, 10, 4)]), [(M, 4), (R, 4)]);
+        assert_eq!(left(&[change(Mapped, 10, 4), lock(false), change(Mapped, 20, 2)]), [(M, 4), (R, 4), (M, 2)]);
+        assert_eq!(left(&[lock(true), change(Mapped, 10, 4), moved((10, 4), (50, 6))]), [(M, 4), (R, 4), (M, 2), (R, 2)]);
+        let exec = Change { change: Replaced, ..change(Unmapped, 0, 0) };
+        assert_eq!(left(&[lock(true), exec, change(Mapped, 10, 4)]), [(M, 4)]);
     }
 
     #[test]

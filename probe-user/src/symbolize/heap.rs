@@ -80,6 +80,9 @@ impl Builder {
         let stack = self.stack(user, None);
         self.count_losses(stack, user, 1);
         let scale = alive * heap.map_or(1.0, |heap| heap.scale.at(time_ns));
+        if scale == 0.0 {
+            return None;
+        }
         let Weight { objects, bytes } =
             if weight > 0 { weigh_published(size, weight, scale) } else { weigh(size, mean, scale) };
         let count = whole(objects, known.parts.entry(stack).or_default());

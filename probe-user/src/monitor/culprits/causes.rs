@@ -10,9 +10,11 @@ use crate::symbolize::{Profile, Sample};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Of {
-    /// Samples of the process on the CPU; for memory of its bytes.
+    /// Samples of the process on the CPU.
     #[default]
     Cpu,
+    /// Bytes that it took, or keeps.
+    Memory,
     /// Time that its threads waited.
     Waits,
     /// Time in calls of this function, at work and waiting.

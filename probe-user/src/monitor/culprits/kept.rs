@@ -2,7 +2,8 @@
 //! not who leaks: what leaks takes the place that others have freed, and these have to take fresh pages for themselves. What
 //! was allocated, and is in use still after everything else of its age was freed, does not have that fault.
 
-use super::{Culprit, charge, charged_most, describe};
+use super::memory::charge_memory;
+use super::{Culprit, Of, charged_most, describe};
 use crate::symbolize::{Profile, Sample};
 
 /// Fewer samples explain nothing: their sum is known to a quarter at best.
@@ -39,10 +40,11 @@ pub fn kept(live: &Profile, from_ns: u64) -> Option<Kept> {
             stack.locations.remove(0);
         }
     }
-    let (charges, nothing) = (charge(&old, bytes), charge(&Profile::default(), bytes));
+    let (charges, nothing) = (charge_memory(&old, bytes), charge_memory(&Profile::default(), bytes));
     let culprits = charged_most(&charges).into_iter().map(|(function, bytes)| Culprit {
         bytes: Some(bytes),
         kept_for_ns: Some(age_ns),
+        of: Of::Memory,
         ..describe(function, &charges, &nothing)
     });
     Some(Kept { culprits: culprits.collect(), bytes: charges.count, span_ns })
