@@ -6,9 +6,10 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, pt_regs
 use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_smp_processor_id, bpf_probe_read_user};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, Queue};
-use probe_ebpf::abi::{Judgement, MAX_CALLERS, MAX_NEW_SITES, MAX_SITES, Site, feature};
-use probe_ebpf::calls::{Call, Caller, Entered, Figures, ThreadCalls, call_flags};
+use probe_ebpf::abi::{Judgement, MAX_CALLERS, MAX_NEW_SITES, MAX_SITES, MAX_TALLIES, Site, Tally, TallyKey, feature};
+use probe_ebpf::calls::{Call, Caller, Entered, Figures, MAX_DEPTH, ThreadCalls, call_flags};
 
+use crate::atomic::add;
 use crate::figures::{self, Ended};
 use crate::goroutine;
 use crate::maps::setting;
@@ -43,6 +44,10 @@ static NEW_SITES: Queue<Site> = Queue::with_max_entries(MAX_NEW_SITES, 0);
 /// by reading this memory.
 #[map]
 static HITS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What threads did with the probes of functions with [`feature::TALLY`], since user space took their numbers last.
+#[map]
+static TALLIES: LruHashMap<TallyKey, Tally> = LruHashMap::with_max_entries(MAX_TALLIES, 0);
 
 /// A probe was hit.
 pub struct Hit {
@@ -79,6 +84,24 @@ impl Hit {
     #[inline(always)]
     pub fn wants(&self, feature: u32) -> bool {
         self.judgement.features & feature != 0
+    }
+
+    /// Counts it by thread where that is wanted.
+    #[inline(always)]
+    pub fn tally(&self, calls: u64) {
+        if !self.wants(feature::TALLY) {
+            return;
+        }
+        let key = TallyKey { function: self.function, tid: self.tid };
+        match TALLIES.get_ptr(key) {
+            Some(tally) => {
+                // SAFETY: in a map; user space may take it away, which a hit survives.
+                let tally = unsafe { &*tally };
+                add(&tally.hits, 1);
+                add(&tally.calls, calls);
+            }
+            None => drop(TALLIES.insert(key, Tally { hits: 1, calls }, BPF_NOEXIST.into())),
+        }
     }
 
     /// Whose call it is, and its position: where the return address is that the stack pointer points to.
@@ -119,7 +142,11 @@ fn unseen(call: &Call) {
 #[inline(always)]
 pub fn enter(context: &impl EbpfContext, regs: &pt_regs) {
     let Some(hit) = Hit::new(context) else { return };
+    if hit.wants(feature::ONE_END) {
+        return hit.tally(1);
+    }
     if hit.wants(feature::COUNT) {
+        hit.tally(1);
         return figures::counted(&hit);
     }
     let (Some((caller, position)), Some(return_address)) = (hit.caller(regs, regs.rsp), read_user(regs.rsp)) else {
@@ -135,12 +162,16 @@ pub fn enter(context: &impl EbpfContext, regs: &pt_regs) {
     let flags = if hit.wants(feature::SITES) { site(&hit, return_address) } else { 0 };
     let call = Call { since_ns: hit.time_ns, position, return_address, function: hit.function, flags };
     let Some(thread) = thread(&caller) else {
+        hit.tally(1);
         figures::entered(&hit);
         figures::missed(&hit);
         return;
     };
-    let again_since = if caller.is_goroutine != 0 { hit.since_ns } else { u64::MAX };
-    match thread.enter(call, again_since, unseen) {
+    let may_begin_again = caller.is_goroutine != 0 || hit.wants(feature::LOOPS);
+    let again_since = if may_begin_again { hit.since_ns } else { u64::MAX };
+    let entered = thread.enter(call, again_since, unseen);
+    hit.tally(u64::from(entered != Entered::Again));
+    match entered {
         Entered::Followed => figures::entered(&hit),
         Entered::Again => {}
         Entered::TooDeep => {
@@ -183,6 +214,10 @@ fn thread(caller: &Caller) -> Option<&'static mut ThreadCalls> {
 #[inline(always)]
 pub fn leave(context: &impl EbpfContext, regs: &pt_regs, at_return: u64) {
     let Some(hit) = Hit::new(context) else { return };
+    if hit.wants(feature::ONE_END) {
+        return hit.tally(1);
+    }
+    hit.tally(0);
     let Some((caller, position)) = hit.caller(regs, at_return) else { return };
     let Some(thread) = CALLS.get_ptr_mut(caller) else { return };
     // SAFETY: the current thread's or goroutine's own.
@@ -199,8 +234,24 @@ fn is_calling(caller: &Caller) -> bool {
     CALLS.get_ptr_mut(caller).is_some_and(|thread| unsafe { (*thread).depth != 0 })
 }
 
-/// A thread exits: it leaves all its calls.
+/// A thread exits, or becomes another program: all its calls end.
 #[inline(always)]
 pub fn forget(tgid: u32, tid: u32) {
-    let _ = CALLS.remove(Caller { tgid, is_goroutine: 0, id: tid.into() });
+    let caller = Caller { tgid, is_goroutine: 0, id: tid.into() };
+    let Some(thread) = CALLS.get_ptr(caller) else { return };
+    // SAFETY: the current thread's own.
+    let thread = unsafe { &*thread };
+    let time_ns = now();
+    for at in 0..MAX_DEPTH {
+        if at >= thread.depth as usize {
+            break;
+        }
+        let call = &thread.calls[at];
+        if call.since_ns >= since(call.function)
+            && let Some(judgement) = JUDGEMENTS.get(call.function)
+        {
+            figures::thread_ended(call, judgement, time_ns);
+        }
+    }
+    let _ = CALLS.remove(caller);
 }

@@ -191,6 +191,8 @@ pub struct Figures {
     pub left: u64,
     /// Calls that could not be followed: too many at once.
     pub missed: u64,
+    /// Calls that ended because their thread did, or became another program; they are among `calls`.
+    pub thread_ended: u64,
     /// Calls by how long they took: see [`bucket`].
     pub histogram: [u32; BUCKETS],
 }
@@ -207,6 +209,7 @@ impl Figures {
         within: 0,
         left: 0,
         missed: 0,
+        thread_ended: 0,
         histogram: [0; BUCKETS],
     };
 }
@@ -240,7 +243,7 @@ assert_packed! {
     Caller { tgid, is_goroutine, id }
     Call { since_ns, position, return_address, function, flags }
     ThreadCalls { depth, padding, calls }
-    Figures { calls, entered, errors, total_ns, max_ns, min_ns, within, left, missed, histogram }
+    Figures { calls, entered, errors, total_ns, max_ns, min_ns, within, left, missed, thread_ended, histogram }
 }
 
 #[cfg(test)]

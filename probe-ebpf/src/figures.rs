@@ -5,7 +5,7 @@ use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use probe_ebpf::abi::{CallEvent, Counter, StackId, WaitEvent, Waker, feature, kind};
+use probe_ebpf::abi::{CallEvent, Counter, Judgement, StackId, WaitEvent, Waker, feature, kind};
 use probe_ebpf::calls::{BUCKETS, Call, Figures, bucket, call_flags};
 use probe_ebpf::unwind::Registers;
 
@@ -94,13 +94,7 @@ pub fn replaced(hit: &Hit) {
 /// A call or span has ended.
 #[inline(always)]
 pub fn ended(hit: &Hit, ended: &Ended<'_>) {
-    sums(hit, ended);
-    if hit.wants(feature::HISTOGRAM) {
-        histogram(hit, ended);
-    }
-    if hit.wants(feature::ATTAINMENT) {
-        add(&hit.figures.within, u64::from(ended.took_ns <= hit.judgement.threshold_ns));
-    }
+    took(hit.figures, hit.judgement, ended.took_ns);
     let Some(regs) = ended.regs else { return };
     if hit.wants(feature::ERRORS) {
         add(&hit.figures.errors, u64::from(hit.judgement.is_error(regs.rax)));
@@ -110,9 +104,28 @@ pub fn ended(hit: &Hit, ended: &Ended<'_>) {
     }
 }
 
+/// A call has ended because its thread has.
 #[inline(always)]
-fn sums(hit: &Hit, ended: &Ended<'_>) {
-    let (figures, took_ns) = (hit.figures, ended.took_ns);
+pub fn thread_ended(call: &Call, judgement: &Judgement, time_ns: u64) {
+    let Some(figures) = of(call.function) else { return };
+    took(figures, judgement, time_ns.saturating_sub(call.since_ns));
+    add(&figures.thread_ended, 1);
+}
+
+/// One call more, and the time that it took.
+#[inline(always)]
+fn took(figures: &Figures, judgement: &Judgement, took_ns: u64) {
+    sums(figures, took_ns);
+    if judgement.features & feature::HISTOGRAM != 0 {
+        histogram(figures, took_ns);
+    }
+    if judgement.features & feature::ATTAINMENT != 0 {
+        add(&figures.within, u64::from(took_ns <= judgement.threshold_ns));
+    }
+}
+
+#[inline(always)]
+fn sums(figures: &Figures, took_ns: u64) {
     add(&figures.calls, 1);
     add(&figures.total_ns, took_ns);
     if took_ns > figures.max_ns {
@@ -124,11 +137,11 @@ fn sums(hit: &Hit, ended: &Ended<'_>) {
 }
 
 #[inline(always)]
-fn histogram(hit: &Hit, ended: &Ended<'_>) {
+fn histogram(figures: &Figures, took_ns: u64) {
     // The verifier of Linux 6.1 sees a bound only in a mask, which the compiler must not leave out.
-    let at = core::hint::black_box(bucket(ended.took_ns)) & (BUCKETS.next_power_of_two() - 1);
+    let at = core::hint::black_box(bucket(took_ns)) & (BUCKETS.next_power_of_two() - 1);
     if at < BUCKETS {
-        add_half(&hit.figures.histogram[at], 1);
+        add_half(&figures.histogram[at], 1);
     }
 }
 

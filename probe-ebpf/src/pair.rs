@@ -21,6 +21,7 @@ static SPANS: HashMap<OpenSpan, u64> = HashMap::with_max_entries(MAX_SPANS, BPF_
 #[inline(always)]
 pub fn begin(context: &impl EbpfContext, regs: &pt_regs) {
     let Some((hit, span)) = span(context, regs, |keys| &keys.begin) else { return };
+    hit.tally(1);
     figures::entered(&hit);
     if SPANS.insert(span, hit.time_ns, BPF_NOEXIST.into()).is_ok() {
         return;
@@ -36,6 +37,7 @@ pub fn begin(context: &impl EbpfContext, regs: &pt_regs) {
 #[inline(always)]
 pub fn end(context: &impl EbpfContext, regs: &pt_regs) {
     let Some((hit, span)) = span(context, regs, |keys| &keys.end) else { return };
+    hit.tally(0);
     // SAFETY: one number, copied at once.
     let Some(since_ns) = unsafe { SPANS.get(span) }.copied() else { return };
     if SPANS.remove(span).is_ok() && since_ns >= hit.since_ns {

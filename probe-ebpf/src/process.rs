@@ -28,7 +28,9 @@ pub fn exec(old_tid: u32, binprm: Struct) {
     // Whichever thread executes takes the process's id as its own, and its stacks are those of another program.
     if old_tid != tgid {
         wait::forget(old_tid);
+        call::forget(tgid, old_tid);
     }
+    call::forget(tgid, tgid);
     wait::forget(tgid);
     let target = target(tgid);
     if let Some(target) = target {

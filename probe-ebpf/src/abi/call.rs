@@ -10,6 +10,8 @@ pub const MAX_SITES: u32 = 4096;
 pub const MAX_NEW_SITES: u32 = 256;
 /// Processes of which it is known where their threads keep the goroutine that they run.
 pub const MAX_GO_PROCESSES: u32 = 256;
+/// Threads whose hits are counted, by function.
+pub const MAX_TALLIES: u32 = 8 * 1024;
 /// Spans that are going on at once.
 pub const MAX_SPANS: u32 = 64 * 1024;
 
@@ -49,6 +51,32 @@ pub mod feature {
     pub const COUNT: u32 = 64;
     /// It is where goroutines wait: looked at only in those that are in other timed calls, and told of as a [`super::WaitEvent`].
     pub const PARK: u32 = 128;
+    /// Hits are counted by thread: see [`super::Tally`].
+    pub const TALLY: u32 = 256;
+    /// Only its entry or only its end has probes now: hits are counted by thread, and nothing else.
+    pub const ONE_END: u32 = 512;
+    /// It has a jump back to its first instruction: being entered again by the same frame is no call.
+    pub const LOOPS: u32 = 1024;
+}
+
+/// Key: a function, and a thread that calls it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TallyKey {
+    /// Number of the function.
+    pub function: u32,
+    /// Thread id.
+    pub tid: u32,
+}
+
+/// What a thread did with the probes of a function.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Hits of probes.
+    pub hits: u64,
+    /// Calls that began; where only ends have probes, those that ended.
+    pub calls: u64,
 }
 
 /// A place that a timed function returns to, and that has no probe yet.
@@ -119,6 +147,8 @@ impl Judgement {
 
 assert_packed! {
     Judgement { threshold_ns, operand, error_test, bits, features, padding }
+    TallyKey { function, tid }
+    Tally { hits, calls }
     Site { tgid, function, address }
     CallEvent { kind, function, time_ns, since_ns, tgid, tid, goroutine, user_stack, comm }
 }

@@ -14,7 +14,8 @@ mod settings;
 mod wait;
 
 pub use call::{
-    CallEvent, Judgement, MAX_CALLERS, MAX_GO_PROCESSES, MAX_NEW_SITES, MAX_SITES, MAX_SPANS, Site, error_test, feature,
+    CallEvent, Judgement, MAX_CALLERS, MAX_GO_PROCESSES, MAX_NEW_SITES, MAX_SITES, MAX_SPANS, MAX_TALLIES, Site, Tally,
+    TallyKey, error_test, feature,
 };
 pub use counter::Counter;
 pub use dump::{DumpRequest, ThreadRecord, thread_flags};

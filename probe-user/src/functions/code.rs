@@ -14,6 +14,8 @@ pub(super) struct Exits {
     pub returns: Vec<u64>,
     /// Where jumps lead out of it; `None` for one that may lead anywhere.
     pub jumps: Vec<Option<u64>>,
+    /// It jumps to its own first instruction.
+    pub begins_again: bool,
 }
 
 fn instructions(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> {
@@ -47,6 +49,7 @@ pub(super) fn exits(code: &[u8], address: u64) -> Result<Exits, &'static str> {
                 if !inside.contains(&target) {
                     found.jumps.push(Some(target));
                 }
+                found.begins_again |= target == address;
             }
             FlowControl::IndirectBranch if !is_switch(&instruction, since_table) => found.jumps.push(None),
             _ => {}

@@ -68,20 +68,59 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Whether a name has wildcards: not within brackets, where C++ and Go write pointers, and not behind `operator`.
+/// Whether a name has wildcards: not within brackets that are closed, where C++ and Go write pointers, and not behind
+/// `operator`, whose name may be one.
 fn has_wildcard(text: &str) -> bool {
-    let (mut depth, mut before) = (0, "");
-    for (at, c) in text.char_indices() {
+    let mut at = 0;
+    while let Some(c) = text[at..].chars().next() {
+        at += c.len_utf8();
         match c {
-            '(' | '<' => depth += 1,
-            ')' | '>' => depth -= 1,
-            '*' | '?' if depth == 0 && !before.ends_with("operator") => return true,
-            '[' if depth == 0 && text[at + 1..].find(']').is_some_and(|end| end > 0) => return true,
+            'o' if text[at - 1..].starts_with("operator") && is_word_start(&text[..at - 1]) => {
+                at += "operator".len() - 1;
+                at += operator_length(&text[at..]);
+            }
+            '(' | '<' => at += closed_length(c, &text[at..]).unwrap_or(0),
+            '*' | '?' => return true,
+            '[' if text[at..].find(']').is_some_and(|end| end > 0) => return true,
             _ => {}
         }
-        before = &text[..at + c.len_utf8()];
     }
     false
+}
+
+fn is_word_start(before: &str) -> bool {
+    !before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+/// The length of the symbols that an operator's name has, which open no bracket and are no wildcards.
+fn operator_length(text: &str) -> usize {
+    const NAMES: [&str; 18] =
+        ["<=>", "<<=", ">>=", "->*", "<<", ">>", "<=", ">=", "->", "*=", "()", "[]", "<", ">", "*", "-", "+", "/"];
+    // A star behind the name of another operator is a wildcard: `operator<*`, `operator->*` is itself.
+    NAMES.iter().find(|name| text.starts_with(**name)).map_or(0, |name| name.len())
+}
+
+/// The length of what follows an open bracket, up to the one that closes it and with that; `None` if nothing does.
+fn closed_length(open: char, text: &str) -> Option<usize> {
+    let mut open = vec![if open == '(' { ')' } else { '>' }];
+    let mut before = ' ';
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' => open.push(')'),
+            '<' => open.push('>'),
+            // An arrow closes nothing.
+            '>' if before == '-' => {}
+            ')' | '>' if open.last() == Some(&c) => {
+                open.pop();
+                if open.is_empty() {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+        before = c;
+    }
+    None
 }
 
 /// A glob as a regular expression; `None` when it is too long for one.
@@ -138,6 +177,21 @@ mod tests {
         assert!(matches("f(char*)", "f(char*)") && !matches("f(char*)", "f(char const*)"));
         assert!(!matches("ns::operator*", "ns::operator*=") && matches("push_*(int*)", "push_a(int*)"));
         assert!(matches("a[", "a[") && matches("[]", "[]"));
+        assert!(matches("operator->*", "operator->*") && !matches("operator->*", "operator->x"));
+        assert!(matches("f<int*>", "f<int*>") && !matches("f<int*>", "f<int>") && !matches("f(a*)", "f(ab)"));
+        assert!(matches("f<g(int*)>", "f<g(int*)>") && !matches("f<g(int*)>", "f<g(int)>"));
+    }
+
+    #[test]
+    fn a_star_behind_an_open_bracket_is_a_wildcard() {
+        assert!(matches("operator<*", "operator<(X const&, V const&)") && matches("operator<*", "operator<"));
+        assert!(matches("operator<<*", "operator<<(std::ostream&, X)") && matches("operator()*", "operator()() const"));
+        assert!(matches("void call<*", "void call<main::{lambda()#1}>(main::{lambda()#1})"));
+        assert!(
+            matches("Deep<*", "Deep<int, char*>::run()") && matches("f(*", "f(int)") && matches("f<a(*", "f<a(b)>")
+        );
+        assert!(matches("operator*<*", "operator*<int>(int)") && matches("a->b<*", "a->b<c>"));
+        assert!(matches("my_operator*", "my_operators") && matches("operator new*", "operator new[](unsigned long)"));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Returns {
     pub offsets: Vec<u64>,
     /// Jumps to other functions: calls that leave by one of them return from there, and are not seen here.
     pub jumps_out: u32,
+    /// It jumps to its own first instruction, which is no call: a loop from the very beginning.
+    pub begins_again: bool,
 }
 
 impl Finder {
@@ -45,6 +47,7 @@ fn of_parts(file: &Searched, image: &Image<'_>, place: &Place) -> Result<Returns
         let code = image.code(address, size).filter(|code| code.len() as u64 == size);
         let Some(code) = code else { bail!("its code is cut off") };
         let exits = code::exits(&code, address).map_err(anyhow::Error::msg)?;
+        found.begins_again |= exits.begins_again && address == place.address;
         for at in exits.returns {
             let (offset, _) = image.offset_of(at, true).context("its code is in no segment")?;
             // The kernel puts no probe on some.
@@ -61,6 +64,7 @@ fn of_parts(file: &Searched, image: &Image<'_>, place: &Place) -> Result<Returns
             }
         }
     }
+    found.begins_again |= parts.len() > 1 && jumps.contains(&Some(place.address));
     // A cold part jumps back into the function, which is no way out.
     let is_inside = |target: u64| parts.iter().any(|(start, size)| (*start..*start + *size).contains(&target));
     found.jumps_out += jumps.into_iter().filter(|target| !target.is_some_and(is_inside)).count() as u32;

@@ -5,7 +5,7 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, Queue};
 
 use super::lookup;
-pub use probe_ebpf::abi::{Judgement, Site, error_test, feature};
+pub use probe_ebpf::abi::{Judgement, Site, Tally, TallyKey, error_test, feature};
 pub use probe_ebpf::calls::Caller;
 use probe_ebpf::calls::{BUCKETS, Figures as RawFigures, ThreadCalls, middle, was_left};
 use probe_ebpf::span::OpenSpan as RawSpan;
@@ -24,6 +24,7 @@ pub struct Calls {
     threads: HashMap<MapData, OfKernel<Caller>, OfKernel<ThreadCalls>>,
     new_sites: Queue<MapData, OfKernel<Site>>,
     sites: HashMap<MapData, OfKernel<Site>, u8>,
+    tallies: HashMap<MapData, OfKernel<TallyKey>, OfKernel<Tally>>,
     span_keys: Array<MapData, OfKernel<SpanKeys>>,
     spans: HashMap<MapData, OfKernel<RawSpan>, u64>,
 }
@@ -49,6 +50,8 @@ pub struct Figures {
     pub left: u64,
     /// Calls that could not be followed: too many at once in one thread, or too many threads.
     pub missed: u64,
+    /// Calls that ended because their thread did, or became another program; they are among `calls`.
+    pub thread_ended: u64,
     /// Calls by how long they took: buckets in their order, with the calls in each. Most buckets are empty, and left out.
     pub histogram: Vec<(u16, u64)>,
 }
@@ -98,6 +101,7 @@ impl Calls {
             threads: HashMap::try_from(take("CALLS")?)?,
             new_sites: Queue::try_from(take("NEW_SITES")?)?,
             sites: HashMap::try_from(take("SITES")?)?,
+            tallies: HashMap::try_from(take("TALLIES")?)?,
             span_keys: Array::try_from(take("SPAN_KEYS")?)?,
             spans: HashMap::try_from(take("SPANS")?)?,
         })
@@ -119,6 +123,20 @@ impl Calls {
         let Map::PerCpuArray(map) = &self.figures else { bail!("figures are not kept by CPU") };
         lookup::of_cpus(map, function, &mut self.desk).context("cannot read the figures of a function")?;
         Ok(Figures::sum(&self.desk))
+    }
+
+    /// What threads did with the probes of a function that has [`feature::TALLY`], since this was asked last: by thread id.
+    pub fn take_tallies(&mut self, function: u32) -> Vec<(u32, Tally)> {
+        let keys = self.tallies.keys().flatten().filter(|OfKernel(key)| key.function == function);
+        let keys: Vec<OfKernel<TallyKey>> = keys.collect();
+        let mut taken = Vec::with_capacity(keys.len());
+        for key in keys {
+            if let Ok(OfKernel(tally)) = self.tallies.get(&key, 0) {
+                let _ = self.tallies.remove(&key);
+                taken.push((key.0.tid, tally));
+            }
+        }
+        taken
     }
 
     /// Says by which values a span is paired.
@@ -188,6 +206,7 @@ impl Calls {
         let mut figures = PerCpuArray::<_, OfKernel<RawFigures>>::try_from(&mut self.figures)?;
         figures.set(function, PerCpuValues::try_from(none)?, 0).context("cannot clear a function")?;
         self.forget_spans(&[function]);
+        self.take_tallies(function);
         let sites = self.sites.keys().flatten().filter(|OfKernel(site)| site.function == function);
         for site in sites.collect::<Vec<OfKernel<Site>>>() {
             let _ = self.sites.remove(&site);
@@ -226,7 +245,19 @@ impl Figures {
     }
 
     fn add(&mut self, cpu: &RawFigures) {
-        let RawFigures { calls, entered, errors, total_ns, max_ns, min_ns, within, left, missed, histogram: _ } = cpu;
+        let RawFigures {
+            calls,
+            entered,
+            errors,
+            total_ns,
+            max_ns,
+            min_ns,
+            within,
+            left,
+            missed,
+            thread_ended,
+            histogram: _,
+        } = cpu;
         self.min_ns = match (self.min_ns, *min_ns) {
             (0, min_ns) | (min_ns, 0) => min_ns,
             (one, other) => one.min(other),
@@ -239,6 +270,7 @@ impl Figures {
         self.within += within;
         self.left += left;
         self.missed += missed;
+        self.thread_ended += thread_ended;
     }
 
     /// The time within which this share of the calls ended, in nanoseconds: at most 1.6 % off; `None` without calls.

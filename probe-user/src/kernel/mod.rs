@@ -3,6 +3,7 @@
 mod boundary;
 mod btf;
 mod calls;
+mod clock;
 pub mod closer;
 mod decode;
 mod dump;
@@ -25,9 +26,10 @@ mod uprobes;
 mod waits;
 
 pub use calls::{
-    Caller, Calls, Figures, Judgement, MAX_READS, OpenCall, OpenSpan, Operand, Site, SpanKeys, error_test, feature,
-    functions_within, source,
+    Caller, Calls, Figures, Judgement, MAX_READS, OpenCall, OpenSpan, Operand, Site, SpanKeys, Tally, error_test,
+    feature, functions_within, source,
 };
+pub use clock::{ThreadClock, ThreadTime};
 pub use dump::{RawThread, Whom};
 pub use event::{
     Event, MemoryChange, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait, RawWaker,

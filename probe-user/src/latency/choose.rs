@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::function::{Function, Spot};
 use super::judge::judgement;
-use crate::functions::{Finder, Kind, Missing, Place, Spec};
+use crate::functions::{Finder, Kind, Missing, Place, Returns, Spec};
 use crate::kernel::{Judgement, Role, feature};
 
 /// The end of a function with more return instructions than this is looked for where it was called.
@@ -43,8 +43,12 @@ fn spots(finder: &Finder, place: &Place) -> (Vec<Spot>, u32) {
     match &place.kind {
         Kind::Entry => {
             let mut features = if place.is_go { feature::GO } else { 0 };
-            match leaving(finder, place) {
-                Some(returns) => spots.extend(returns.into_iter().map(|offset| spot(offset, Role::Leave))),
+            let returns = finder.returns(place).inspect_err(|error| tracing::debug!("{error:#}")).ok();
+            if returns.as_ref().is_some_and(|returns| returns.begins_again) {
+                features |= feature::LOOPS;
+            }
+            match returns.filter(ends_here) {
+                Some(returns) => spots.extend(returns.offsets.into_iter().map(|offset| spot(offset, Role::Leave))),
                 None => features |= feature::SITES,
             }
             (spots, features)
@@ -57,9 +61,8 @@ fn spots(finder: &Finder, place: &Place) -> (Vec<Spot>, u32) {
     }
 }
 
-/// The return instructions, if a function ends there and nowhere else. Where it also jumps to other functions, the end of a
+/// Whether a function ends at its return instructions and nowhere else. Where it also jumps to other functions, the end of a
 /// call is seen only where it was called; so it is with what cannot be taken apart.
-fn leaving(finder: &Finder, place: &Place) -> Option<Vec<u64>> {
-    let returns = finder.returns(place).inspect_err(|error| tracing::debug!("{error:#}")).ok()?;
-    (returns.offsets.len() <= MAX_RETURNS && returns.jumps_out == 0).then_some(returns.offsets)
+fn ends_here(returns: &Returns) -> bool {
+    returns.offsets.len() <= MAX_RETURNS && returns.jumps_out == 0
 }

@@ -3,8 +3,10 @@
 
 mod choose;
 mod definition;
+mod estimate;
 mod function;
 mod judge;
+mod meter;
 mod open;
 mod process;
 mod registry;
@@ -18,6 +20,7 @@ mod worker;
 
 pub use choose::{choose, parks};
 pub use definition::Definition;
+pub use estimate::Estimate;
 pub use function::{Function, Spot};
 pub use judge::{ErrorTest, judgement};
 pub use registry::{InProcess, Registry, Seen, SeenRow, Status};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::estimate::Estimate;
 use crate::kernel::Figures;
 
 /// The figures of a function; times in nanoseconds, `None` without a call.
@@ -15,11 +16,20 @@ pub struct Row {
     pub name: String,
     /// The process.
     pub pid: u32,
-    /// Calls that ended; scaled up where the probes were not set all the time.
+    /// Calls that ended; an estimate where the probes were not set all the time.
     pub calls: u64,
+    /// At least so many.
+    pub calls_low: u64,
+    /// At most so many; `None` where nothing bounds them: then the probes cost so much more than the calls that only a lower
+    /// bound can be told.
+    pub calls_high: Option<u64>,
     /// Calls a second.
     pub rate: f64,
-    /// Calls that ended as an error; scaled like `calls`.
+    /// At least so many a second.
+    pub rate_low: f64,
+    /// At most so many a second; `None` as `calls_high`.
+    pub rate_high: Option<f64>,
+    /// Calls that ended as an error; an estimate like `calls`.
     pub errors: u64,
     /// Average of the calls that were seen, as all times.
     pub avg_ns: Option<u64>,
@@ -43,12 +53,15 @@ pub struct Row {
     pub oldest_ns: Option<u64>,
     /// The share of the time in which the probes were set, from 0 to 1.
     pub attached_share: f64,
-    /// What the probes cost while calls were counted, a share of one core: from [`Self::MUCH`] on they slow down what they count.
+    /// What the probes cost while they were set, a share of one core.
     pub load: f64,
     /// Calls that were left by an exception or a jump.
     pub left: u64,
     /// Calls that could not be followed.
     pub missed: u64,
+    /// Calls that ended because their thread did, or became another program: they are among `calls`, and among the times
+    /// with the time until then.
+    pub thread_ended: u64,
     /// The calls that were seen by how long they took, the shortest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub histogram: Vec<Step>,
@@ -73,6 +86,8 @@ pub struct Frame {
     pub attached_share: f64,
     /// What the probes cost meanwhile, a share of one core.
     pub load: f64,
+    /// How many calls ended in all of that time.
+    pub estimate: Estimate,
     /// Calls that have not returned, and the age of the oldest in nanoseconds.
     pub in_flight: (u64, Option<u64>),
     /// Whether there is a threshold.
@@ -80,23 +95,47 @@ pub struct Frame {
 }
 
 impl Row {
-    /// A [`Self::load`] from which on [`Self::calls`] may be too few by much.
-    pub const MUCH: f64 = 0.3;
+    /// A share of the time from which on the probes were set all the time.
+    const ALL: f64 = 0.995;
+    /// An interval whose ends differ by more than this factor is told by its lower end only.
+    const WIDE: f64 = 1.5;
+
+    /// True if every call was seen.
+    pub fn is_exact(&self) -> bool {
+        self.attached_share >= Self::ALL
+    }
+
+    /// What stands before the number of calls: nothing if it is exact, `~` for an estimate, `≥` where little more than a lower
+    /// bound is known; the number that is meant is [`Self::calls`], or [`Self::calls_low`].
+    pub fn mark(&self) -> &'static str {
+        let is_wide = self.calls_high.is_none_or(|high| high as f64 > Self::WIDE * self.calls_low as f64);
+        match self.is_exact() {
+            true => "",
+            false if is_wide => "≥",
+            false => "~",
+        }
+    }
 
     /// From the figures of a function.
     pub fn new(pid: u32, name: &str, figures: &Figures, frame: &Frame) -> Self {
-        let scaled = |count: u64| (count as f64 / frame.attached_share.max(1e-6)).round() as u64;
+        let estimate = frame.estimate;
+        let scale = if figures.calls > 0 { estimate.calls / figures.calls as f64 } else { 0.0 };
         // What is only counted has none.
         let has_times = !figures.histogram.is_empty();
         // Figures are read while calls end: there may be a time more than there are calls.
         let seen = has_times.then_some(figures.calls.max(1));
-        let (calls, seconds) = (scaled(figures.calls), frame.elapsed.as_secs_f64().max(1e-9));
+        let seconds = frame.elapsed.as_secs_f64().max(1e-9);
+        let rate = |calls: f64| (10.0 * calls / seconds).round() / 10.0;
         Self {
             name: name.to_owned(),
             pid,
-            calls,
-            rate: (10.0 * calls as f64 / seconds).round() / 10.0,
-            errors: scaled(figures.errors),
+            calls: estimate.calls.round() as u64,
+            calls_low: estimate.low.floor() as u64,
+            calls_high: estimate.high.map(|high| high.ceil() as u64),
+            rate: rate(estimate.calls),
+            rate_low: rate(estimate.low),
+            rate_high: estimate.high.map(rate),
+            errors: (figures.errors as f64 * scale).round() as u64,
             avg_ns: seen.map(|calls| figures.total_ns / calls),
             min_ns: seen.map(|_| figures.min_ns),
             max_ns: seen.map(|_| figures.max_ns),
@@ -113,6 +152,7 @@ impl Row {
             load: frame.load,
             left: figures.left,
             missed: figures.missed,
+            thread_ended: figures.thread_ended,
             histogram: figures.steps().into_iter().map(|(up_to_ns, calls)| Step { up_to_ns, calls }).collect(),
         }
     }
@@ -138,14 +178,24 @@ mod tests {
             elapsed: Duration::from_secs(2),
             attached_share: 0.25,
             load: 0.5,
+            estimate: Estimate { calls: 400.0, low: 380.0, high: Some(450.0) },
             in_flight: (1, Some(7)),
             has_threshold: true,
         };
         let row = Row::new(1, "f", &figures, &frame);
         assert_eq!((row.calls, row.rate, row.errors, row.avg_ns), (400, 200.0, 40, Some(50)));
         assert_eq!((row.attainment, row.in_flight, row.oldest_ns), (Some(0.9), 1, Some(7)));
+        assert_eq!((row.calls_low, row.calls_high, row.rate_low, row.mark()), (380, Some(450), 190.0, "~"));
+        let wide = |high| Row { calls_high: high, ..row.clone() }.mark();
+        assert_eq!((wide(None), wide(Some(1000))), ("≥", "≥"));
+        assert_eq!(Row { attached_share: 1.0, ..row.clone() }.mark(), "");
         assert_eq!(row.histogram, [Step { up_to_ns: 1, calls: 100 }]);
-        let empty = Row::new(1, "f", &Figures::default(), &Frame { has_threshold: false, ..frame });
+        let empty = Row::new(
+            1,
+            "f",
+            &Figures::default(),
+            &Frame { has_threshold: false, estimate: Estimate::exact(0), ..frame },
+        );
         assert_eq!((empty.calls, empty.avg_ns, empty.attainment), (0, None, None));
     }
 }

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::estimate::Account;
 use super::function::Function;
+use super::meter::Meter;
 use super::open;
 use super::row::{Frame, Row};
 use super::sites::Sites;
-use crate::kernel::{Figures, Judgement, Sampler};
+use crate::kernel::{Figures, Judgement, Role, Sampler, feature};
 use crate::probes::{self, ProbeSet};
 use crate::target::{self, monotonic_ns};
 
@@ -38,6 +40,7 @@ pub struct Timing {
     /// Slots whose probes are on their way out.
     leaving: Vec<(Slot, Receiver<Instant>)>,
     failed: Vec<(u32, anyhow::Error)>,
+    meter: Meter,
     /// There is little to look after.
     is_calm: bool,
     /// Hits by slot, as they were told last, and when.
@@ -70,6 +73,8 @@ pub struct Reading {
     pub attached: Duration,
     /// What they cost meanwhile, a share of one core.
     pub load: f64,
+    /// What is known for the rest of the time.
+    pub account: Account,
     /// Whether they are set now.
     pub is_set: bool,
     /// Calls that have not returned, and the age of the oldest in nanoseconds; known while the probes are set.
@@ -89,6 +94,7 @@ impl Timing {
             free: (0..slots).collect(),
             leaving: Vec::new(),
             failed: Vec::new(),
+            meter: Meter::default(),
             is_calm: false,
             hits: sampler.hits(),
             looked: Instant::now(),
@@ -110,13 +116,22 @@ impl Timing {
         if let Some(keys) = function.span {
             sampler.calls().pair(slot, keys)?;
         }
-        let switch: probes::Switch = |sampler, slot, since_ns| sampler.calls().switch(slot, since_ns);
+        self.meter.begin(slot, pid, function.judgement(), self.hit_cost);
+        let meter = self.meter.clone();
+        let switch: probes::Switch = Box::new(move |sampler, slot, moment| meter.hear(sampler, slot, moment));
         let probes = || ProbeSet::new(pid, budget, self.hit_cost).switched(switch);
         let process =
             self.processes.entry(pid).or_insert_with(|| Process { probes: probes(), budget, sites: Sites::default() });
         if let Err(error) = process.probes.add_group(sampler, slot, function.wanted(slot)) {
+            self.meter.end(slot);
             self.forget_empty(pid);
             return Err(error);
+        }
+        // Each call has one of both, but where a frame may begin again.
+        let is_apart = |role: Role| matches!(role, Role::Enter | Role::Leave);
+        let has_both = function.spots.iter().all(|spot| is_apart(spot.role)) && function.spots.len() > 1;
+        if has_both && function.features & (feature::GO | feature::LOOPS | feature::SITES | feature::PARK) == 0 {
+            process.probes.set_in_parts(slot);
         }
         self.free.pop_front();
         self.slots[slot as usize] = Some(Timed { pid, function, since: Instant::now() });
@@ -134,7 +149,7 @@ impl Timing {
     ) -> Result<()> {
         if let Some(Some(timed)) = self.slots.get_mut(slot as usize) {
             (timed.function.judgement, timed.function.has_threshold) = (judgement, has_threshold);
-            sampler.calls().judge(slot, timed.function.judgement())?;
+            self.meter.judge(sampler, slot, timed.function.judgement())?;
         }
         Ok(())
     }
@@ -142,6 +157,7 @@ impl Timing {
     /// Ends timing a function; its slot is free when the kernel is done with the probes.
     pub fn remove(&mut self, slot: Slot) {
         let Some(timed) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
+        self.meter.end(slot);
         if let Some(process) = self.processes.get_mut(&timed.pid) {
             process.sites.forget(slot);
             self.leaving.extend(process.probes.remove(slot).map(|done| (slot, done)));
@@ -221,6 +237,7 @@ impl Timing {
         // set is to be known exactly.
         let is_calm = |process: &Process| process.probes.is_steady() && process.probes.has_reserve();
         self.is_calm = self.processes.values().all(is_calm);
+        self.meter.look(sampler);
         self.set_sites(sampler)
     }
 
@@ -292,6 +309,7 @@ impl Timing {
                     elapsed,
                     attached,
                     load: process.probes.load(slot),
+                    account: self.meter.account(slot, process.probes.clean(slot)),
                     is_set: set_since.is_some(),
                     in_flight: (open().count() as u64, oldest_ns),
                 },
@@ -305,9 +323,11 @@ impl Timing {
         let readings = self.readings(sampler, |_| true)?;
         let rows = readings.into_iter().filter_map(|(slot, reading)| {
             let timed = self.slots.get(slot as usize)?.as_ref()?;
+            let Reading { elapsed, attached, .. } = reading;
             let frame = Frame {
-                elapsed: reading.elapsed,
-                attached_share: (reading.attached.as_secs_f64() / reading.elapsed.as_secs_f64()).min(1.0),
+                elapsed,
+                attached_share: (attached.as_secs_f64() / elapsed.as_secs_f64()).min(1.0),
+                estimate: reading.account.estimate(reading.figures.calls, elapsed, attached),
                 load: reading.load,
                 in_flight: reading.in_flight,
                 has_threshold: timed.function.has_threshold,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::estimate::Account;
 use super::row::{Frame, Row};
 use super::timing::Reading;
 use crate::kernel::Figures;
@@ -15,6 +16,7 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 pub struct Window {
     parts: VecDeque<Part>,
     figures: Figures,
+    account: Account,
     elapsed: Duration,
     attached: Duration,
     /// What the probes cost while they were set, as of the latest reading.
@@ -29,15 +31,17 @@ struct Part {
     elapsed: Duration,
     attached: Duration,
     figures: Figures,
+    account: Account,
 }
 
 impl Window {
     /// Takes in the next reading, and lets go of what is too old.
     pub fn push(&mut self, reading: &Reading) {
-        let Reading { figures, elapsed, attached, load, .. } = reading;
+        let Reading { figures, elapsed, attached, load, account, .. } = reading;
         self.load = *load;
         if std::mem::take(&mut self.is_cut) {
             (self.figures, self.elapsed, self.attached) = (figures.clone(), *elapsed, *attached);
+            self.account.clone_from(account);
             return;
         }
         let (now, before) = (figures, &self.figures);
@@ -45,6 +49,7 @@ impl Window {
         self.parts.push_back(Part {
             elapsed: elapsed.saturating_sub(self.elapsed),
             attached: attached.saturating_sub(self.attached),
+            account: account.since(&self.account),
             figures: Figures {
                 calls: since(now.calls, before.calls),
                 entered: since(now.entered, before.entered),
@@ -55,10 +60,12 @@ impl Window {
                 within: since(now.within, before.within),
                 left: since(now.left, before.left),
                 missed: since(now.missed, before.missed),
+                thread_ended: since(now.thread_ended, before.thread_ended),
                 histogram: more(&now.histogram, &before.histogram),
             },
         });
         self.figures.clone_from(figures);
+        self.account.clone_from(account);
         (self.elapsed, self.attached) = (*elapsed, *attached);
         while self.parts.iter().skip(1).map(|part| part.elapsed).sum::<Duration>() >= WINDOW {
             self.parts.pop_front();
@@ -73,11 +80,13 @@ impl Window {
 
     /// What was seen, scaled; in flight is what was so at the latest reading.
     pub fn row(&self, pid: u32, name: &str, has_threshold: bool, in_flight: (u64, Option<u64>)) -> Row {
-        let mut sum = Figures::default();
+        let (mut sum, mut account) = (Figures::default(), Account::default());
         let (mut elapsed, mut attached) = (Duration::ZERO, Duration::ZERO);
         for part in &self.parts {
-            let Figures { calls, entered, errors, total_ns, min_ns, max_ns, within, left, missed, ref histogram } =
-                part.figures;
+            let Figures {
+                calls, entered, errors, total_ns, min_ns, max_ns, within, left, missed, thread_ended, ..
+            } = part.figures;
+            account.add(&part.account);
             (elapsed, attached) = (elapsed + part.elapsed, attached + part.attached);
             sum.calls += calls;
             sum.entered += entered;
@@ -86,9 +95,10 @@ impl Window {
             sum.within += within;
             sum.left += left;
             sum.missed += missed;
+            sum.thread_ended += thread_ended;
             // Of all calls so far: bounds for what the histogram says of these.
             (sum.min_ns, sum.max_ns) = (min_ns, max_ns);
-            sum.histogram.extend_from_slice(histogram);
+            sum.histogram.extend_from_slice(&part.figures.histogram);
         }
         sum.histogram.sort_unstable_by_key(|(bucket, _)| *bucket);
         sum.histogram.dedup_by(|(bucket, count), (kept, sum)| {
@@ -98,7 +108,9 @@ impl Window {
         });
         (sum.min_ns, sum.max_ns) = (sum.quantile(0.0).unwrap_or(0), sum.quantile(1.0).unwrap_or(0));
         let attached_share = (attached.as_secs_f64() / elapsed.as_secs_f64().max(1e-9)).min(1.0);
-        Row::new(pid, name, &sum, &Frame { elapsed, attached_share, load: self.load, in_flight, has_threshold })
+        let estimate = account.estimate(sum.calls, elapsed, attached.min(elapsed));
+        let frame = Frame { elapsed, attached_share, load: self.load, estimate, in_flight, has_threshold };
+        Row::new(pid, name, &sum, &frame)
     }
 }
 
@@ -129,7 +141,15 @@ mod tests {
             ..Figures::default()
         };
         let elapsed = Duration::from_secs(second);
-        Reading { figures, elapsed, attached: elapsed / 2, load: 0.5, is_set: true, in_flight: (0, None) }
+        Reading {
+            figures,
+            elapsed,
+            attached: elapsed / 2,
+            load: 0.5,
+            account: Account::default(),
+            is_set: true,
+            in_flight: (0, None),
+        }
     }
 
     fn row(window: &Window) -> Row {

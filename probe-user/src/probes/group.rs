@@ -7,13 +7,45 @@ use anyhow::Result;
 
 use super::leaving;
 use crate::kernel::closer::hurry;
-use crate::kernel::{Probes, Sampler, Text, Wanted};
+use crate::kernel::{Probes, Role, Sampler, Text, Wanted};
 use crate::target::monotonic_ns;
+
+/// Which of the probes of a group are set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// All.
+    #[default]
+    Whole,
+    /// Those of beginnings.
+    Begins,
+    /// Those of ends.
+    Ends,
+}
+
+impl Part {
+    /// By turns, so that it can be told what the probes of either end cost.
+    const TURNS: [Self; 4] = [Self::Whole, Self::Begins, Self::Whole, Self::Ends];
+
+    fn has(self, role: Role) -> bool {
+        let begins = matches!(role, Role::Enter | Role::Begin);
+        match self {
+            Self::Whole => true,
+            Self::Begins => begins,
+            Self::Ends => !begins,
+        }
+    }
+}
 
 /// See the head of this file.
 pub(super) struct Group {
     /// In the order in which they are set.
     wanted: Vec<Wanted>,
+    /// It is set in parts by turns.
+    pub has_parts: bool,
+    /// How often it was set.
+    turn: usize,
+    /// What is set, or was set last.
+    part: Part,
     /// The numbers by which their hits are counted.
     numbers: Vec<u32>,
     state: State,
@@ -28,6 +60,8 @@ pub(super) struct Group {
     rate: f64,
     /// Time in which the probes were set, until `since`.
     attached: Duration,
+    /// Time in which there was no trap, until `since`.
+    clean: Duration,
     since: Instant,
     /// When they were set last, `CLOCK_MONOTONIC` in nanoseconds.
     pub set_ns: u64,
@@ -99,6 +133,9 @@ impl Group {
         let (state, rate, attached, since) = (State::Away, 0.0, Duration::ZERO, Instant::now());
         Self {
             wanted,
+            has_parts: false,
+            turn: 0,
+            part: Part::Whole,
             numbers,
             state,
             is_due: false,
@@ -107,6 +144,7 @@ impl Group {
             first_hits: 0,
             rate,
             attached,
+            clean: Duration::ZERO,
             since,
             set_ns: 0,
             rates: 0.0,
@@ -128,6 +166,11 @@ impl Group {
         matches!(self.state, State::Set(_))
     }
 
+    /// True if those that are set, or were set last, are all.
+    pub fn is_whole(&self) -> bool {
+        self.part == Part::Whole
+    }
+
     /// True if they have been set ever since.
     pub fn is_always_set(&self) -> bool {
         self.is_set() && !self.has_gone
@@ -140,6 +183,20 @@ impl Group {
     /// Time in which the probes were set, as far as was looked.
     pub fn attached(&self) -> Duration {
         self.attached
+    }
+
+    /// Time in which there was no trap in the target's code, as far as was looked.
+    pub fn clean(&self) -> Duration {
+        self.clean
+    }
+
+    /// What will be set next.
+    pub fn next_part(&self) -> Part {
+        if self.has_parts { Part::TURNS[self.turn % Part::TURNS.len()] } else { Part::Whole }
+    }
+
+    fn active(&self) -> Vec<Wanted> {
+        self.wanted.iter().filter(|wanted| self.part.has(wanted.role)).cloned().collect()
     }
 
     /// Hits a second, as they were when a hit was counted, on average over the hits: a burst is not made small by the calm
@@ -165,7 +222,9 @@ impl Group {
 
     /// Sets the probes, in their order.
     pub fn set(&mut self, sampler: &mut Sampler, pid: u32) -> Result<()> {
-        let probes = sampler.probe(pid, &self.wanted)?;
+        self.part = self.next_part();
+        self.turn += 1;
+        let probes = sampler.probe(pid, &self.active())?;
         self.state = State::Set(probes);
         // What setting them took is no time in which they could see.
         (self.since, self.set_ns) = (Instant::now(), monotonic_ns());
@@ -245,12 +304,14 @@ impl Group {
                 // hit costs what it did, and nobody counts it.
                 if !passed.is_gone && leaving.text.as_ref().is_none_or(|text| text.has_traps() == Some(true)) {
                     passed.hits = new.max((self.rate * elapsed.as_secs_f64()) as u64);
+                } else {
+                    self.clean += elapsed;
                 }
                 if passed.is_gone {
                     self.state = State::Away;
                 }
             }
-            State::Away => {}
+            State::Away => self.clean += elapsed,
         }
         self.since = now;
         passed
@@ -272,7 +333,8 @@ impl Group {
                 drop(tell);
             });
         }
-        let text = Text::of(pid, &self.wanted, &self.wanted).ok().filter(|text| !text.is_empty());
+        let active = self.active();
+        let text = Text::of(pid, &active, &active).ok().filter(|text| !text.is_empty());
         self.state = State::Leaving(Leaving { kernel, has_begun: is_off, text });
     }
 

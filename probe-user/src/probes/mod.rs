@@ -8,6 +8,6 @@ mod set;
 
 pub use cost::measure as measure_hit;
 pub use governor::{Governor, Verdict};
-pub use group::Window;
+pub use group::{Part, Window};
 pub use leaving::settle;
-pub use set::{Change, ProbeSet, Switch};
+pub use set::{Change, Moment, ProbeSet, Switch};

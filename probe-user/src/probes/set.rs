@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::cost::cpu_time;
 use super::governor::{Governor, Verdict};
-use super::group::{Group, Passed, Window};
+use super::group::{Group, Part, Passed, Window};
 use super::leaving;
 use crate::kernel::closer::hurry;
 use crate::kernel::{Probes, Sampler, Wanted};
@@ -41,9 +41,21 @@ pub struct ProbeSet {
     switch: Option<Switch>,
 }
 
-/// Called with the name of a group when its probes are set, and since when (`CLOCK_MONOTONIC` in nanoseconds); with `None`
-/// before they are taken away, so that nobody sees a part of what goes on meanwhile.
-pub type Switch = fn(&mut Sampler, u32, Option<u64>) -> Result<()>;
+/// Told of each [`Moment`] in the life of the probes of a group, by its name.
+pub type Switch = Box<dyn FnMut(&mut Sampler, u32, Moment) -> Result<()> + Send>;
+
+/// What becomes of the probes of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// These of them are about to be set.
+    Before(Part),
+    /// They are set, since then (`CLOCK_MONOTONIC` in nanoseconds).
+    Set(u64),
+    /// They are about to be taken away: nobody is to see a part of what goes on meanwhile.
+    Leaving,
+    /// They are gone.
+    Gone,
+}
 
 /// What has become of the probes of a set of one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,12 +123,17 @@ impl ProbeSet {
         let begin = cpu_time();
         group.set(sampler, self.pid)?;
         self.governor.changed(TO_AND_FRO * (cpu_time() - begin));
-        if let Some(switch) = self.switch {
-            switch(sampler, name, Some(group.set_ns))?;
-        }
+        tell(&mut self.switch, sampler, name, Moment::Set(group.set_ns))?;
         self.groups.push((name, group));
         self.governor.add();
         Ok(())
+    }
+
+    /// Has the beginnings and the ends of a group's calls probed apart by turns, when its probes cannot stay all the time.
+    pub fn set_in_parts(&mut self, name: u32) {
+        for (_, group) in self.groups.iter_mut().filter(|(known, _)| *known == name) {
+            group.has_parts = true;
+        }
     }
 
     /// Takes over probes that were set elsewhere, as the only group, or as more of it. `set_ns` is when they were
@@ -188,9 +205,9 @@ impl ProbeSet {
         self.groups.iter().all(|(_, group)| group.is_set() || group.is_away())
     }
 
-    /// Since when a group's probes are set, `CLOCK_MONOTONIC` in nanoseconds; `None` if they are not.
+    /// Since when all of a group's probes are set, `CLOCK_MONOTONIC` in nanoseconds; `None` if they are not.
     pub fn set_since(&self, name: u32) -> Option<u64> {
-        self.group(name).filter(|group| group.is_set()).map(|group| group.set_ns)
+        self.group(name).filter(|group| group.is_set() && group.is_whole()).map(|group| group.set_ns)
     }
 
     /// True if a group's probes have been set ever since: everything was seen.
@@ -201,6 +218,11 @@ impl ProbeSet {
     /// For how long a group's probes were set.
     pub fn attached(&self, name: u32) -> Duration {
         self.group(name).map(Group::attached).unwrap_or_default()
+    }
+
+    /// For how long there was no trap of a group in the target's code.
+    pub fn clean(&self, name: u32) -> Duration {
+        self.group(name).map(Group::clean).unwrap_or_default()
     }
 
     /// The share of the time in which a group's probes were set, from 0 to 1.
@@ -270,12 +292,13 @@ impl ProbeSet {
             costs.push(self.hit_cost.mul_f64(passed.hits as f64) + besides);
             gone.extend(passed.is_gone.then_some(*name));
         }
+        for name in &gone {
+            tell(&mut self.switch, sampler, *name, Moment::Gone)?;
+        }
         for ((name, group), verdict) in self.groups.iter_mut().zip(self.governor.observe(&costs, elapsed)) {
             match verdict {
                 Verdict::TakeAway => {
-                    if let Some(switch) = self.switch {
-                        switch(sampler, *name, None)?;
-                    }
+                    tell(&mut self.switch, sampler, *name, Moment::Leaving)?;
                     group.take_away(self.pid, self.switch.is_some());
                 }
                 Verdict::SetAgain => group.is_due = true,
@@ -285,12 +308,11 @@ impl ProbeSet {
         for (name, group) in &mut self.groups {
             // Whoever is told that they are gone has until the next look to forget what they saw last.
             if group.is_due && group.is_away() && !gone.contains(name) {
+                tell(&mut self.switch, sampler, *name, Moment::Before(group.next_part()))?;
                 let begin = cpu_time();
                 group.set(sampler, self.pid)?;
                 self.governor.changed(TO_AND_FRO * (cpu_time() - begin));
-                if let Some(switch) = self.switch {
-                    switch(sampler, *name, Some(group.set_ns))?;
-                }
+                tell(&mut self.switch, sampler, *name, Moment::Set(group.set_ns))?;
             }
         }
         self.is_at_rest = self.governor.has_reserve() && self.groups.iter().all(|(_, group)| group.is_set());
@@ -320,6 +342,10 @@ impl ProbeSet {
             leaving::elsewhere(move || drop(links));
         }
     }
+}
+
+fn tell(switch: &mut Option<Switch>, sampler: &mut Sampler, name: u32, moment: Moment) -> Result<()> {
+    switch.as_mut().map_or(Ok(()), |switch| switch(sampler, name, moment))
 }
 
 impl Drop for ProbeSet {

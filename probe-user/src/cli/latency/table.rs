@@ -6,13 +6,11 @@ use std::time::Duration;
 use crate::latency::Row;
 use crate::text::short_time;
 
-/// Probes that were set for less of the time were not set all the time.
-const PART: f64 = 0.995;
-
 /// A line for each function, times in the unit that fits.
 pub fn render(rows: &[Row], elapsed: Duration) -> String {
     let head = [
-        "FUNCTION", "CALLS", "RATE/s", "ERRORS", "AVG", "P50", "P90", "P99", "P99.9", "MAX", "WITHIN", "OPEN", "OLDEST",
+        "FUNCTION", "CALLS", "RATE/s", "SEEN", "ERRORS", "AVG", "P50", "P90", "P99", "P99.9", "MAX", "WITHIN", "OPEN",
+        "OLDEST",
     ];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     let has_several = rows.iter().any(|row| row.pid != rows[0].pid);
@@ -20,8 +18,9 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
         let time = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), short_time);
         lines.push(vec![
             if has_several { format!("{}:{}", row.pid, row.name) } else { row.name.clone() },
-            row.calls.to_string(),
-            format!("{:.1}", row.rate),
+            counted(row, row.calls as f64, row.calls_low as f64),
+            counted(row, row.rate, row.rate_low),
+            share(row),
             row.errors.to_string(),
             time(row.avg_ns),
             time(row.p50_ns),
@@ -44,29 +43,59 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
         text.push('\n');
     }
     let _ = write!(text, "{:.1} s", elapsed.as_secs_f64());
-    let part = |row: &&Row| row.attached_share < PART;
-    if let Some(least) = rows.iter().filter(part).map(|row| row.attached_share).min_by(f64::total_cmp) {
-        let (count, percent) = (rows.iter().filter(part).count(), 100.0 * least);
-        let plural = if count == 1 { "" } else { "s" };
-        let _ = write!(
-            text,
-            "; probes of {count} function{plural} were set for a part of the time ({percent:.1} % at least) to stay within the \
-             budget, counts are scaled"
-        );
-    }
-    for row in rows.iter().filter(|row| row.attached_share < PART && row.load >= Row::MUCH) {
-        let _ = write!(text, "; {} is called so often that its probes slow it down: more calls than these", row.name);
+    if rows.iter().any(|row| !row.is_exact()) {
+        text.push_str("; SEEN is the share of the time in which probes were set, to stay within the budget");
+        if rows.iter().any(|row| row.mark() == "~") {
+            text.push_str("; ~ is an estimate from it");
+        }
+        if rows.iter().any(|row| row.mark() == "≥") {
+            text.push_str("; ≥ is a lower bound: the probes cost much more than these calls");
+        }
     }
     let sum = |figure: fn(&Row) -> u64| rows.iter().map(figure).sum::<u64>();
-    for (count, what) in
-        [(sum(|row| row.left), "left by an exception or a jump"), (sum(|row| row.missed), "not followed")]
-    {
+    for (count, what) in [
+        (sum(|row| row.thread_ended), "ended with the thread or its program"),
+        (sum(|row| row.left), "left by an exception or a jump"),
+        (sum(|row| row.missed), "not followed"),
+    ] {
         if count > 0 {
-            let _ = write!(text, "; {count} calls {what}");
+            let plural = if count == 1 { "" } else { "s" };
+            let _ = write!(text, "; {count} call{plural} {what}");
         }
     }
     text.push('\n');
     text
+}
+
+/// A number of calls as far as it is known: with its mark, and no more digits than an estimate has.
+fn counted(row: &Row, number: f64, low: f64) -> String {
+    let shown = |number: f64| if number < 100.0 { format!("{number:.1}") } else { format!("{number:.0}") };
+    match row.mark() {
+        "" if number.fract() == 0.0 && number == row.calls as f64 => format!("{number:.0}"),
+        "" => format!("{number:.1}"),
+        "≥" => format!("≥{}", shown(rounded(low, f64::floor))),
+        mark => format!("{mark}{}", shown(rounded(number, f64::round))),
+    }
+}
+
+/// To three digits.
+fn rounded(number: f64, round: fn(f64) -> f64) -> f64 {
+    if number <= 0.0 {
+        return 0.0;
+    }
+    let unit = 10f64.powf(number.log10().floor() - 2.0).min(1.0e15);
+    round(number / unit) * unit
+}
+
+/// The share of the time in which a function was looked at.
+fn share(row: &Row) -> String {
+    let percent = 100.0 * row.attached_share;
+    match percent {
+        _ if row.is_exact() => "100 %".to_owned(),
+        10.0.. => format!("{percent:.0} %"),
+        1.0.. => format!("{percent:.1} %"),
+        _ => format!("{percent:.2} %"),
+    }
 }
 
 #[cfg(test)]
@@ -75,12 +104,26 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        let row = Row { name: "f".into(), calls: 3, attached_share: 0.25, left: 2, ..Row::default() };
-        let text = render(&[row], Duration::from_secs(2));
-        assert!(
-            text.contains("2.0 s; probes of 1 function were set for a part of the time (25.0 % at least)"),
-            "{text}"
-        );
-        assert!(text.contains("2 calls left by an exception") && !text.contains("not followed"), "{text}");
+        let row = Row {
+            name: "f".into(),
+            calls: 41_523,
+            calls_low: 39_999,
+            calls_high: Some(43_000),
+            rate: 20_761.5,
+            rate_low: 19_999.5,
+            attached_share: 0.0512,
+            left: 2,
+            thread_ended: 1,
+            ..Row::default()
+        };
+        let text = render(std::slice::from_ref(&row), Duration::from_secs(2));
+        assert!(text.contains(" ~41500 ") && text.contains(" ~20800 ") && text.contains(" 5.1 % "), "{text}");
+        assert!(text.contains("2.0 s; SEEN is the share") && !text.contains("lower bound"), "{text}");
+        assert!(text.contains("1 call ended with the thread") && text.contains("2 calls left by an exc"), "{text}");
+        assert!(!text.contains("not followed"), "{text}");
+        let text = render(&[Row { calls_high: None, ..row.clone() }], Duration::from_secs(2));
+        assert!(text.contains(" ≥39900 ") && text.contains(" ≥19900 ") && text.contains("≥ is a lower"), "{text}");
+        let text = render(&[Row { attached_share: 1.0, ..row }], Duration::from_secs(2));
+        assert!(text.contains(" 41523 ") && text.contains(" 20761.5 ") && text.contains(" 100 % "), "{text}");
     }
 }

@@ -1,0 +1,413 @@
+//! `Account` and `Estimate`: how often a function was called whose probes were set for a part of the time.
+//!
+//! Probes slow down what they count, so that calls in a window, divided by its length, are too few. What they do not change
+//! is how much processor time of its own a thread needs for a call. So the rate of a thread is
+//!
+//! ```text
+//! its processor time per second without probes / its own processor time per call
+//! ```
+//!
+//! which holds for a thread that does nothing but call (all its time is its own), and for one that idles in between (then
+//! idle time bears what the probes cost). Its own time per call is what is left of `A + B - C`: the time per call where only
+//! beginnings have probes (A), where only ends have (B), and where both have (C); that needs no assumption of what a probe
+//! costs at these instructions. Where the two cannot be probed apart it is `C` less the cost that was measured at the start.
+//!
+//! Probes never speed anything up, so that calls per second in any window are a lower bound; and a thread that idles in a
+//! window has lost there at most what the probes cost, which is an upper bound.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::probes::Part;
+
+/// By how much a hit may cost more or less than what was measured on a function of our own.
+const COST_ERROR: f64 = 0.35;
+/// By how much the cost of two probes may be less than the sum of what each costs alone.
+const ADDITIVITY: f64 = 0.02;
+/// So many times the standard error on both sides.
+const SIGMAS: f64 = 2.0;
+/// Fewer windows say nothing of how much they vary.
+const FEW: f64 = 3.0;
+/// Probes that cost this share of one core change little.
+const LITTLE: f64 = 0.02;
+/// A thread idles that sleeps for this share of a window.
+const IDLE: f64 = 0.1;
+/// Where probes seem to cost less than this part of what they should, something absorbs it: a thread that spins until it is
+/// time.
+const ABSORBED: f64 = 0.5;
+
+/// Sums over windows in which one thread was observed; times in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// How many windows.
+    pub windows: f64,
+    /// Calls that were seen.
+    pub calls: f64,
+    /// Hits of probes.
+    pub hits: f64,
+    /// Length of the windows.
+    pub wall: f64,
+    /// On a processor.
+    pub cpu: f64,
+    /// Ready, without one.
+    pub waiting: f64,
+    /// Squares and products, for how much windows vary.
+    pub calls_calls: f64,
+    /// As above.
+    pub calls_cpu: f64,
+    /// As above.
+    pub cpu_cpu: f64,
+}
+
+impl Sums {
+    /// Of one window.
+    pub fn one(calls: u64, hits: u64, wall: f64, cpu: f64, waiting: f64) -> Self {
+        let (calls, hits) = (calls as f64, hits as f64);
+        let (calls_calls, calls_cpu, cpu_cpu) = (calls * calls, calls * cpu, cpu * cpu);
+        Self { windows: 1.0, calls, hits, wall, cpu, waiting, calls_calls, calls_cpu, cpu_cpu }
+    }
+
+    fn plus(&mut self, other: &Self, sign: f64) {
+        self.windows += sign * other.windows;
+        self.calls += sign * other.calls;
+        self.hits += sign * other.hits;
+        self.wall += sign * other.wall;
+        self.cpu += sign * other.cpu;
+        self.waiting += sign * other.waiting;
+        self.calls_calls += sign * other.calls_calls;
+        self.calls_cpu += sign * other.calls_cpu;
+        self.cpu_cpu += sign * other.cpu_cpu;
+    }
+
+    /// Processor time per call with probes, and its standard error; `None` where too little was seen.
+    fn cpu_per_call(&self) -> Option<(f64, f64)> {
+        if self.windows < FEW || self.calls < 1.0 {
+            return None;
+        }
+        // The usual estimator of a ratio, by what each window differs from it (Cochran, Sampling Techniques, chapter 6).
+        let ratio = self.cpu / self.calls;
+        let residuals = self.cpu_cpu - 2.0 * ratio * self.calls_cpu + ratio * ratio * self.calls_calls;
+        let variance = residuals.max(0.0) / (self.windows - 1.0);
+        Some((ratio, (variance * self.windows).sqrt() / self.calls))
+    }
+
+    fn idle(&self) -> f64 {
+        (self.wall - self.cpu - self.waiting).max(0.0)
+    }
+}
+
+/// What is known of a thread that calls a function.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ThreadAccount {
+    parts: [Sums; 3],
+    /// On a processor and ready for one while there were no probes, and the time in which that was looked at.
+    clean_cpu: f64,
+    clean_waiting: f64,
+    clean_wall: f64,
+}
+
+/// What is known of the calls of a function, for an [`Estimate`]. Everything in it only grows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Account {
+    /// Calls that were seen while only one end had probes: these are not among those that were timed.
+    pub passed: u64,
+    /// Time without any trap.
+    pub clean: Duration,
+    /// What a hit costs, as measured on a function of our own, in seconds.
+    pub hit_cost: f64,
+    /// By thread id.
+    pub(super) threads: BTreeMap<u32, ThreadAccount>,
+    /// Calls of threads whose processor time was not known yet.
+    pub(super) others: Sums,
+}
+
+/// How often a function was called.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// Most likely.
+    pub calls: f64,
+    /// At least.
+    pub low: f64,
+    /// At most; `None` where nothing bounds it.
+    pub high: Option<f64>,
+}
+
+impl Estimate {
+    /// All were seen.
+    pub fn exact(calls: u64) -> Self {
+        let calls = calls as f64;
+        Self { calls, low: calls, high: Some(calls) }
+    }
+}
+
+fn index(part: Part) -> usize {
+    match part {
+        Part::Whole => 0,
+        Part::Begins => 1,
+        Part::Ends => 2,
+    }
+}
+
+impl Account {
+    /// A thread was observed in a window.
+    pub fn window(&mut self, tid: u32, part: Part, sums: &Sums) {
+        self.threads.entry(tid).or_default().parts[index(part)].plus(sums, 1.0);
+    }
+
+    /// Threads without a clock made these calls in a window.
+    pub fn window_of_others(&mut self, sums: &Sums) {
+        self.others.plus(sums, 1.0);
+    }
+
+    /// A thread was observed while there were no probes.
+    pub fn clean(&mut self, tid: u32, cpu: f64, waiting: f64, wall: f64) {
+        let thread = self.threads.entry(tid).or_default();
+        thread.clean_cpu += cpu;
+        thread.clean_waiting += waiting;
+        thread.clean_wall += wall;
+    }
+
+    /// What has come since it was as `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        let mut new = self.clone();
+        new.passed = self.passed.saturating_sub(before.passed);
+        new.clean = self.clean.saturating_sub(before.clean);
+        new.others.plus(&before.others, -1.0);
+        for (tid, before) in &before.threads {
+            if let Some(thread) = new.threads.get_mut(tid) {
+                thread.plus(before, -1.0);
+            }
+        }
+        new.threads.retain(|_, thread| thread.clean_wall > 0.0 || thread.parts.iter().any(|part| part.windows > 0.0));
+        new
+    }
+
+    /// Takes in what another time has brought.
+    pub fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.clean += other.clean;
+        self.hit_cost = other.hit_cost;
+        self.others.plus(&other.others, 1.0);
+        for (tid, thread) in &other.threads {
+            self.threads.entry(*tid).or_default().plus(thread, 1.0);
+        }
+    }
+
+    /// How often a function was called in `elapsed`, of which its probes were set for `attached` and saw this many calls end.
+    pub fn estimate(&self, seen: u64, elapsed: Duration, attached: Duration) -> Estimate {
+        let (elapsed, attached) = (elapsed.as_secs_f64(), attached.as_secs_f64());
+        let away = elapsed - attached;
+        let seen = (seen + self.passed) as f64;
+        if away <= 0.0 || attached <= 0.0 {
+            return Estimate { calls: seen, low: seen, high: Some(seen) };
+        }
+        let clean = self.clean.as_secs_f64().min(away);
+        // Probes that leave still cost: as many calls as with them.
+        let slowed = seen + seen / attached * (away - clean);
+        let rate = self.rate(seen / attached);
+        Estimate {
+            calls: slowed + rate.calls * clean,
+            low: slowed + rate.low * clean,
+            high: rate.high.map(|high| slowed + high * clean),
+        }
+    }
+
+    /// Calls a second without probes, where `slowed` were seen with them.
+    fn rate(&self, slowed: f64) -> Estimate {
+        let longest = self.threads.values().map(|thread| thread.clean_wall).fold(0.0, f64::max);
+        let mut sum = Estimate { high: Some(0.0), ..Estimate::default() };
+        let (mut wall, mut calls) = (self.others.wall, 0.0);
+        let mut known = 0.0;
+        for thread in self.threads.values().filter(|thread| thread.clean_wall > 0.0) {
+            let Some(rate) = thread.rate(self.hit_cost) else { continue };
+            // A thread that lived for a part of the time.
+            let share = thread.clean_wall / longest;
+            sum.calls += share * rate.calls;
+            sum.low += share * rate.low;
+            sum.high = sum.high.zip(rate.high).map(|(sum, high)| sum + share * high);
+            known += thread.parts.iter().map(|part| part.calls).sum::<f64>();
+        }
+        calls += self.others.calls;
+        wall = wall.max(f64::EPSILON);
+        if known <= 0.0 {
+            return bounded(slowed, self.others.hits / self.others.calls.max(1.0), self.hit_cost);
+        }
+        if calls > 0.0 {
+            // Those of threads that nobody has a clock of, in proportion.
+            let all = self.threads.values().flat_map(|thread| &thread.parts).map(|part| part.calls).sum::<f64>();
+            let share = calls / (calls + all);
+            let is_first = self.others.windows <= FEW && share < 0.5;
+            if !is_first {
+                let others = bounded(calls / wall, self.others.hits / calls, self.hit_cost);
+                sum.calls += others.calls;
+                sum.low += others.low;
+                sum.high = sum.high.zip(others.high).map(|(sum, high)| sum + high);
+            }
+        }
+        sum
+    }
+}
+
+/// Of calls with so many hits each, of which nothing is known but how many there were a second. How much processor time
+/// their threads had is not known either, so that nothing bounds them unless their probes cost next to nothing.
+fn bounded(rate: f64, hits_per_call: f64, hit_cost: f64) -> Estimate {
+    let cost = rate * hits_per_call.max(1.0) * hit_cost;
+    if cost > LITTLE {
+        return Estimate { calls: rate, low: rate, high: None };
+    }
+    Estimate { calls: rate / (1.0 - cost), low: rate, high: Some(rate / (1.0 - 2.0 * cost)) }
+}
+
+impl ThreadAccount {
+    fn plus(&mut self, other: &Self, sign: f64) {
+        for (sums, other) in self.parts.iter_mut().zip(&other.parts) {
+            sums.plus(other, sign);
+        }
+        self.clean_cpu += sign * other.clean_cpu;
+        self.clean_waiting += sign * other.clean_waiting;
+        self.clean_wall += sign * other.clean_wall;
+    }
+
+    /// Its calls a second without probes. `None` where too little was seen.
+    fn rate(&self, hit_cost: f64) -> Option<Estimate> {
+        let [whole, begins, ends] = &self.parts;
+        let use_of_cpu = self.clean_cpu / self.clean_wall;
+        let seen: f64 = self.parts.iter().map(|part| part.calls).sum();
+        if seen < 1.0 {
+            let windows: f64 = self.parts.iter().map(|part| part.windows).sum();
+            return (windows >= FEW).then_some(Estimate { high: Some(0.0), ..Estimate::default() });
+        }
+        let (with, with_error) = whole.cpu_per_call()?;
+        let hits_per_call = whole.hits / whole.calls;
+        let expected = hits_per_call * hit_cost;
+        // What the probes cost, by parts of a call.
+        let apart = begins.cpu_per_call().zip(ends.cpu_per_call());
+        let (own, error, cost) = match apart {
+            Some(((begins, begins_error), (ends, ends_error))) => {
+                let own = begins + ends - with;
+                let cost = (with - own).max(0.0);
+                let noise = with_error.hypot(begins_error).hypot(ends_error);
+                (own, noise.hypot(ADDITIVITY * cost / SIGMAS), cost)
+            }
+            None => (with - expected, with_error.hypot(COST_ERROR * expected / SIGMAS), expected),
+        };
+        // No probe has made it faster.
+        let own = own.min(with);
+        let per = |own: f64| (own > 0.0).then(|| use_of_cpu / own);
+        let (mut low, mut high) = (use_of_cpu / (own.max(0.0) + SIGMAS * error), per(own - SIGMAS * error));
+        let is_wide = high.is_none_or(|high| high > 2.0 * low);
+        let slowed = self.parts.iter().filter(|part| part.windows >= FEW && part.wall > 0.0);
+        let floor = |part: &Sums| part.calls / part.wall * (1.0 - (1.0 / part.windows).min(0.1));
+        let floor = slowed.clone().map(floor).fold(0.0, f64::max);
+        // The windows in which it idled most. What is known of its waits is as old as the last one that ended, which makes a
+        // difference in windows: it has to idle without probes as well.
+        let idlest = slowed.max_by(|one, other| (one.idle() / one.wall).total_cmp(&(other.idle() / other.wall)));
+        let clean_idle = self.clean_wall - self.clean_cpu - self.clean_waiting;
+        let idles = clean_idle > IDLE * self.clean_wall;
+        let mut calls = if own > error { use_of_cpu / own } else { low };
+        if let Some(part) = idlest.filter(|part| idles && part.idle() > IDLE * part.wall) {
+            let rest = part.wall - part.waiting - part.calls * cost.max(expected) * (1.0 + COST_ERROR);
+            let ceiling = (rest > 0.0).then(|| part.calls / rest);
+            // Where its own time is too little to be told, idle time bears the cost.
+            calls = if is_wide { part.calls / (part.wall - part.waiting) } else { calls };
+            high = [high, ceiling.filter(|ceiling| *ceiling >= low)].into_iter().flatten().reduce(f64::min);
+        } else if apart.is_some() && cost < ABSORBED * expected {
+            // It may spin until it is time: then it was called as often as in the best of windows.
+            low = low.min(floor);
+            calls = calls.min(low.max(floor));
+        }
+        if high.is_none_or(|high| floor <= high) {
+            low = low.max(floor);
+        } else {
+            // It had more time in windows than without probes: nothing but the windows themselves is sure.
+            (low, high) = (low.min(floor), None);
+        }
+        Some(Estimate { calls: calls.clamp(low, high.unwrap_or(f64::MAX).max(low)), low, high })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What probes cost at beginnings and ends; the second is not what was measured on a function of our own.
+    const COSTS: (f64, f64) = (2e-6, 5e-6);
+
+    /// A thread whose calls take so long, and that is to make so many a second at most; with probes in 40 windows of 10 ms.
+    fn account(own: f64, pace: f64) -> Account {
+        let mut account = Account { clean: Duration::from_secs(9), hit_cost: 3e-6, ..Account::default() };
+        for round in 0..40u32 {
+            let (part, cost, hits) = match round % 4 {
+                1 => (Part::Begins, COSTS.0, 1.0),
+                3 => (Part::Ends, COSTS.1, 1.0),
+                _ => (Part::Whole, COSTS.0 + COSTS.1, 2.0),
+            };
+            // Windows differ by up to one part in a hundred.
+            let noise = 1.0 + f64::from((round * 7) % 11) / 1000.0 - 0.005;
+            let calls = (0.01 / (own + cost)).min(0.01 * pace);
+            let sums = Sums::one(
+                calls.round() as u64,
+                (calls * hits).round() as u64,
+                0.01,
+                calls.round() * (own + cost) * noise,
+                0.0,
+            );
+            account.window(1, part, &sums);
+        }
+        account.clean(1, 9.0 * (pace * own).min(1.0), 0.0, 9.0);
+        account
+    }
+
+    fn rate(account: &Account) -> Estimate {
+        account.rate(1.0)
+    }
+
+    #[test]
+    fn a_thread_that_does_nothing_but_call_is_not_slowed_in_the_count() {
+        for per_second in [1e3, 2e4, 1e5, 2e5, 5e5] {
+            let found = rate(&account(1.0 / per_second, f64::MAX));
+            assert!((found.calls / per_second - 1.0).abs() < 0.1, "{per_second}: {found:?}");
+            assert!(found.low <= per_second && found.high.is_none_or(|high| high >= per_second), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_a_lower_bound() {
+        let found = rate(&account(2e-9, f64::MAX));
+        assert!(found.low <= 5e8 && found.high.is_none(), "{found:?}");
+        assert!(found.low > 1e5 && found.calls >= found.low, "more than any window has seen: {found:?}");
+    }
+
+    #[test]
+    fn idle_time_bears_what_probes_cost() {
+        for pace in [1e3, 2e4, 5e4] {
+            let found = rate(&account(1e-6, pace));
+            assert!((found.calls / pace - 1.0).abs() < 0.1, "{pace}: {found:?}");
+            assert!(found.low <= 1.001 * pace && found.high.is_none_or(|high| high >= pace), "{pace}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn windows_and_the_time_without_probes_make_the_count() {
+        let account = account(5e-6, f64::MAX);
+        // Ten seconds: 0.4 s with probes, 0.6 s in which they left.
+        let found = account.estimate(20_000, Duration::from_secs(10), Duration::from_millis(400));
+        let expected = 20_000.0 / 0.4 + 200_000.0 * 9.0;
+        assert!((found.calls / expected - 1.0).abs() < 0.1, "{found:?}");
+        assert_eq!(account.estimate(7, Duration::from_secs(1), Duration::from_secs(1)), Estimate::exact(7));
+        let nothing = Account { clean: Duration::from_secs(1), hit_cost: 3e-6, ..Account::default() };
+        let found = nothing.estimate(100_000, Duration::from_secs(2), Duration::from_secs(1));
+        assert_eq!((found.low, found.high), (200_000.0, None), "nothing is known of who calls it");
+        let found = nothing.estimate(1000, Duration::from_secs(2), Duration::from_secs(1));
+        assert!(found.low == 2000.0 && found.high.is_some_and(|high| high < 2020.0), "{found:?}");
+    }
+
+    #[test]
+    fn accounts_of_parts_of_the_time_add_up() {
+        let (first, mut all) = (account(5e-6, f64::MAX), account(5e-6, f64::MAX));
+        all.add(&first);
+        let rest = all.since(&first);
+        assert!((rate(&rest).calls / rate(&first).calls - 1.0).abs() < 1e-6);
+        assert_eq!(all.since(&all), Account { hit_cost: 3e-6, ..Account::default() });
+    }
+}
