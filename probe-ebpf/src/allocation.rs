@@ -4,7 +4,7 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::helpers::{
-    bpf_get_attach_cookie, bpf_get_current_comm, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_probe_read_user,
+    bpf_get_current_comm, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_probe_read_user,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
@@ -16,12 +16,13 @@ use probe_ebpf::heap::{
 };
 use probe_ebpf::unwind::Registers;
 
-use crate::call::read_user;
+use crate::atomic::add;
+use crate::call::{cookie, read_user};
 use crate::maps::{EVENTS, count, setting, target, wakeup};
 use crate::pair::register;
-use crate::stack;
+use crate::stack::{self, Claimed};
 use crate::task::{current, now};
-use crate::walk::{Owner, Scratch, Start};
+use crate::walk::{Owner, Start};
 
 /// What each CPU remembers. A thread may lose its CPU to another between reading and writing it: that costs a few bytes of the
 /// distance to the next sample point, which are independent of everything.
@@ -40,9 +41,8 @@ static HEAP_MEANS: Array<u64> = Array::with_max_entries(MAX_HEAPS, 0);
 #[map]
 static LAYOUTS: Array<Layout> = Array::with_max_entries(MAX_LAYOUTS, 0);
 
-/// See [`HeapCpu::is_busy`].
 #[map]
-static HEAP_STACK: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+static HEAP_STACK: PerCpuArray<Claimed> = PerCpuArray::with_max_entries(1, 0);
 
 /// Sampled calls that have not returned, by tid.
 #[map]
@@ -67,20 +67,19 @@ const MAX_SAMPLING_NS: u64 = 1_000_000;
 
 /// Which heap's probe was hit, what its function takes, and what the probes of the heap have cost.
 #[inline(always)]
-fn hit(context: &impl EbpfContext) -> Option<(u32, u32, &'static mut HeapCost)> {
-    // SAFETY: the context of a uprobe.
-    let number = unsafe { bpf_get_attach_cookie(context.as_ptr()) } as u32;
+fn hit(context: &impl EbpfContext) -> Option<(u32, u32, &'static HeapCost)> {
+    let number = cookie(context);
     let heap = number >> function::BITS;
-    // SAFETY: this CPU's own.
-    let cost = unsafe { &mut *HEAP_COSTS.get_ptr_mut(heap)? };
-    cost.hits += 1;
+    // SAFETY: in a map. Another thread may do the same on this CPU, so that sums are atomic.
+    let cost = unsafe { HEAP_COSTS.get_ptr(heap)?.as_ref()? };
+    add(&cost.hits, 1);
     Some((heap, number & ((1 << function::BITS) - 1), cost))
 }
 
 /// A sample was taken since then.
 #[inline(always)]
-fn pay(cost: &mut HeapCost, begin: u64) {
-    cost.sampling_ns += (now() - begin).min(MAX_SAMPLING_NS);
+fn pay(cost: &HeapCost, begin: u64) {
+    add(&cost.sampling_ns, (now() - begin).min(MAX_SAMPLING_NS));
 }
 
 #[inline(always)]
@@ -129,7 +128,6 @@ pub fn enter(context: &ProbeContext) {
     let result = if takes == function::RESULT_ALIGNMENT_SIZE { regs.rdi } else { 0 };
     let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
     sample(
-        cpu,
         &Start { registers, cs: regs.cs, return_address },
         &Sampled { size, result, mean, weight: 0, time_ns: begin, is_seen: kind & function::UNSEEN == 0 },
     );
@@ -156,9 +154,7 @@ pub fn published(context: &ProbeContext) {
     let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
     // The tracepoint is in the middle of a function: there is no return address that is known beforehand.
     let start = Start { registers, cs: regs.cs, return_address: 0 };
-    let Some(cpu) = HEAP_CPU.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own.
-    let live = report(unsafe { &mut *cpu }, &start, &Sampled { size, weight, time_ns: begin, ..Sampled::default() });
+    let live = report(&start, &Sampled { size, weight, time_ns: begin, ..Sampled::default() });
     if let Some(live) = live
         && setting!(follow_live) != 0
         && address != 0
@@ -200,13 +196,13 @@ struct Sampled {
 }
 
 #[inline(always)]
-fn sample(cpu: &mut HeapCpu, start: &Start, call: &Sampled) {
+fn sample(start: &Start, call: &Sampled) {
     let (_, tid) = current();
     let follow = setting!(follow_live) != 0;
     if follow && is_inside_another(tid, start.registers.sp, call.time_ns) {
         return;
     }
-    let Some(live) = report(cpu, start, call) else { return };
+    let Some(live) = report(start, call) else { return };
     if follow && call.is_seen {
         let pending = PendingAllocation { sp: start.registers.sp, result: call.result, live };
         if PENDING.insert(&tid, pending, 0).is_err() {
@@ -217,19 +213,15 @@ fn sample(cpu: &mut HeapCpu, start: &Start, call: &Sampled) {
 
 /// Takes the stack of a sample and tells user space. What there is to remember of it.
 #[inline(always)]
-fn report(cpu: &mut HeapCpu, start: &Start, call: &Sampled) -> Option<LiveAllocation> {
+fn report(start: &Start, call: &Sampled) -> Option<LiveAllocation> {
     let &Sampled { size, mean, weight, time_ns, .. } = call;
     let (tgid, tid) = current();
     let target = target(tgid)?;
-    // Another thread that was interrupted here, on this CPU.
-    if cpu.is_busy != 0 {
+    let owner = Owner { tgid, epoch: target.epoch, time_ns };
+    let Some(user_stack) = stack::user_claimed(HEAP_STACK.get_ptr_mut(0), start, owner) else {
         count(Counter::AllocationsLost);
         return None;
-    }
-    let scratch = HEAP_STACK.get_ptr_mut(0)?;
-    cpu.is_busy = 1;
-    let user_stack = stack::user(scratch, start, Owner { tgid, epoch: target.epoch, time_ns });
-    cpu.is_busy = 0;
+    };
     let Some(mut entry) = EVENTS.reserve::<AllocationEvent>(0) else {
         count(Counter::AllocationsLost);
         return None;

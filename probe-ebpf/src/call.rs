@@ -3,6 +3,7 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, pt_regs};
+use aya_ebpf::helpers::generated::bpf_tail_call;
 use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_smp_processor_id, bpf_probe_read_user};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, Queue};
@@ -66,12 +67,10 @@ impl Hit {
     /// `None` for a function that is switched off.
     #[inline(always)]
     pub fn new(context: &impl EbpfContext) -> Option<Self> {
-        // SAFETY: the context of a uprobe.
-        let function = unsafe { bpf_get_attach_cookie(context.as_ptr()) } as u32;
+        let function = cookie(context);
         // SAFETY: a helper without arguments.
         let of_cpu = unsafe { bpf_get_smp_processor_id() } * setting!(hits_per_cpu);
-        // SAFETY: this CPU's own; a probe does not interrupt another one.
-        unsafe { *HITS.get_ptr_mut(of_cpu + function)? += 1 };
+        add(HITS.get(of_cpu + function)?, 1);
         let (since_ns, time_ns) = (since(function), now());
         if time_ns < since_ns {
             return None;
@@ -116,6 +115,22 @@ impl Hit {
         let stack_end = read_user::<u64>(goroutine.wrapping_add(8))?;
         Some((Caller { tgid: self.tgid, is_goroutine: 1, id: goroutine }, sp.wrapping_sub(stack_end)))
     }
+}
+
+/// The number of a probe. Asking for it also keeps the kernel from giving the program a stack of its own for each CPU.
+///
+/// Since Linux 6.13 programs of uprobes get one where they use more than 64 bytes of it; and where the kernel can be preempted,
+/// they can be as well: two threads on one CPU then write to the same stack, and the kernel crashes. A program that has a tail
+/// call gets none (kernel/bpf/verifier.c, `check_max_stack_depth`), be the call ever made or not. This one never is, and the
+/// verifier knows: it sees the settings as constants, and drops it.
+#[inline(always)]
+pub fn cookie(context: &impl EbpfContext) -> u32 {
+    if setting!(hits_per_cpu) == u32::MAX {
+        // SAFETY: never called.
+        unsafe { bpf_tail_call(context.as_ptr(), core::ptr::null_mut(), 0) };
+    }
+    // SAFETY: the context of a uprobe.
+    unsafe { bpf_get_attach_cookie(context.as_ptr()) as u32 }
 }
 
 #[inline(always)]

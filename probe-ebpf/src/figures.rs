@@ -9,25 +9,18 @@ use probe_ebpf::abi::{CallEvent, Counter, Judgement, StackId, WaitEvent, Waker, 
 use probe_ebpf::calls::{BUCKETS, Call, Figures, bucket, call_flags};
 use probe_ebpf::unwind::Registers;
 
-use crate::atomic::{add, add_half, swap};
+use crate::atomic::{add, add_half};
 use crate::call::Hit;
 use crate::maps::{EVENTS, count, setting, target, wakeup};
-use crate::stack;
-use crate::walk::{Owner, Scratch, Start};
+use crate::stack::{self, Claimed};
+use crate::walk::{Owner, Start};
 
 /// By function; user space makes it as large as there are functions.
 #[map]
 static FIGURES: PerCpuArray<Figures> = PerCpuArray::with_max_entries(1, 0);
 
-/// Probes run where they can be preempted by threads with probes of their own: see [`slow`].
 #[map]
-static CALL_STACK: PerCpuArray<CallStack> = PerCpuArray::with_max_entries(1, 0);
-
-#[repr(C)]
-struct CallStack {
-    scratch: Scratch,
-    is_used: u64,
-}
+static CALL_STACK: PerCpuArray<Claimed> = PerCpuArray::with_max_entries(1, 0);
 
 /// `task_struct.__state` of a thread that sleeps (include/linux/sched.h).
 const TASK_INTERRUPTIBLE: u32 = 1;
@@ -188,26 +181,15 @@ fn slow(hit: &Hit, ended: &Ended<'_>, regs: &pt_regs) {
 
 #[inline(always)]
 fn user_stack(hit: &Hit, regs: &pt_regs) -> StackId {
-    let mut user_stack = StackId::NONE;
-    if setting!(user_stacks) != 0
-        && let Some(own) = CALL_STACK.get_ptr_mut(0)
-    {
-        // SAFETY: in a map.
-        let is_used = unsafe { &(*own).is_used };
-        if swap(is_used, 1) == 0 {
-            let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
-            let epoch = target(hit.tgid).map_or(0, |target| target.epoch);
-            let owner = Owner { tgid: hit.tgid, epoch, time_ns: hit.time_ns };
-            // SAFETY: nobody else uses it before it is given back.
-            user_stack = stack::user(
-                unsafe { &raw mut (*own).scratch },
-                &Start { registers, cs: regs.cs, return_address: 0 },
-                owner,
-            );
-            swap(is_used, 0);
-        } else {
-            count(Counter::StacksLost);
-        }
+    if setting!(user_stacks) == 0 {
+        return StackId::NONE;
     }
-    user_stack
+    let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
+    let epoch = target(hit.tgid).map_or(0, |target| target.epoch);
+    let owner = Owner { tgid: hit.tgid, epoch, time_ns: hit.time_ns };
+    let start = Start { registers, cs: regs.cs, return_address: 0 };
+    stack::user_claimed(CALL_STACK.get_ptr_mut(0), &start, owner).unwrap_or_else(|| {
+        count(Counter::StacksLost);
+        StackId::NONE
+    })
 }

@@ -208,8 +208,8 @@ pub struct HeapCpu {
     pub returned: u64,
     /// Its thread.
     pub tid: u32,
-    /// 1 while this CPU's scratch is in use.
-    pub is_busy: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 impl HeapCpu {
@@ -295,7 +295,7 @@ assert_packed! {
     LiveKey { address, tgid, padding }
     LiveAllocation { time_ns, size, weight, user_stack, tid, mean }
     HeapCost { hits, sampling_ns }
-    HeapCpu { until, mean, pc, sp, return_address, returned, tid, is_busy }
+    HeapCpu { until, mean, pc, sp, return_address, returned, tid, padding }
 }
 
 #[cfg(test)]

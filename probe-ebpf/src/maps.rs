@@ -137,9 +137,9 @@ pub fn count(counter: Counter) {
 }
 
 pub fn add(counter: Counter, number: u64) {
-    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: the slot is this CPU's own; an interrupt in between can lose one count, no more.
-        unsafe { *value += number };
+    // SAFETY: in a map. Another program may count the same on this CPU, so that it is atomic.
+    if let Some(value) = COUNTERS.get_ptr(counter as u32).and_then(|value| unsafe { value.as_ref() }) {
+        crate::atomic::add(value, number);
     }
 }
 

@@ -7,6 +7,7 @@ use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_ringbuf_output};
 use probe_ebpf::abi::{Counter, MAX_FRAMES, MAX_KERNEL_FRAMES, StackEvent, StackId, kind};
 use probe_ebpf::unwind::End;
 
+use crate::atomic::swap;
 use crate::maps::{EVENTS, SEEN, count};
 use crate::task::{current_task, saved_registers};
 use crate::walk::{self, Owner, Scratch, Start};
@@ -30,6 +31,29 @@ pub fn kernel(scratch: *mut Scratch, context: *mut c_void, time_ns: u64) -> (Sta
     let (frame_count, end) = (frame_count as u32, end as u32);
     let header = StackEvent { kind: kind::STACK, frame_count, time_ns, id, tgid: 0, epoch: 0, end, flags: 0 };
     (send(scratch, header), frame_count)
+}
+
+/// Scratch of a CPU for programs of uprobes, which other threads on the same CPU can enter before they are done: whoever has
+/// it claims it. Zeroed at first.
+#[repr(C)]
+pub struct Claimed {
+    scratch: Scratch,
+    is_used: u64,
+}
+
+/// As [`user`]; `None` while another thread uses the scratch.
+#[inline(always)]
+pub fn user_claimed(claimed: Option<*mut Claimed>, start: &Start, owner: Owner) -> Option<StackId> {
+    let claimed = claimed?;
+    // SAFETY: in a map.
+    let is_used = unsafe { &(*claimed).is_used };
+    if swap(is_used, 1) != 0 {
+        return None;
+    }
+    // SAFETY: nobody else uses it before it is given back.
+    let id = user(unsafe { &raw mut (*claimed).scratch }, start, owner);
+    swap(is_used, 0);
+    Some(id)
 }
 
 /// The user stack of the current thread, from these registers on.

@@ -2,20 +2,27 @@
 //! mm/gup.c looks for `fatal_signal_pending`; the kernel says "leaking uprobe"): a process that is killed while it closes a
 //! link would leave its traps in the code of others. What a killed process still has open is closed later, when it has taken
 //! the signal, and then nothing is in the way. So a link's last descriptor is handed to another process, which no signal to
-//! this one reaches, and which ends when it has closed what it was given and this one is gone.
+//! this one reaches, and which ends when it has closed what it was given and this one is gone. If it is killed itself, another
+//! one takes its place: it only has what it is closing, so that there is nothing to hand over to the new one.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-/// Where descriptors are handed over.
-static CLOSER: OnceLock<OwnedFd> = OnceLock::new();
+use rustix::process::{Pid, WaitOptions, waitpid};
+
+/// Where descriptors are handed over; `None` while there is nobody.
+static CLOSER: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// One that ends sooner is not replaced at once.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is handed over together: a link, and a socket between both processes about it.
 const TOGETHER: usize = 2;
@@ -26,27 +33,56 @@ const NOT_MEANT: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SI
 /// Starts that process, as the caller is by now: what the caller may not, it may not either. If it cannot be started, links
 /// are closed here. To be called before there is a second thread; later it does nothing.
 pub fn start() {
-    if let Err(error) = fork() {
+    let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    if !is_alone || lock().is_some() {
+        return;
+    }
+    let started = fork().and_then(|pid| std::thread::Builder::new().name("closer".into()).spawn(move || watch(pid)));
+    if let Err(error) = started {
         tracing::warn!("probes are taken away by this process itself: {error}");
     }
 }
 
-fn fork() -> io::Result<()> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 || CLOSER.get().is_some() {
-        return Ok(());
+fn lock() -> MutexGuard<'static, Option<OwnedFd>> {
+    CLOSER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts another one whenever it ends: it never does so by itself while this process is there.
+fn watch(mut pid: Pid) {
+    loop {
+        let started = Instant::now();
+        let ended = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+        drop(lock().take());
+        let Ok(Some((_, status))) = ended else { return };
+        let manner = match (status.terminating_signal(), status.exit_status()) {
+            (Some(signal), _) => format!("was killed by signal {signal}"),
+            (None, code) => format!("ended with exit code {}", code.unwrap_or_default()),
+        };
+        tracing::warn!("probe-closer (pid {pid}), which takes probes away, {manner}; another one is started");
+        if started.elapsed() < PAUSE {
+            std::thread::sleep(PAUSE);
+        }
+        match fork() {
+            Ok(new) => pid = new,
+            Err(error) => return tracing::warn!("probes are taken away by this process itself: {error}"),
+        }
     }
+}
+
+fn fork() -> io::Result<Pid> {
     let (ours, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     #[expect(unsafe_code, reason = "a second process that is the same program")]
-    // SAFETY: no other thread holds a lock that would never be given back.
+    // SAFETY: with other threads the child may use nothing whose lock one of them may hold. It uses memory and threads, whose
+    // locks the C library frees in it (sysdeps/nptl/fork.c of glibc), and system calls; it writes no log.
     match unsafe { libc::fork() } {
         0 => {
             drop(ours);
             run(its)
         }
         -1 => Err(io::Error::last_os_error()),
-        _ => {
-            let _ = CLOSER.set(ours);
-            Ok(())
+        pid => {
+            *lock() = Some(ours);
+            Pid::from_raw(pid).ok_or(io::ErrorKind::Other.into())
         }
     }
 }
@@ -59,12 +95,13 @@ pub fn hurry() {
 
 /// Closes a link, and waits until the kernel is done with it.
 pub(super) fn close(link: OwnedFd) {
-    if let Some(closer) = CLOSER.get()
-        && let Ok((ours, its)) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        && hand_over(closer.as_fd(), &[link.as_fd(), its.as_fd()]).is_ok()
-    {
-        // Whoever closes it last takes the probes away: the other process, which waits until this one has let go of it.
-        drop((link, its));
+    let Ok((ours, its)) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None) else { return };
+    let is_handed_over =
+        lock().as_ref().is_some_and(|closer| hand_over(closer.as_fd(), &[link.as_fd(), its.as_fd()]).is_ok());
+    // Whoever closes it last takes the probes away: the other process, which waits until this one has let go of it. Without
+    // one it is this thread, here.
+    drop((link, its));
+    if is_handed_over {
         let _ = rustix::net::shutdown(&ours, Shutdown::Write);
         wait_for_end(&ours);
     }

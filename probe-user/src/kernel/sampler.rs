@@ -20,7 +20,7 @@ use super::dump::{Dumper, RawThread, Whom};
 use super::event::RawWait;
 use super::heap::{HeapOptions, Heaps, Layouts};
 use super::hits::{self, Hits};
-use super::host::Host;
+use super::host::{self, Host};
 use super::mappings::MappingEvents;
 use super::memory::Memory;
 use super::pace::Pace;
@@ -108,6 +108,7 @@ pub struct Sampler {
 impl Sampler {
     /// Loads the programs and attaches those that follow processes. Sampling begins with [`Self::start`].
     pub fn load(options: &Options) -> Result<Self> {
+        host::deadlock::refuse()?;
         let btf = Btf::of_kernel().map_err(|error| {
             let hint = "probe needs a kernel of 6.1 or later with CONFIG_DEBUG_INFO_BTF; `probe check` tells more";
             Problem::new(Exit::NotPermitted, format!("{error:#}"), hint)

@@ -26,6 +26,12 @@ const TRAMPOLINE: &str = "[uprobes";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused(pub String);
 
+impl Refused {
+    /// What to do then.
+    pub const HINT: &str = "the same function can be timed in a process that nothing has patched, or one that calls it here; \
+                            `probe record` samples it without any probe";
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -62,6 +62,9 @@ pub struct Row {
     /// Calls that ended because their thread did, or became another program: they are among `calls`, and among the times
     /// with the time until then.
     pub thread_ended: u64,
+    /// Why it is not timed, or no longer: a patched function for example. Empty where it is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub problem: String,
     /// The calls that were seen by how long they took, the shortest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub histogram: Vec<Step>,
@@ -116,6 +119,16 @@ impl Row {
         }
     }
 
+    /// Of a function in which no probe may be set.
+    pub fn refused(pid: u32, name: &str, reason: &str) -> Self {
+        Self { pid, name: name.to_owned(), problem: reason.to_owned(), ..Self::default() }
+    }
+
+    /// Whether nothing is known of it because no probe may be set.
+    pub fn is_refused(&self) -> bool {
+        !self.problem.is_empty() && self.attached_share == 0.0
+    }
+
     /// From the figures of a function.
     pub fn new(pid: u32, name: &str, figures: &Figures, frame: &Frame) -> Self {
         let estimate = frame.estimate;
@@ -153,6 +166,7 @@ impl Row {
             left: figures.left,
             missed: figures.missed,
             thread_ended: figures.thread_ended,
+            problem: String::new(),
             histogram: figures.steps().into_iter().map(|(up_to_ns, calls)| Step { up_to_ns, calls }).collect(),
         }
     }

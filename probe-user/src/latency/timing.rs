@@ -60,6 +60,8 @@ struct Timed {
     pid: u32,
     function: Function,
     since: Instant,
+    /// Why its probes are away for good.
+    problem: String,
 }
 
 /// What is known of a function of a process since it was added.
@@ -79,6 +81,8 @@ pub struct Reading {
     pub is_set: bool,
     /// Calls that have not returned, and the age of the oldest in nanoseconds; known while the probes are set.
     pub in_flight: (u64, Option<u64>),
+    /// Why it is timed no longer; empty as long as it is.
+    pub problem: String,
 }
 
 impl Timing {
@@ -134,7 +138,7 @@ impl Timing {
             process.probes.set_in_parts(slot);
         }
         self.free.pop_front();
-        self.slots[slot as usize] = Some(Timed { pid, function, since: Instant::now() });
+        self.slots[slot as usize] = Some(Timed { pid, function, since: Instant::now(), problem: String::new() });
         self.set_budget(pid, budget);
         Ok(Some(slot))
     }
@@ -225,6 +229,11 @@ impl Timing {
                 gone.extend(process.probes.observe(sampler, hits, now)?);
                 Ok(gone)
             });
+            for (slot, refused) in process.probes.take_refused() {
+                if let Some(Some(timed)) = self.slots.get_mut(slot as usize) {
+                    timed.problem = refused.to_string();
+                }
+            }
             match observed {
                 Ok(gone) if gone.is_empty() => {}
                 Ok(gone) => sampler.calls().forget_spans(&gone),
@@ -312,6 +321,7 @@ impl Timing {
                     account: self.meter.account(slot, process.probes.clean(slot)),
                     is_set: set_since.is_some(),
                     in_flight: (open().count() as u64, oldest_ns),
+                    problem: timed.problem.clone(),
                 },
             ));
         }
@@ -332,7 +342,8 @@ impl Timing {
                 in_flight: reading.in_flight,
                 has_threshold: timed.function.has_threshold,
             };
-            Some(Row::new(timed.pid, &timed.function.name, &reading.figures, &frame))
+            let row = Row::new(timed.pid, &timed.function.name, &reading.figures, &frame);
+            Some(Row { problem: reading.problem, ..row })
         });
         Ok(rows.collect())
     }

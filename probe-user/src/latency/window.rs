@@ -149,6 +149,7 @@ mod tests {
             account: Account::default(),
             is_set: true,
             in_flight: (0, None),
+            problem: String::new(),
         }
     }
 

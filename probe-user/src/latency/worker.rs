@@ -363,6 +363,14 @@ impl Worker {
         let mut states = BTreeMap::new();
         for (&pid, process) in &mut self.processes {
             for (name, pair) in &mut process.pairs {
+                if let PairState::Timed(slot, _) = pair.state
+                    && let Some(reading) = readings.get(&slot).filter(|reading| !reading.problem.is_empty())
+                {
+                    self.timer.iter_mut().for_each(|timer| timer.remove(slot));
+                    self.has_changed = true;
+                    tracing::warn!("function {name}: timed no longer in pid {pid}: {}", reading.problem);
+                    pair.state = PairState::Missing(reading.problem.clone(), Instant::now());
+                }
                 let state = match &mut pair.state {
                     PairState::Timed(slot, window) => {
                         let key = (pid, Arc::clone(name));

@@ -10,7 +10,7 @@ use super::governor::{Governor, Verdict};
 use super::group::{Group, Part, Passed, Window};
 use super::leaving;
 use crate::kernel::closer::hurry;
-use crate::kernel::{Probes, Sampler, Wanted};
+use crate::kernel::{Probes, Refused, Sampler, Wanted};
 use crate::target::{descendants, latest_pid, monotonic_ns};
 
 /// How often it is looked for children that have inherited probes.
@@ -39,6 +39,8 @@ pub struct ProbeSet {
     besides: Duration,
     /// Whoever switches what the probes of a group see on and off.
     switch: Option<Switch>,
+    /// Groups that are not set again, and why.
+    refused: Vec<(u32, Refused)>,
 }
 
 /// Told of each [`Moment`] in the life of the probes of a group, by its name.
@@ -89,6 +91,7 @@ impl ProbeSet {
             latest_pids: [None; 2],
             besides,
             switch: None,
+            refused: Vec::new(),
         }
     }
 
@@ -251,11 +254,19 @@ impl ProbeSet {
         self.besides = besides;
         let was_set = self.groups.first().map(|(_, group)| group.set_ns);
         let gone = self.govern(sampler, Instant::now(), more, |group, now| group.pass_all(hits, now))?;
+        if let Some((_, refused)) = self.refused.pop() {
+            return Err(refused.into());
+        }
         Ok(match was_set == self.groups.first().map(|(_, group)| group.set_ns) {
             false => Change::Set,
             true if gone.is_empty() => Change::Nothing,
             true => Change::Gone,
         })
+    }
+
+    /// Groups whose probes are away for good since the last call, because the process has patched its code meanwhile.
+    pub fn take_refused(&mut self) -> Vec<(u32, Refused)> {
+        std::mem::take(&mut self.refused)
     }
 
     /// The times in which a group's probes were set, oldest first; the last one may go on. Only where [`Self::keep_windows`]
@@ -310,7 +321,12 @@ impl ProbeSet {
             if group.is_due && group.is_away() && !gone.contains(name) {
                 tell(&mut self.switch, sampler, *name, Moment::Before(group.next_part()))?;
                 let begin = cpu_time();
-                group.set(sampler, self.pid)?;
+                if let Err(error) = group.set(sampler, self.pid) {
+                    let refused = error.downcast::<Refused>()?;
+                    group.is_due = false;
+                    self.refused.push((*name, refused));
+                    continue;
+                }
                 self.governor.changed(TO_AND_FRO * (cpu_time() - begin));
                 tell(&mut self.switch, sampler, *name, Moment::Set(group.set_ns))?;
             }

@@ -19,7 +19,7 @@ use slow::Destination;
 use super::record::Signals;
 use super::{Descriptors, print, targets, tell};
 use crate::functions::{Finder, Missing, Spec};
-use crate::kernel::{closer, feature};
+use crate::kernel::{Refused, closer, feature};
 use crate::latency::{ErrorTest, Function, Row, choose, judgement, parks};
 use crate::problem::{Exit, Problem};
 use crate::target::{self, Modules, Process};
@@ -88,26 +88,42 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
     for note in notes.iter().filter(|_| !quiet) {
         tell(note);
     }
-    let count = functions.len();
     let slow = args.slow.as_deref().map(|path| Destination::open(path, None)).transpose()?;
     let mut programs = match args.threshold.filter(|_| slow.is_some()) {
         Some(threshold) => {
-            let count = (count + parks.len()) as u32;
+            let count = (functions.len() + parks.len()) as u32;
             Programs::with_slow_calls(count, &args.pid, threshold, args.frequency)?
         }
-        None => Programs::load(count as u32)?,
+        None => Programs::load(functions.len() as u32)?,
     };
+    let (mut count, mut refused) = (0, Vec::new());
     for (pid, mut function) in functions {
         if slow.is_some() {
             function.features |= feature::SLOW;
         }
-        programs.add(pid, function, args.max_overhead / 100.0)?;
+        let name = function.name.clone();
+        match programs.add(pid, function, args.max_overhead / 100.0) {
+            Err(error) if error.is::<Refused>() => refused.push(Row::refused(pid, &name, &error.to_string())),
+            added => {
+                added?;
+                count += 1;
+            }
+        }
+    }
+    if count == 0 {
+        let reasons: Vec<String> = refused.iter().map(|row| format!("{}: not timed: {}", row.name, row.problem)).collect();
+        bail!(Problem::new(Exit::Failure, reasons.join("\n"), Refused::HINT));
     }
     // Behind those that have rows, so that these have the first numbers.
     for (pid, function) in parks {
-        programs.add(pid, function, args.max_overhead / 100.0)?;
+        match programs.add(pid, function, args.max_overhead / 100.0) {
+            Err(error) if error.is::<Refused>() => tell(&format!("where goroutines wait is not seen: {error}")),
+            added => added?,
+        }
     }
-    let rows = |programs: &mut Programs| -> Result<Vec<Row>> { Ok(programs.rows()?.into_iter().take(count).collect()) };
+    let rows = |programs: &mut Programs| -> Result<Vec<Row>> {
+        Ok(programs.rows()?.into_iter().take(count).chain(refused.iter().cloned()).collect())
+    };
     let started = Instant::now();
     if !quiet {
         let cost = programs.hit_cost()?.as_nanos() as f64 / 1000.0;
@@ -134,7 +150,7 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
         print(&if args.json { json(&rows)? } else { text })?;
         return Ok(ExitCode::SUCCESS);
     };
-    let rows = slow::rows(rows, &recording);
+    let rows = slow::rows(rows, &recording, count);
     print(&if args.json { json(&rows)? } else { text + &slow::render(&rows) })?;
     match destination.write(recording, &signals)? {
         Some(written) if !quiet => tell(&written),

@@ -70,11 +70,15 @@ impl Destination {
     }
 }
 
-/// Adds to each row where its slow calls came from. `recording` numbers functions as the rows are ordered.
-pub fn rows(rows: Vec<Row>, recording: &Recording) -> Vec<SlowRow> {
+/// Adds to each row where its slow calls came from. `recording` numbers functions as the first `timed` rows are ordered; the
+/// others have none.
+pub fn rows(rows: Vec<Row>, recording: &Recording, timed: usize) -> Vec<SlowRow> {
     let symbolizer = Symbolizer::new();
-    let slow = |number| stacks(&symbolizer.symbolize(&recording.calls_of(number)));
-    (0..).zip(rows).map(|(number, row)| SlowRow { slow: slow(number), row }).collect()
+    let slow = |number: usize| match number < timed {
+        true => stacks(&symbolizer.symbolize(&recording.calls_of(number as u32))),
+        false => Vec::new(),
+    };
+    rows.into_iter().enumerate().map(|(number, row)| SlowRow { slow: slow(number), row }).collect()
 }
 
 fn stacks(profile: &Profile) -> Vec<SlowStack> {

@@ -16,8 +16,16 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
     let has_several = rows.iter().any(|row| row.pid != rows[0].pid);
     for row in rows {
         let time = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), short_time);
+        let name = if has_several { format!("{}:{}", row.pid, row.name) } else { row.name.clone() };
+        // A zero would say that nobody calls it.
+        if row.is_refused() {
+            let mut line = vec!["-".to_owned(); head.len()];
+            line[0] = name;
+            lines.push(line);
+            continue;
+        }
         lines.push(vec![
-            if has_several { format!("{}:{}", row.pid, row.name) } else { row.name.clone() },
+            name,
             counted(row, row.calls as f64, row.calls_low as f64),
             counted(row, row.rate, row.rate_low),
             share(row),
@@ -43,12 +51,13 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
         text.push('\n');
     }
     let _ = write!(text, "{:.1} s", elapsed.as_secs_f64());
-    if rows.iter().any(|row| !row.is_exact()) {
+    let timed = || rows.iter().filter(|row| !row.is_refused());
+    if timed().any(|row| !row.is_exact()) {
         text.push_str("; SEEN is the share of the time in which probes were set, to stay within the budget");
-        if rows.iter().any(|row| row.mark() == "~") {
+        if timed().any(|row| row.mark() == "~") {
             text.push_str("; ~ is an estimate from it");
         }
-        if rows.iter().any(|row| row.mark() == "≥") {
+        if timed().any(|row| row.mark() == "≥") {
             text.push_str("; ≥ is a lower bound: the probes cost much more than these calls");
         }
     }
@@ -64,6 +73,10 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
         }
     }
     text.push('\n');
+    for row in rows.iter().filter(|row| !row.problem.is_empty()) {
+        let not = if row.is_refused() { "not timed" } else { "timed no longer" };
+        let _ = writeln!(text, "{}: {not}: {}", row.name, row.problem);
+    }
     text
 }
 
@@ -125,5 +138,14 @@ mod tests {
         assert!(text.contains(" ≥39900 ") && text.contains(" ≥19900 ") && text.contains("≥ is a lower"), "{text}");
         let text = render(&[Row { attached_share: 1.0, ..row }], Duration::from_secs(2));
         assert!(text.contains(" 41523 ") && text.contains(" 20761.5 ") && text.contains(" 100 % "), "{text}");
+    }
+
+    #[test]
+    fn what_may_not_be_timed_has_no_figures_and_a_reason() {
+        let timed = Row { name: "f".into(), calls: 3, attached_share: 1.0, ..Row::default() };
+        let text = render(&[timed, Row::refused(0, "g", "it is patched")], Duration::from_secs(2));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[2].starts_with("g ") && !lines[2].contains('0'), "{text}");
+        assert_eq!(lines[3..], ["2.0 s", "g: not timed: it is patched"]);
     }
 }

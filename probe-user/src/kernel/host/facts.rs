@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::deadlock;
 use super::trial::{self, Trial};
 
 /// What a host allows, as far as it could be found out; `None` is "it does not say".
@@ -9,6 +10,10 @@ use super::trial::{self, Trial};
 pub struct Host {
     /// The kernel's release, such as `6.1.0-23-amd64`.
     pub release: String,
+    /// The version of a kernel that may lock up when stacks are sampled.
+    pub deadlock: Option<deadlock::Version>,
+    /// Whether such a kernel is to be used all the same.
+    pub is_deadlock_allowed: bool,
     /// Whether the kernel's own type information can be read.
     pub btf: bool,
     /// Creating a ring buffer by the bpf system call.
@@ -97,6 +102,8 @@ impl Host {
         let tracefs = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
         Self {
             release: read("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            deadlock: deadlock::of_this_kernel(),
+            is_deadlock_allowed: deadlock::is_allowed(),
             btf: std::fs::File::open("/sys/kernel/btf/vmlinux").is_ok(),
             ring_buffer: trial::ring_buffer(),
             perf_program: trial::perf_program(),

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{Capability, Host, Lockdown};
+use super::{Capability, Host, Lockdown, deadlock};
 use crate::problem::PARANOID;
 
 /// How well one thing stands.
@@ -45,7 +45,7 @@ pub fn can_record(lines: &[Line]) -> bool {
 
 /// Judges a host, the decisive things first.
 pub fn judge(host: &Host) -> Vec<Line> {
-    let mut lines = vec![kernel(host), btf(host), bpf(host), walking(host)];
+    let mut lines = vec![kernel(host), deadlock(host), btf(host), bpf(host), walking(host)];
     lines.extend([cpu_clock(host), cpu_cycles(host), lockdown(host)]);
     lines.extend(CAPABILITIES.iter().map(|need| capability(host, need)));
     lines.extend([paranoid(host), unprivileged_bpf(host), kernel_symbols(host), pid_namespace(host)]);
@@ -69,6 +69,17 @@ fn kernel(host: &Host) -> Line {
         Some(version) if version >= OLDEST_KERNEL => ok("kernel", detail),
         Some(_) => line("kernel", Status::Fail, detail, "boot a newer kernel; Debian 12 and Ubuntu 24.04 have one"),
         None => line("kernel", Status::Warn, detail, "the version was not understood; the lines below tell more"),
+    }
+}
+
+fn deadlock(host: &Host) -> Line {
+    let name = "sampling is safe";
+    match (host.deadlock, host.is_deadlock_allowed) {
+        (None, _) => ok(name, "this kernel reads the memory of processes without a known deadlock"),
+        (Some(version), false) => line(name, Status::Fail, deadlock::describe(version), deadlock::HINT),
+        (Some(version), true) => {
+            line(name, Status::Warn, format!("{}; it is allowed", deadlock::describe(version)), "update the kernel")
+        }
     }
 }
 
@@ -348,6 +359,8 @@ mod tests {
     fn good() -> Host {
         Host {
             release: "6.1.0-23-amd64".to_owned(),
+            deadlock: None,
+            is_deadlock_allowed: false,
             btf: true,
             ring_buffer: Ok(()),
             perf_program: Ok(()),
@@ -426,6 +439,7 @@ mod tests {
         assert!(can_record(&judge(&poorer)));
         for impossible in [
             Host { release: "5.15.0-91-generic".to_owned(), ..good() },
+            Host { deadlock: Some((6, 1, 25)), ..good() },
             Host { btf: false, ..good() },
             Host { lockdown: Lockdown::Confidentiality, ..good() },
             Host { cpu_clock: denied(), ..good() },

@@ -18,7 +18,8 @@ use self::seeker::{Answer, Request, Seeker, Way};
 use super::recorder::Recorder;
 use super::recording::{Heap, Recording};
 use crate::heap::Allocators;
-use crate::kernel::{Event, HeapOptions, MAX_HEAPS, RawAllocation, Sampler};
+use crate::kernel::{Event, HeapOptions, MAX_HEAPS, RawAllocation, Refused, Sampler};
+use crate::problem::{Exit, Problem};
 use crate::probes;
 use crate::target::{Module, descendants, monotonic_ns};
 
@@ -66,6 +67,8 @@ pub struct Heaps {
     shared: Option<Instant>,
     /// Processes that ended, or were there until the end, without having been sampled.
     unsampled: u64,
+    /// And those that run other code than their files have.
+    refused: u64,
     /// And those that were too many.
     too_many: u64,
 }
@@ -137,7 +140,7 @@ impl Heaps {
         for pid in pids {
             let followed = self.followed.get_mut(pid).with_context(|| format!("pid {pid} has ended"))?;
             match (&followed.sampled, followed.problem.take()) {
-                (None, Some(problem)) => return Err(problem),
+                (None, Some(problem)) => return Err(with_hint(problem)),
                 (sampled, _) => are_sampled &= sampled.is_some(),
             }
         }
@@ -221,7 +224,10 @@ impl Heaps {
         self.changed.remove(&pid);
         let Some(followed) = self.followed.remove(&pid) else { return };
         let Some(mut sampled) = followed.sampled else {
-            self.unsampled += 1;
+            match followed.problem {
+                Some(problem) if problem.is::<Refused>() => self.refused += 1,
+                _ => self.unsampled += 1,
+            }
             return self.numbers.give_back(followed.number, None);
         };
         self.ended.insert(pid, sampled.heap(now_ns));
@@ -310,7 +316,8 @@ impl Heaps {
     pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let short = "processes whose allocations were not sampled: they ended at once, or have no known allocator";
         let many = "processes whose allocations were not sampled: too many at once";
-        [(short, self.unsampled), (many, self.too_many)].into_iter().filter(|(_, count)| *count > 0)
+        let patched = "processes whose allocations were not sampled: their allocator is patched in memory";
+        [(short, self.unsampled), (patched, self.refused), (many, self.too_many)].into_iter().filter(|(_, count)| *count > 0)
     }
 
     /// Adds to a recording how allocations were sampled, and which of them are in use.
@@ -323,5 +330,15 @@ impl Heaps {
         if let Some(live) = &self.live {
             recorder.add_live(recording, live);
         }
+    }
+}
+
+fn with_hint(problem: anyhow::Error) -> anyhow::Error {
+    match problem.downcast::<Refused>() {
+        Ok(refused) => {
+            let hint = "its allocations cannot be sampled; -e page-fault shows where its memory is first touched";
+            Problem::new(Exit::Failure, refused.0, hint).into()
+        }
+        Err(other) => other,
     }
 }
