@@ -3,9 +3,7 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_probe_read_user,
-};
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_probe_read_user};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::programs::ProbeContext;

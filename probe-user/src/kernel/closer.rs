@@ -95,7 +95,9 @@ pub fn hurry() {
 
 /// Closes a link, and waits until the kernel is done with it.
 pub(super) fn close(link: OwnedFd) {
-    let Ok((ours, its)) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None) else { return };
+    let Ok((ours, its)) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None) else {
+        return;
+    };
     let is_handed_over =
         lock().as_ref().is_some_and(|closer| hand_over(closer.as_fd(), &[link.as_fd(), its.as_fd()]).is_ok());
     // Whoever closes it last takes the probes away: the other process, which waits until this one has let go of it. Without

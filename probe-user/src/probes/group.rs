@@ -94,7 +94,11 @@ const MAX_WINDOWS: usize = 8192;
 fn in_pairs(windows: &[Window]) -> Vec<Window> {
     let pair = |pair: &[Window]| {
         let length = pair.iter().map(|window| window.to_ns - window.from_ns).sum::<u64>();
-        Window { from_ns: pair[0].from_ns, to_ns: pair[0].from_ns + length, is_joined: pair.len() > 1 || pair[0].is_joined }
+        Window {
+            from_ns: pair[0].from_ns,
+            to_ns: pair[0].from_ns + length,
+            is_joined: pair.len() > 1 || pair[0].is_joined,
+        }
     };
     windows.chunks(2).map(pair).collect()
 }

@@ -284,7 +284,10 @@ mod tests {
         assert_eq!(left(&made), [(M, 10), (R, 10)]);
         assert_eq!(left(&[made[0], made[1], change(Unmapped, 15, 5)]), [(M, 5), (R, 5)]);
         assert_eq!(left(&[made[0], made[1], change(Released, 0, 13)]), [(M, 10), (R, 7)]);
-        assert_eq!(left(&[made[0], made[1], moved((10, 10), (50, 20)), change(Unmapped, 50, 5)]), [(M, 5), (R, 5), (M, 10)]);
+        assert_eq!(
+            left(&[made[0], made[1], moved((10, 10), (50, 20)), change(Unmapped, 50, 5)]),
+            [(M, 5), (R, 5), (M, 10)]
+        );
         let twice = [made[0], change(Populated, 12, 2), made[1], made[1]];
         assert_eq!(left(&twice), [(M, 10), (R, 2), (R, 8)], "only what was not resident");
         let touched = [made[0], change(Resident, 11, 1), change(Resident, 15, 1), made[1]];
@@ -296,7 +299,10 @@ mod tests {
         let lock = |with_future| change(Locked { with_future }, 0, 0);
         assert_eq!(left(&[lock(true), change(Mapped, 10, 4)]), [(M, 4), (R, 4)]);
         assert_eq!(left(&[change(Mapped, 10, 4), lock(false), change(Mapped, 20, 2)]), [(M, 4), (R, 4), (M, 2)]);
-        assert_eq!(left(&[lock(true), change(Mapped, 10, 4), moved((10, 4), (50, 6))]), [(M, 4), (R, 4), (M, 2), (R, 2)]);
+        assert_eq!(
+            left(&[lock(true), change(Mapped, 10, 4), moved((10, 4), (50, 6))]),
+            [(M, 4), (R, 4), (M, 2), (R, 2)]
+        );
         let exec = Change { change: Replaced, ..change(Unmapped, 0, 0) };
         assert_eq!(left(&[lock(true), exec, change(Mapped, 10, 4)]), [(M, 4)]);
     }

@@ -111,7 +111,8 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
         }
     }
     if count == 0 {
-        let reasons: Vec<String> = refused.iter().map(|row| format!("{}: not timed: {}", row.name, row.problem)).collect();
+        let reasons: Vec<String> =
+            refused.iter().map(|row| format!("{}: not timed: {}", row.name, row.problem)).collect();
         bail!(Problem::new(Exit::Failure, reasons.join("\n"), Refused::HINT));
     }
     // Behind those that have rows, so that these have the first numbers.

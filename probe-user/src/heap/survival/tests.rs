@@ -42,8 +42,7 @@ type Stack<'a> = (f64, &'a dyn Fn(&mut Random) -> u64);
 /// What is sampled of it, one object in 4 KiB, and the bytes that are really in use at the end.
 fn run(random: &mut Random, stacks: &[Stack<'_>], windows: &[Window], end_ns: u64) -> (Vec<Vec<Object>>, Vec<f64>) {
     const BYTES: f64 = 4096.0;
-    let share =
-        windows.iter().map(|window| window.to_ns - window.from_ns).sum::<u64>() as f64 / end_ns as f64;
+    let share = windows.iter().map(|window| window.to_ns - window.from_ns).sum::<u64>() as f64 / end_ns as f64;
     let is_seen = |at: u64| windows.iter().any(|window| (window.from_ns..=window.to_ns).contains(&at));
     let (mut cohorts, mut truth) = (Vec::new(), Vec::new());
     for (rate, lifetime) in stacks {
@@ -127,14 +126,12 @@ fn the_interval_holds_the_truth_in_most_cases() {
 
 #[test]
 fn those_that_were_all_seen_freed_are_innocent() {
-    let windows = [Window { from_ns: 0, to_ns: SECOND, is_joined: false }, Window { from_ns: 9 * SECOND, to_ns: 10 * SECOND, is_joined: false }];
-    let object = |at: u64, ended| Object {
-        allocated_ns: at * MILLISECOND,
-        ended,
-        bytes: 4096.0,
-        scaled: 8192.0,
-        chance: 0.1,
-    };
+    let windows = [
+        Window { from_ns: 0, to_ns: SECOND, is_joined: false },
+        Window { from_ns: 9 * SECOND, to_ns: 10 * SECOND, is_joined: false },
+    ];
+    let object =
+        |at: u64, ended| Object { allocated_ns: at * MILLISECOND, ended, bytes: 4096.0, scaled: 8192.0, chance: 0.1 };
     let freed = |at: u64| object(at, Some(((at + 1) * MILLISECOND, false)));
     let cohorts = [(0..50).map(freed).collect(), (0..50).map(|at| object(at, None)).collect::<Vec<_>>()];
     let estimate = in_use(&cohorts, &windows, 10 * SECOND, 10 * SECOND);
@@ -151,8 +148,9 @@ fn those_that_were_all_seen_freed_are_innocent() {
 #[test]
 fn addresses_that_are_handed_out_again_are_evidence() {
     // Lives of 30 ms, in windows of 10 ms that are 100 ms apart: nobody sees anything freed.
-    let windows: Vec<Window> =
-        (0..100).map(|n| Window { from_ns: n * 100 * MILLISECOND, to_ns: (n * 100 + 10) * MILLISECOND, is_joined: false }).collect();
+    let windows: Vec<Window> = (0..100)
+        .map(|n| Window { from_ns: n * 100 * MILLISECOND, to_ns: (n * 100 + 10) * MILLISECOND, is_joined: false })
+        .collect();
     let cohort = |is_reused: bool| {
         let object = |n: u64| Object {
             allocated_ns: (n * 100 + 5) * MILLISECOND,

@@ -49,8 +49,19 @@ fn application(frames: &[Frame<'_>]) -> Chain {
 /// Does a function by this name get memory for whoever calls it: one of an allocator, or a wrapper such as `xmalloc`?
 fn is_allocator(name: &str) -> bool {
     const NAMES: [&str; 13] = [
-        "malloc", "malloc0", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc", "palloc", "zalloc",
-        "valloc", "strdup", "strndup", "malloc_aligned",
+        "malloc",
+        "malloc0",
+        "calloc",
+        "realloc",
+        "reallocarray",
+        "memalign",
+        "aligned_alloc",
+        "palloc",
+        "zalloc",
+        "valloc",
+        "strdup",
+        "strndup",
+        "malloc_aligned",
     ];
     // Without parameters, and what compilers make of a function's parts.
     let name = name.split(['(', '.', '@', '<']).next().unwrap_or(name);
@@ -61,11 +72,31 @@ fn is_allocator(name: &str) -> bool {
 /// The same for an allocator's own functions, below which nobody else is.
 fn is_of_allocator(name: &str) -> bool {
     const STARTS: [&str; 12] = [
-        "operator new", "_int_", "sysmalloc", "je_", "_rjem_", "mi_", "_mi_", "tc_", "tcmalloc::", "__libc_m", "__rust_a",
+        "operator new",
+        "_int_",
+        "sysmalloc",
+        "je_",
+        "_rjem_",
+        "mi_",
+        "_mi_",
+        "tc_",
+        "tcmalloc::",
+        "__libc_m",
+        "__rust_a",
         "__rdl_",
     ];
     const NAMES: [&str; 12] = [
-        "malloc", "calloc", "realloc", "mmap", "mmap64", "__mmap", "brk", "sbrk", "__sbrk", "mremap", "malloc_consolidate",
+        "malloc",
+        "calloc",
+        "realloc",
+        "mmap",
+        "mmap64",
+        "__mmap",
+        "brk",
+        "sbrk",
+        "__sbrk",
+        "mremap",
+        "malloc_consolidate",
         "tcache_init",
     ];
     STARTS.iter().any(|start| name.starts_with(start)) || NAMES.contains(&name)
@@ -102,7 +133,9 @@ mod tests {
 
     #[test]
     fn names_of_allocators_are_known() {
-        for name in ["xmalloc", "g_malloc0", "operator new(unsigned long)", "ngx_palloc", "emalloc.part.0", "mi_heap_malloc"] {
+        for name in
+            ["xmalloc", "g_malloc0", "operator new(unsigned long)", "ngx_palloc", "emalloc.part.0", "mi_heap_malloc"]
+        {
             assert!(is_allocator(name), "{name}");
         }
         for name in ["main", "load", "allocate_orders", "fill_malloc_table", "reallocate"] {

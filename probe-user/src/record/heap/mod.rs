@@ -19,8 +19,8 @@ use super::recorder::Recorder;
 use super::recording::{Heap, Recording};
 use crate::heap::Allocators;
 use crate::kernel::{Event, HeapOptions, MAX_HEAPS, RawAllocation, Refused, Sampler};
-use crate::problem::{Exit, Problem};
 use crate::probes;
+use crate::problem::{Exit, Problem};
 use crate::target::{Module, descendants, monotonic_ns};
 
 /// How often it is looked what the probes cost: at most this long more than the budget is spent.
@@ -317,7 +317,9 @@ impl Heaps {
         let short = "processes whose allocations were not sampled: they ended at once, or have no known allocator";
         let many = "processes whose allocations were not sampled: too many at once";
         let patched = "processes whose allocations were not sampled: their allocator is patched in memory";
-        [(short, self.unsampled), (patched, self.refused), (many, self.too_many)].into_iter().filter(|(_, count)| *count > 0)
+        [(short, self.unsampled), (patched, self.refused), (many, self.too_many)]
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
     }
 
     /// Adds to a recording how allocations were sampled, and which of them are in use.
