@@ -4,7 +4,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_copy_from_user_task, bpf_loop, bpf_probe_read_user};
-use probe_ebpf::abi::{Counter, MAX_FRAMES, MAX_KERNEL_FRAMES, MEMO_FRAMES, StackEvent, StackId, kind, stack_flags};
+use probe_ebpf::abi::{
+    Counter, EXACT_FRAME, MAX_FRAMES, MAX_KERNEL_FRAMES, MEMO_FRAMES, StackEvent, StackId, kind, stack_flags,
+};
 use probe_ebpf::hash::StackHash;
 use probe_ebpf::table::{self, By, rule};
 use probe_ebpf::unwind::{End, Memory, Registers};
@@ -169,8 +171,11 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
     // SAFETY: the scratch of `walk`.
     let Scratch { frames, window, walk, .. } = unsafe { &mut *scratch };
     let index = index as usize & (MAX_FRAMES - 1);
-    frames[index] = walk.registers.pc;
-    walk.hash.add(walk.registers.pc);
+    // A frame that was interrupted, not left by a call: its address is the instruction itself.
+    let is_exact = index > 0 && walk.back == 0;
+    let address = walk.registers.pc | if is_exact { EXACT_FRAME } else { 0 };
+    frames[index] = address;
+    walk.hash.add(address);
     walk.frame_count = index as u32 + 1;
     if walk.return_address != 0 {
         walk.registers.pc = walk.return_address;

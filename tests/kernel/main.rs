@@ -18,6 +18,7 @@ mod latency;
 mod lifetime;
 mod live;
 mod memory;
+mod names;
 mod processes;
 mod rules;
 mod stacks;
@@ -31,7 +32,8 @@ const COMPANY: usize = 2;
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
     let threads = arguments.test_threads;
-    let in_company = [stacks::tests(), unwind::in_company(), symbols::tests(), formats::tests(), errors::tests()];
+    let in_company =
+        [stacks::tests(), unwind::in_company(), symbols::tests(), names::tests(), formats::tests(), errors::tests()];
     let alone = [
         unwind::alone(),
         waits::tests(),

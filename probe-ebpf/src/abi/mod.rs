@@ -24,7 +24,9 @@ pub use mapping::{
 };
 pub use memory::{MemoryEvent, PAGE_BYTES, memory_change};
 pub use process::{ExecEvent, ExitEvent, ForkEvent, MAX_PATH, MAX_TARGETS, Target, target_flags};
-pub use sample::{MAX_FRAMES, MAX_KERNEL_FRAMES, MAX_SEEN_STACKS, SampleEvent, StackEvent, StackId, stack_flags};
+pub use sample::{
+    EXACT_FRAME, MAX_FRAMES, MAX_KERNEL_FRAMES, MAX_SEEN_STACKS, SampleEvent, StackEvent, StackId, stack_flags,
+};
 pub use settings::{Offsets, Settings, generation};
 pub use wait::{
     MAX_SETS, MAX_WAITING_THREADS, MEMO_FRAMES, MEMO_KERNEL_FRAMES, Memo, PLACES_PER_SET, PLACES_PER_THREAD, Place,

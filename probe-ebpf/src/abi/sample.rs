@@ -4,6 +4,9 @@ use super::{COMM_LEN, assert_packed};
 
 /// Longest user stack, in frames.
 pub const MAX_FRAMES: usize = 1024;
+/// Set in the address of a frame of user code that a signal interrupted: the instruction itself, not a return address. No
+/// user address is that high.
+pub const EXACT_FRAME: u64 = 1 << 63;
 /// Longest kernel stack, in frames: the default of the `kernel.perf_event_max_stack` sysctl, which caps `bpf_get_stack`.
 pub const MAX_KERNEL_FRAMES: usize = 127;
 /// Distinct stacks that the kernel remembers to have sent. An evicted one travels again, which is harmless.

@@ -33,7 +33,7 @@ pub(super) fn forms(mangled: &str) -> Option<Vec<String>> {
         forms.extend(bounded(|out| write!(out, "{rust}")));
         return Some(forms);
     }
-    let symbol = cpp_demangle::Symbol::new(mangled).ok()?;
+    let Ok(symbol) = cpp_demangle::Symbol::new(mangled) else { return name_alone(mangled).map(|name| vec![name]) };
     let form = |options| bounded(|out| symbol.structured_demangle(out, &options));
     let full = form(DemangleOptions::new())?;
     let bare = form(DemangleOptions::new().no_params().no_return_type());
@@ -46,6 +46,17 @@ pub(super) fn forms(mangled: &str) -> Option<Vec<String>> {
         forms.push(bare);
     }
     Some(forms)
+}
+
+/// The name of a function whose parameters or result the demangler does not understand, as older compilers write
+/// `std::enable_if` of a member: the shortest beginning that is a name. Such functions are templates: their name ends with `E`.
+fn name_alone(mangled: &str) -> Option<String> {
+    const MAX_TRIED: usize = 64;
+    let ends = mangled.match_indices('E').map(|(at, _)| &mangled[..=at]).take(MAX_TRIED);
+    ends.into_iter().find_map(|beginning| {
+        let symbol = cpp_demangle::Symbol::new(beginning).ok()?;
+        bounded(|out| symbol.structured_demangle(out, &DemangleOptions::new()))
+    })
 }
 
 /// Collects what is written, up to a limit.
@@ -154,6 +165,39 @@ mod tests {
     }
 
     #[test]
+    fn only_mangled_names_are_demangled() {
+        for name in ["f", "d", "w", "St", "Ss", "PKc", "FvvE", "Dv", "main", "Z1fv", "__Z1fv"] {
+            assert_eq!(demangle(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn of_what_is_not_understood_the_name_remains() {
+        let name = "_ZSt14__relocate_a_1IccENSt9enable_ifIXsrSt24__is_bitwise_relocatableIT_vE5valueEPS2_E4typeES4_S4_S4_RSaIT0_E";
+        assert_eq!(demangle(name).unwrap(), "std::__relocate_a_1<char, char>");
+    }
+
+    #[test]
+    fn long_names_are_demangled_before_they_are_cut() {
+        let name = format!("_Z1fI{}Evv", format!("2000{}", "x".repeat(2000)).repeat(3));
+        assert!(demangle(&name).is_some_and(|name| name.starts_with("void f<xxx") && name.len() > 6000), "{name:.80}");
+    }
+
+    /// The name of what was told before.
+    fn substitution(number: u64) -> String {
+        const DIGITS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        let Some(mut rest) = number.checked_sub(1) else { return "S_".into() };
+        let mut digits = Vec::new();
+        loop {
+            digits.insert(0, char::from(DIGITS[(rest % 36) as usize]));
+            rest /= 36;
+            if rest == 0 {
+                return format!("S{}_", digits.into_iter().collect::<String>());
+            }
+        }
+    }
+
+    #[test]
     fn suffixes_tell_what_a_copy_is() {
         assert_eq!(Cloned::of("work.part.0.cold").kind, CloneKind::Cold);
         assert_eq!(Cloned::of("a.coldly").base, "a.coldly");
@@ -162,8 +206,19 @@ mod tests {
     #[test]
     fn hostile_names_are_bounded() {
         // Each level doubles what the one below stands for.
-        let bomb = format!("_Z1fI{}E", (0..60).map(|_| "S_IS0_S0_E").collect::<String>());
-        assert!(demangle(&bomb).is_none_or(|name| name.len() <= MAX_DEMANGLED));
+        let templates = (0..28).map(|level| format!("1BI{0}{0}E", substitution(2 * level)));
+        let pointers = (0..40).map(|level| format!("PF{0}{0}E", substitution(2 * level)));
+        let members = (0..60).map(|level| format!("M{0}{0}", substitution(level)));
+        let bombs = [
+            format!("_Z1f1A{}", templates.collect::<String>()),
+            format!("_Z1fPFvvE{}", pointers.collect::<String>()),
+            format!("_Z1f3std{}", members.collect::<String>()),
+            format!("_Z1fIJ{}EEvDpT_", "i".repeat(60_000)),
+            format!("_Z1fI{}E", "S_IS0_S0_E".repeat(60)),
+        ];
+        for bomb in bombs {
+            assert!(demangle(&bomb).is_none_or(|name| name.len() <= MAX_DEMANGLED), "{bomb:.80}");
+        }
         assert_eq!(demangle(&format!("_Z{}", "P".repeat(1 << 20))), None);
         for name in ["_Z", "_R", "_ZN", "_ZN7pricing", ".cold", "@", "_Z.cold", ""] {
             let _ = (demangle(name), Cloned::of(name).base);

@@ -20,7 +20,7 @@ use super::place::{Place, Refusal};
 use super::spec::{Spec, Wanted};
 use super::symbols::{Sort, Symbol};
 use super::usdt;
-use crate::target::{Module, ModuleKind, Process};
+use crate::target::{Module, ModuleKind, Process, folder};
 use crate::text::sanitize;
 
 /// A pattern that means more than this is a mistake; what is left out is counted.
@@ -52,7 +52,7 @@ impl Finder {
             }
         }
         // Debug files are installed beside the program, which may be in a container, or on the host.
-        let roots = [PathBuf::from(format!("/proc/{}/root", process.pid)), PathBuf::from("/")];
+        let roots = [folder(process.pid).join("root"), PathBuf::from("/")];
         Self::of_modules(modules, roots)
     }
 

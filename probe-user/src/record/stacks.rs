@@ -15,7 +15,8 @@ pub type Slot = u32;
 pub struct Frame {
     /// `None` for the kernel, and where no mapping was known.
     pub module: Option<Arc<Module>>,
-    /// Offset in the module's file; the address itself without a module or in anonymous memory.
+    /// Offset in the module's file; the address itself without a module or in anonymous memory. Above the leaf it is that of
+    /// the instruction behind the call; of an instruction that a signal interrupted, that of the byte behind its first one.
     pub offset: u64,
 }
 

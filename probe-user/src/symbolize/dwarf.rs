@@ -64,9 +64,17 @@ impl Dwarf {
             }
         }
         sections.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+        if problem.is_none() && !is_sound(&sections) {
+            problem = Some(DAMAGED);
+        }
         let context = Context::from_dwarf(sections).map_err(|_| problem.unwrap_or(DAMAGED))?;
         let path = PathBuf::from(&module.path);
         Ok(Self { context, path, package: OnceCell::new(), problem: Cell::new(problem) })
+    }
+
+    /// What is missing of it, as far as is known.
+    pub fn problem(&self) -> Option<&'static str> {
+        self.problem.get()
     }
 
     /// What it says of an address, if it knows it.
@@ -144,6 +152,25 @@ impl Dwarf {
         let load = |id: SectionId| id.dwo_name().map_or_else(|| Ok(empty()), |name| section(&image, name, id));
         DwarfPackage::load(|id| load(id).map_err(|_| gimli::Error::Io), empty()).ok()
     }
+}
+
+/// True if its units can be read: addr2line passes over those that cannot.
+fn is_sound(sections: &Sections) -> bool {
+    /// Of a file with more units the others are believed.
+    const MAX_CHECKED: usize = 4096;
+    let mut units = sections.units();
+    for _ in 0..MAX_CHECKED {
+        match units.next() {
+            Ok(Some(header)) => {
+                if sections.unit(header).is_err() {
+                    return false;
+                }
+            }
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// A name as people read it.

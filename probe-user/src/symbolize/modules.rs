@@ -7,7 +7,7 @@ use blazesym::symbolize::{Input, Symbolized};
 use super::dwarf::readable;
 use super::names::{Named, Names};
 use super::profile::Line;
-use crate::target::Module;
+use crate::target::{Module, PerfMap};
 
 /// Names kernel addresses.
 pub fn kernel(names: &Names, addresses: &[u64]) -> Vec<Named> {
@@ -28,6 +28,23 @@ fn answer(symbolized: Symbolized<'_>) -> Named {
         }
         Symbolized::Unknown(_) => Named::unknown("no symbol"),
     }
+}
+
+/// Names code that its program has generated, at addresses in memory, by the program's perf map. It is read anew each time:
+/// it grows.
+pub fn generated(module: &Module, addresses: &[u64]) -> Vec<Named> {
+    let Some(map) = module.perf_map().map(PerfMap::read) else {
+        return vec![Named::unknown("code without a file"); addresses.len()];
+    };
+    let reason = match map.unreadable {
+        0 => "generated code that the perf map does not name",
+        _ => "generated code; the perf map has lines that cannot be read",
+    };
+    let name = |&address: &u64| match map.name(address) {
+        Some(name) => Named { lines: vec![Line { function: name.to_owned(), ..Line::default() }], ..Named::default() },
+        None => Named::unknown(reason),
+    };
+    addresses.iter().map(name).collect()
 }
 
 /// Names offsets in the file of a module.

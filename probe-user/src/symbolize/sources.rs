@@ -49,7 +49,11 @@ impl Sources {
         self.problem = separate.problem.or(self.problem);
         for file in separate.files.iter().chain(module.file()) {
             match Dwarf::open(file, module) {
-                Some(Ok(debug)) => self.debug.push(debug),
+                Some(Ok(debug)) => {
+                    // Who has its own needs no other.
+                    self.problem = debug.problem();
+                    self.debug.push(debug);
+                }
                 Some(Err(problem)) => drop(self.problem.get_or_insert(problem)),
                 None => {}
             }

@@ -224,7 +224,7 @@ impl Builder {
                 None => unknown("address in no mapping"),
                 module if module == self.kernel_module => modules::kernel(names, &addresses),
                 Some(module) => match modules.get(&module) {
-                    Some(module) if module.kind == ModuleKind::Anonymous => unknown("code without a file"),
+                    Some(module) if module.kind == ModuleKind::Anonymous => modules::generated(module, &addresses),
                     Some(module) => modules::module(names, module, &addresses),
                     None => unknown("file unreadable"),
                 },

@@ -8,9 +8,7 @@ const MAX_DESCENDANTS: usize = 16 * 1024;
 /// True while a process runs. A process that has ended and only waits for its parent to ask does not.
 pub fn is_running(pid: u32) -> bool {
     let Ok(bytes) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
-    // A main thread that has ended leaves the same state behind while others go on.
-    Stat::parse(&String::from_utf8_lossy(&bytes), 1)
-        .is_some_and(|stat| !matches!(stat.state, 'Z' | 'X') || stat.threads > 1)
+    Stat::parse(&String::from_utf8_lossy(&bytes), 1).is_some_and(|stat| !stat.is_over())
 }
 
 /// The pid that the host gave last, to a process or a thread; `None` where that is not known. As long as it is the same, nobody

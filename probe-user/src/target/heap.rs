@@ -2,7 +2,7 @@
 
 /// Where the heap of a process ends; `None` without one, or when the process is gone.
 pub fn heap_end(pid: u32) -> Option<u64> {
-    parse(&std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?)
+    parse(&std::fs::read_to_string(super::folder(pid).join("maps")).ok()?)
 }
 
 fn parse(maps: &str) -> Option<u64> {

@@ -52,12 +52,15 @@ impl ProcFiles {
     /// See [`Stat::read`].
     pub fn stat(&mut self) -> Option<Stat> {
         let stat = self.stat.read(|| format!("/proc/{}/stat", self.pid), |text| Stat::parse(text, page_size()))?;
-        (!stat.is_over()).then_some(stat)
+        let rss_bytes = if stat.is_ended() { super::resident_bytes(self.pid).unwrap_or(0) } else { stat.rss_bytes };
+        (!stat.is_over()).then_some(Stat { rss_bytes, ..stat })
     }
 
     /// See [`super::resident_bytes`].
     pub fn resident_bytes(&mut self) -> Option<u64> {
-        self.statm.read(|| format!("/proc/{}/statm", self.pid), super::memory::resident)
+        let bytes = self.statm.read(|| format!("/proc/{}/statm", self.pid), super::memory::resident)?;
+        // Of a process whose main thread has ended it says nothing.
+        if bytes > 0 { Some(bytes) } else { super::resident_bytes(self.pid) }
     }
 
     /// `None` when it is gone, may not be looked at, or the kernel does not count.
@@ -67,7 +70,8 @@ impl ProcFiles {
 
     /// How many file descriptors a process has open; `None` when it is gone or may not be looked at.
     pub fn open_files(&mut self) -> Option<u64> {
-        let folder = || format!("/proc/{}/fd", self.pid);
+        let pid = self.pid;
+        let folder = || super::folder(pid).join("fd");
         let size = self.descriptors.with(
             || OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(folder()).ok(),
             |file| Some(file.metadata().ok()?.len()),

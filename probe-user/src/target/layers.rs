@@ -10,7 +10,7 @@ const MAX_LAYERS: usize = 500;
 /// Where files of this path, as a process has it mapped, may lie in the layers of its overlay, the upper layer last. Empty
 /// without an overlay.
 pub fn files_in_layers(pid: u32, path: &str) -> Vec<PathBuf> {
-    let mounts = std::fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let mounts = std::fs::read(super::folder(pid).join("mountinfo")).unwrap_or_default();
     let Some(overlay) = Overlay::of(&String::from_utf8_lossy(&mounts), path) else { return Vec::new() };
     // They are told as whoever mounted it saw them: on the host, if it is a container's.
     let hosts = [Path::new("/"), Path::new("/proc/1/root")];

@@ -2,7 +2,7 @@
 //! regular expression over the command line.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use globset::{GlobBuilder, GlobMatcher};
@@ -37,7 +37,9 @@ impl Candidate {
 
     /// Reads [`Self::exe`] alone.
     pub fn read_exe(pid: u32) -> String {
-        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let exe = std::fs::read_link(format!("/proc/{pid}/exe"));
+        // Of all processes of the host few have no path here; only these are looked at more closely.
+        let exe = exe.or_else(|_| std::fs::read_link(super::folder(pid).join("exe"))).unwrap_or_default();
         let exe = exe.to_string_lossy();
         // The kernel's mark for a file that was replaced or removed, say by an upgrade.
         crate::text::sanitize(exe.strip_suffix(" (deleted)").unwrap_or(&exe))
@@ -47,9 +49,14 @@ impl Candidate {
 fn read_cmdline(pid: u32) -> String {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    if let Ok(file) = std::fs::File::open(format!("/proc/{pid}/cmdline")) {
-        // A process that dies meanwhile leaves what has been read.
-        let _ = file.take(MAX_CMDLINE as u64).read_to_end(&mut bytes);
+    for folder in [|pid| PathBuf::from(format!("/proc/{pid}")), super::folder] {
+        if let Ok(file) = std::fs::File::open(folder(pid).join("cmdline")) {
+            // A process that dies meanwhile leaves what has been read.
+            let _ = file.take(MAX_CMDLINE as u64).read_to_end(&mut bytes);
+        }
+        if !bytes.is_empty() {
+            break;
+        }
     }
     let text = String::from_utf8_lossy(&bytes);
     crate::text::sanitize(&text.trim_end_matches('\0').replace('\0', " "))

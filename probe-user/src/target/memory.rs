@@ -7,7 +7,7 @@ use super::stat::page_size;
 /// Resident memory of a process in bytes, by `/proc/PID/statm`: exact since Linux 6.17, and before up to some dozen pages a
 /// processor off. `None` when it is gone.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
-    resident(&read_small(format!("/proc/{pid}/statm"))?)
+    resident(&read_small(super::folder(pid).join("statm"))?)
 }
 
 /// The same of the text of the file.

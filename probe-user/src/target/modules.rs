@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::elf::{self, Segment};
 use super::mappings::{Mapping, parse_maps};
+use super::perf_map;
 
 /// Not larger than any real vDSO.
 const MAX_VDSO_BYTES: usize = 1 << 20;
@@ -44,6 +45,7 @@ pub struct Module {
     pub mapped: (u64, u64, u64),
     /// Why the file could not be opened; empty when it was.
     pub problem: String,
+    /// Of generated code the perf map.
     file: Option<File>,
 }
 
@@ -67,10 +69,15 @@ impl Module {
         }
     }
 
+    /// The perf map of generated code, if its process writes one.
+    pub fn perf_map(&self) -> Option<&File> {
+        self.file.as_ref().filter(|_| self.kind == ModuleKind::Anonymous)
+    }
+
     /// The open file; `None` when it could not be opened or there is none. Its position is anyone's: read at offsets, or
     /// seek first.
     pub fn file(&self) -> Option<&File> {
-        self.file.as_ref()
+        self.file.as_ref().filter(|_| self.kind != ModuleKind::Anonymous)
     }
 
     /// The address that symbols use for a file offset.
@@ -116,7 +123,8 @@ impl Module {
 pub struct Modules {
     /// By device and inode, with the process in which it was opened last.
     files: HashMap<(u32, u32, u64), (u32, Weak<Module>)>,
-    anonymous: Option<Arc<Module>>,
+    /// Memory without a file, by process: only of those that name their code is there more than one.
+    anonymous: HashMap<u32, Weak<Module>>,
     vdso: Option<Arc<Module>>,
 }
 
@@ -128,8 +136,7 @@ impl Modules {
             return self.vdso.get_or_insert_with(|| Arc::new(vdso())).clone();
         }
         if mapping.inode == 0 {
-            let new = || Arc::new(Module::without_file(ModuleKind::Anonymous, "[anon]", (0, 0, 0), String::new()));
-            return self.anonymous.get_or_insert_with(new).clone();
+            return self.anonymous(pid);
         }
         let key = (mapping.device.0, mapping.device.1, mapping.inode);
         if let Some((tried, known)) = self.files.get(&key)
@@ -153,9 +160,29 @@ impl Modules {
         module
     }
 
+    /// Generated code of a process, with its perf map if it writes one.
+    fn anonymous(&mut self, pid: u32) -> Arc<Module> {
+        if let Some(known) = self.anonymous.get(&pid).and_then(Weak::upgrade)
+            && known.file.is_some()
+        {
+            return known;
+        }
+        let file = perf_map::open(pid);
+        // All that is not named is alike.
+        let key = if file.is_some() { pid } else { 0 };
+        if let Some(known) = self.anonymous.get(&key).filter(|_| key == 0).and_then(Weak::upgrade) {
+            return known;
+        }
+        let nothing = Module::without_file(ModuleKind::Anonymous, "[anon]", (0, 0, 0), String::new());
+        let module = Arc::new(Module { file, ..nothing });
+        self.anonymous.insert(key, Arc::downgrade(&module));
+        module
+    }
+
     /// Forgets modules that nobody refers to.
     pub fn sweep(&mut self) {
         self.files.retain(|_, (_, module)| module.strong_count() > 0);
+        self.anonymous.retain(|_, module| module.strong_count() > 0);
     }
 
     /// Modules in use.
@@ -172,15 +199,16 @@ impl Modules {
 /// Opens a mapped file. `map_files` leads to the very file, deleted or not, in whatever mount namespace; it wants
 /// CAP_CHECKPOINT_RESTORE. The path below the process's root is the second best, if it still is the same inode.
 fn open(pid: u32, mapping: &Mapping) -> Result<File> {
-    let link = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
-    let direct = open_regular(Path::new(&link), Some(mapping.inode));
+    let folder = super::folder(pid);
+    let link = folder.join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end));
+    let direct = open_regular(&link, Some(mapping.inode));
     if direct.is_ok() {
         return direct;
     }
     let path = mapping.path.trim_end_matches(" (deleted)");
     let mut last = direct;
-    for path in [format!("/proc/{pid}/root{path}"), path.to_owned()] {
-        last = open_regular(Path::new(&path), Some(mapping.inode));
+    for path in [folder.join("root").join(path.trim_start_matches('/')), PathBuf::from(path)] {
+        last = open_regular(&path, Some(mapping.inode));
         if last.is_ok() {
             break;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::folder::folder;
 use super::mappings::{Mapping, Mappings, parse_maps};
 use super::modules::{Module, Modules};
 use crate::text::sanitize;
@@ -53,10 +54,11 @@ impl Process {
         let pid = self.pid;
         let Ok(comm) = std::fs::read(format!("/proc/{pid}/comm")) else { return };
         self.comm = sanitize(String::from_utf8_lossy(&comm).trim_end_matches('\n'));
-        if let Ok(exe) = std::fs::read_link(format!("/proc/{pid}/exe")) {
+        let folder = folder(pid);
+        if let Ok(exe) = std::fs::read_link(folder.join("exe")) {
             self.exe = sanitize(exe.to_string_lossy().trim_end_matches(" (deleted)"));
         }
-        if let Ok(cmdline) = std::fs::read(format!("/proc/{pid}/cmdline"))
+        if let Ok(cmdline) = std::fs::read(folder.join("cmdline"))
             && !cmdline.is_empty()
         {
             let text = String::from_utf8_lossy(&cmdline);
@@ -67,7 +69,7 @@ impl Process {
 
     /// Reads the mappings again. True when there are any: a process that is gone keeps what was known.
     pub fn refresh_mappings(&mut self, modules: &mut Modules) -> bool {
-        let Ok(text) = std::fs::read(format!("/proc/{}/maps", self.pid)) else { return false };
+        let Ok(text) = std::fs::read(folder(self.pid).join("maps")) else { return false };
         let text = String::from_utf8_lossy(&text);
         let mut mappings = Mappings::default();
         for mapping in parse_maps(&text) {
@@ -141,7 +143,7 @@ pub fn process_of_thread(tid: u32) -> Option<u32> {
 
 /// May its mappings be read, and so what its addresses mean? A process that is gone meanwhile is no error.
 pub fn check_access(pid: u32) -> std::io::Result<()> {
-    match std::fs::File::open(format!("/proc/{pid}/maps")) {
+    match std::fs::File::open(folder(pid).join("maps")) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(error),
         _ => Ok(()),
     }

@@ -27,12 +27,21 @@ pub struct Stat {
 impl Stat {
     /// Reads the figures of a process; `None` when it is gone (or a zombie, whose figures are over).
     pub fn read(pid: u32) -> Option<Self> {
-        Self::parse(&read_small(format!("/proc/{pid}/stat"))?, page_size()).filter(|stat| !stat.is_over())
+        let mut stat = Self::parse(&read_small(format!("/proc/{pid}/stat"))?, page_size())?;
+        if stat.is_ended() && !stat.is_over() {
+            stat.rss_bytes = super::resident_bytes(pid).unwrap_or(0);
+        }
+        (!stat.is_over()).then_some(stat)
+    }
+
+    /// True for a thread that has ended. A main thread stays behind like this while others go on.
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
     }
 
     /// True for a process that has ended.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.state, 'Z' | 'X')
+        self.is_ended() && self.threads <= 1
     }
 
     /// Parses the text of `/proc/PID/stat`; `None` when it is not such a text. `page` is the page size in bytes.

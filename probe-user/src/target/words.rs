@@ -10,7 +10,7 @@ pub struct Memory(File);
 impl Memory {
     /// `None` without the privilege, or if there is no such process.
     pub fn of(pid: u32) -> Option<Self> {
-        File::open(format!("/proc/{pid}/mem")).ok().map(Self)
+        File::open(super::folder(pid).join("mem")).ok().map(Self)
     }
 
     /// The word at an address; `None` where none is mapped.

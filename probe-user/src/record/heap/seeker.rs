@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::functions::Finder;
 use crate::heap::{Allocators, Found};
 use crate::kernel::{MAX_HEAPS, Prober, Probes, Wanted, takes};
-use crate::target::{Module, exists, monotonic_ns};
+use crate::target::{Module, exists, folder, monotonic_ns};
 
 /// Files of which it is remembered what is in them: those of some hundred different programs.
 const MAX_FILES: usize = 4096;
@@ -150,7 +150,7 @@ impl Memory {
             return found.clone();
         }
         // Debug files are installed beside the program, which may be in a container, or on the host.
-        let roots = [PathBuf::from(format!("/proc/{pid}/root")), PathBuf::from("/")];
+        let roots = [folder(pid).join("root"), PathBuf::from("/")];
         let found = Arc::new(Found::look(&Finder::of_modules([file.clone()], roots)));
         if self.files.len() >= MAX_FILES {
             self.files.clear();

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use super::super::pins::Pins;
 use super::super::recording::{RecordedProcess, Thread};
 use super::super::stacks::{Frame, Space, Stack};
+use probe_ebpf::abi::EXACT_FRAME;
+
 use crate::functions::Finder;
 use crate::kernel::{End, RawStack, thread_name};
 use crate::target::{Mapping, Mappings, Module, Modules, Process};
@@ -132,6 +134,7 @@ impl Processes {
             None => raw.frames.iter().map(|&offset| Frame { module: None, offset }).collect(),
             Some(pid) => {
                 let tracked = tracked(&mut self.tracked, &mut self.changed, pid, &mut self.modules);
+                let exact = take_exact(&mut raw.frames);
                 let is_known = |tracked: &Tracked, address: &u64| tracked.process.locate(*address).is_some();
                 // New code that no event told of: an event was lost.
                 if !raw.frames.iter().all(|address| is_known(tracked, address))
@@ -150,11 +153,13 @@ impl Processes {
                     raw.frames.truncate(astray);
                     raw.end = End::NoFramePointer;
                 }
-                let locate = |&address| match tracked.process.locate(address) {
-                    Some((module, offset)) => Frame { module: Some(module.clone()), offset },
-                    None => Frame { module: None, offset: address },
+                let locate = |(&address, is_exact): (&u64, bool)| match tracked.process.locate(address) {
+                    Some((module, offset)) => {
+                        Frame { module: Some(module.clone()), offset: offset + u64::from(is_exact) }
+                    }
+                    None => Frame { module: None, offset: address + u64::from(is_exact) },
                 };
-                raw.frames.iter().map(locate).collect()
+                raw.frames.iter().zip(exact).map(locate).collect()
             }
         };
         let space = if raw.pid.is_some() { Space::User } else { Space::Kernel };
@@ -249,4 +254,13 @@ fn tracked<'a>(
         changed.insert(pid);
         Tracked { process: Process::read(pid, modules), ..Tracked::default() }
     })
+}
+
+/// Takes the marks off the addresses of a stack of user code: which of them, above the leaf, are no return addresses. Those
+/// are what a signal interrupted, and the frame below it: the handler returns to the first instruction of that.
+fn take_exact(frames: &mut [u64]) -> Vec<bool> {
+    let interrupted: Vec<bool> = frames.iter().map(|frame| frame & EXACT_FRAME != 0).collect();
+    frames.iter_mut().for_each(|frame| *frame &= !EXACT_FRAME);
+    let is_exact = |at: usize| at > 0 && (interrupted[at] || interrupted.get(at + 1) == Some(&true));
+    (0..frames.len()).map(is_exact).collect()
 }
