@@ -6,6 +6,7 @@ use libtest_mimic::{Conclusion, Trial};
 use probe_tests::trial;
 
 mod containers;
+mod counts;
 mod daemon;
 mod dump;
 mod errors;
@@ -47,6 +48,7 @@ fn main() {
         live::tests(),
         rules::tests(),
         containers::tests(),
+        counts::tests(),
         lifetime::tests(),
         daemon::tests(),
         processes::tests(),

@@ -20,19 +20,21 @@ static void *ends(void *way) {
     return NULL;
 }
 
+/* In every other program it is another thread than the first that becomes the next. */
+static int by_thread;
+
 static void *becomes(void *self) {
     for (int i = 0; i < 50; i++) {
         last_words(2);
         usleep(1000);
     }
-    execl(self, self, "exec", NULL);
+    execl(self, self, "exec", by_thread ? "itself" : "thread", NULL);
     return NULL;
 }
 
 NOINLINE void replaces(void *self) {
-    /* In every other program it is another thread than the first that becomes the next. */
     pthread_t thread;
-    if (getpid() % 2 == 0) becomes(self);
+    if (!by_thread) becomes(self);
     pthread_create(&thread, NULL, becomes, self);
     pthread_join(thread, NULL);
 }
@@ -43,6 +45,7 @@ void loops(long count);
 
 int main(int count, char **words) {
     say_ready();
+    by_thread = count > 2 && !strcmp(words[2], "thread");
     if (count > 1 && !strcmp(words[1], "exec")) replaces(words[0]);
     if (count > 1 && !strcmp(words[1], "loops")) {
         for (;;) {

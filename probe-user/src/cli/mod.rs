@@ -10,6 +10,7 @@ mod folders;
 mod http;
 mod latency;
 mod log;
+mod pids;
 mod process;
 mod record;
 mod serve;

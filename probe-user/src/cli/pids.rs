@@ -24,10 +24,7 @@ impl FromStr for Pids {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
-        let pid = |word: &str| match word.parse() {
-            Ok(pid) if pid > 0 => Ok(pid),
-            _ => Err(format!("`{word}` is not a process id")),
-        };
+        let pid = |word: &str| word.parse().map_err(|_| format!("`{word}` is not a process id"));
         let pids: Vec<u32> = words.map(pid).collect::<Result<_, _>>()?;
         if pids.is_empty() {
             return Err("no process id: `pgrep NAME` may have found no process".to_owned());
@@ -47,7 +44,7 @@ mod tests {
         }
         let flags: Vec<Pids> = ["7,1", "1", "9"].map(|text| text.parse().unwrap()).into();
         assert_eq!(Pids::all(&flags), [7, 1, 9]);
-        for bad in ["", " \n", "0", "-1", "1,x", "4294967296"] {
+        for bad in ["", " \n", "-1", "1,x", "4294967296"] {
             assert!(bad.parse::<Pids>().is_err(), "{bad:?}");
         }
     }

@@ -16,6 +16,7 @@ use programs::{Programs, SHORT_WAITS};
 use serde::Serialize;
 use slow::Destination;
 
+use super::pids::Pids;
 use super::record::Signals;
 use super::{Descriptors, print, targets, tell};
 use crate::functions::{Finder, Missing, Spec};
@@ -40,9 +41,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 Names: exact, glob, /regex/, demangled C++ and Rust, library:function, file@0xaddress, usdt:provider:name")]
 pub struct Args {
-    /// The processes, with commas between them; each has rows and a budget of its own
-    #[arg(short, long, value_name = "PIDS", value_delimiter = ',', required = true)]
-    pid: Vec<u32>,
+    /// The processes, with commas between them or as pgrep prints them; each has rows and a budget of its own
+    #[arg(short, long, value_name = "PIDS", required = true)]
+    pid: Vec<Pids>,
     /// Functions to time
     #[arg(required_unless_present = "span", value_name = "NAME")]
     names: Vec<String>,
@@ -83,8 +84,9 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
     closer::start();
     let signals = Signals::listen()?;
     let _descriptors = Descriptors::raise();
-    targets::check(&args.pid)?;
-    let Chosen { functions, parks, notes } = functions(args)?;
+    let pids = Pids::all(&args.pid);
+    targets::check(&pids)?;
+    let Chosen { functions, parks, notes } = functions(args, &pids)?;
     for note in notes.iter().filter(|_| !quiet) {
         tell(note);
     }
@@ -92,7 +94,7 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
     let mut programs = match args.threshold.filter(|_| slow.is_some()) {
         Some(threshold) => {
             let count = (functions.len() + parks.len()) as u32;
-            Programs::with_slow_calls(count, &args.pid, threshold, args.frequency)?
+            Programs::with_slow_calls(count, &pids, threshold, args.frequency)?
         }
         None => Programs::load(functions.len() as u32)?,
     };
@@ -129,14 +131,14 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
     if !quiet {
         let cost = programs.hit_cost()?.as_nanos() as f64 / 1000.0;
         let plural = if count == 1 { "" } else { "s" };
-        let pids: Vec<String> = args.pid.iter().map(u32::to_string).collect();
-        let pids = pids.join(", ");
-        tell(&format!("timing {count} function{plural} of pid {pids}; a hit of a probe costs {cost:.1} us here"));
+        let numbers: Vec<String> = pids.iter().map(u32::to_string).collect();
+        let numbers = numbers.join(", ");
+        tell(&format!("timing {count} function{plural} of pid {numbers}; a hit of a probe costs {cost:.1} us here"));
     }
     let is_live = !args.json && !quiet && std::io::stdout().is_terminal();
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut shown = Instant::now();
-    let is_any_running = || args.pid.iter().any(|&pid| target::is_running(pid));
+    let is_any_running = || pids.iter().any(|&pid| target::is_running(pid));
     while !signals.came() && is_any_running() && end.is_none_or(|end| Instant::now() < end) {
         let next = Instant::now() + LOOK;
         programs.run_until(end.map_or(next, |end| end.min(next)))?;
@@ -177,7 +179,7 @@ struct Chosen {
     notes: Vec<String>,
 }
 
-fn functions(args: &Args) -> Result<Chosen> {
+fn functions(args: &Args, pids: &[u32]) -> Result<Chosen> {
     let (spans, more) = span::parse(&args.span).map_err(|error| usage(&error))?;
     let specs: Result<Vec<Spec>> = args.names.iter().chain(&more).map(|name| spec(name)).collect();
     let (specs, judgement) = (specs?, judgement(args.threshold, args.errors));
@@ -185,13 +187,13 @@ fn functions(args: &Args) -> Result<Chosen> {
     let mut parked = Vec::new();
     let mut missing: Option<Box<Missing>> = None;
     let mut modules = Modules::default();
-    for &pid in &args.pid {
+    for &pid in pids {
         let finder = Finder::of_process(&Process::read(pid, &mut modules));
         for spec in &specs {
             let (found, more) = match choose(&finder, spec, judgement, args.threshold.is_some()) {
                 Ok(chosen) => chosen,
                 // Only one of the processes may have it.
-                Err(why) if args.pid.len() > 1 => {
+                Err(why) if pids.len() > 1 => {
                     notes.push(format!("not timed in pid {pid}: {why}"));
                     missing = Some(why);
                     continue;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cli::pids::Pids;
 use crate::export::Format;
 
 /// Frequencies beyond this cost more than they show.
@@ -20,9 +21,9 @@ const MAX_FREQUENCY: u64 = 10_000;
   probe record -e malloc --live -p 1234  which of that it does not free
   probe record -o build.svg -- make      a command from its first instruction")]
 pub struct Args {
-    /// Processes to sample, with their children
-    #[arg(short, long, value_name = "PID", value_delimiter = ',', num_args = 1)]
-    pub(super) pid: Vec<u32>,
+    /// Processes to sample, with their children: with commas between them, or as pgrep prints them
+    #[arg(short, long, value_name = "PIDS", num_args = 1)]
+    pub(super) pid: Vec<Pids>,
     /// Sample every process of the host
     #[arg(short, long, conflicts_with_all = ["pid", "command"])]
     pub(super) all: bool,

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 
 use super::flags::{Args, Event};
 use super::output;
+use crate::cli::pids::Pids;
 use crate::export::Format;
 use crate::kernel::{HeapOptions, WaitFilter};
 use crate::problem::{Exit, Problem};
@@ -60,7 +61,7 @@ pub(super) fn plan(args: Args) -> Result<Plan> {
     let Args { pid, all, frequency, duration, wakers, output, format, threads, states, .. } = args;
     let Args { user_only, kernel_only, command, .. } = args;
     let target = match (pid.is_empty(), all, command.is_empty()) {
-        (false, _, _) => Target::Pids(pid),
+        (false, _, _) => Target::Pids(Pids::all(&pid)),
         (_, true, _) => Target::All,
         (_, _, false) => Target::Command(command),
         _ => bail!(Problem::new(
