@@ -208,7 +208,8 @@ impl Account {
         Estimate {
             calls: slowed + rate.calls * clean,
             low: slowed + rate.low * clean,
-            high: rate.high.map(|high| slowed + high * clean),
+            // When the traps went is known as often as it was looked.
+            high: rate.high.map(|high| seen + high.max(seen / attached) * away),
         }
     }
 
@@ -216,7 +217,7 @@ impl Account {
     fn rate(&self, slowed: f64) -> Estimate {
         let longest = self.threads.values().map(|thread| thread.clean_wall).fold(0.0, f64::max);
         let mut sum = Estimate { high: Some(0.0), ..Estimate::default() };
-        let (mut wall, mut calls) = (self.others.wall, 0.0);
+        let (calls, wall) = (self.others.calls, self.others.wall.max(f64::EPSILON));
         let mut known = 0.0;
         for thread in self.threads.values().filter(|thread| thread.clean_wall > 0.0) {
             let Some(rate) = thread.rate(self.hit_cost) else { continue };
@@ -227,8 +228,6 @@ impl Account {
             sum.high = sum.high.zip(rate.high).map(|(sum, high)| sum + share * high);
             known += thread.parts.iter().map(|part| part.calls).sum::<f64>();
         }
-        calls += self.others.calls;
-        wall = wall.max(f64::EPSILON);
         if known <= 0.0 {
             return bounded(slowed, self.others.hits / self.others.calls.max(1.0), self.hit_cost);
         }
