@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         trial("faults::what_the_kernel_fills_is_charged_to_the_call", reads),
         trial("faults::the_heap_grows_by_brk", heap),
         trial("faults::a_mapping_that_moves_grows_by_what_is_added", moves),
+        trial("faults::what_is_populated_is_charged_to_the_call", populated),
         trial("faults::huge_pages_count_whole", huge),
         trial("faults::many_faults_are_sampled_without_bias", storm),
         trial("faults::processor_time_and_memory_stand_side_by_side", side_by_side),
@@ -65,6 +66,15 @@ fn growth() -> Result<()> {
     }
     let whole = folded.share(|frames| frames.iter().any(|frame| frame == "start_thread"));
     ensure!(whole > 0.99, "the stacks are whole:\n{}", folded.show());
+    Ok(())
+}
+
+fn populated() -> Result<()> {
+    let folded = record(&grows(&["populates", "populates-later", "locks"])?)?;
+    for function in ["populates", "populates_later", "locks"] {
+        expect(&folded, "[resident]", function)?;
+        expect(&folded, "[mapped]", function)?;
+    }
     Ok(())
 }
 

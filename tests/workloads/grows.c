@@ -111,6 +111,32 @@ NOINLINE void enlarges(void) {
     }
 }
 
+/* Mappings that are resident when the call returns: no fault is seen. */
+NOINLINE void populates(void) {
+    for (;;) {
+        if (mmap(NULL, rate / 10 / 4096 * 4096, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0) == MAP_FAILED) exit(1);
+        usleep(100000);
+    }
+}
+
+/* The same in two calls: MADV_POPULATE_WRITE, where the kernel knows it. */
+NOINLINE void populates_later(void) {
+    for (;;) {
+        size_t bytes = rate / 10 / 4096 * 4096;
+        if (madvise(map(bytes), bytes, 23)) exit(1);
+        usleep(100000);
+    }
+}
+
+/* And by locking it. */
+NOINLINE void locks(void) {
+    for (;;) {
+        size_t bytes = rate / 10 / 4096 * 4096;
+        if (mlock(map(bytes), bytes)) exit(1);
+        usleep(100000);
+    }
+}
+
 static void *thread(void *role) {
     ((void (*)(void))role)();
     return NULL;
@@ -120,6 +146,7 @@ int main(int count, char **roles) {
     static const struct { const char *name; void (*function)(void); } all[] = {
         {"leaks", leaks}, {"uses-again", uses_again}, {"takes-and-gives", takes_and_gives}, {"storms", storms},
         {"reads-into", reads_into}, {"takes-huge", takes_huge}, {"enlarges", enlarges},
+        {"populates", populates}, {"populates-later", populates_later}, {"locks", locks},
     };
     const char *text = getenv("RATE_MIB");
     rate = (size_t)((text ? strtod(text, NULL) : 20) * MiB);

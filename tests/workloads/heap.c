@@ -211,6 +211,45 @@ static void loads(const char *library)
             in_arena();
 }
 
+// 1 MB a second in each of three ways. A call that gives no new memory leaves the old as it was.
+static void fails(void *kept, void *failed)
+{
+    if (failed != NULL || kept == NULL)
+        exit(1);
+}
+
+NOINLINE void fails_to_grow(void)
+{
+    volatile size_t much = SIZE_MAX / 2;
+    void *kept = seen = malloc(1000);
+    fails(kept, realloc(kept, much));
+}
+
+NOINLINE void fails_to_grow_an_array(void)
+{
+    volatile size_t much = SIZE_MAX / 2;
+    void *kept = seen = malloc(1000);
+    fails(kept, reallocarray(kept, much, 9));
+}
+
+// Nothing is left of this one.
+NOINLINE void shrinks_to_nothing(void)
+{
+    void *kept = seen = malloc(1000);
+    seen = realloc(kept, 0);
+}
+
+static void refused(void)
+{
+    double begin = seconds();
+    for (unsigned rounds = 0;; usleep(1000))
+        for (; rounds < 1000 * (seconds() - begin); rounds++) {
+            fails_to_grow();
+            fails_to_grow_an_array();
+            shrinks_to_nothing();
+        }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "begins") == 0) {
@@ -225,6 +264,8 @@ int main(int argc, char **argv)
         hidden();
     if (strcmp(what, "kinds") == 0)
         kinds();
+    if (strcmp(what, "refused") == 0)
+        refused();
     if (strcmp(what, "moves") == 0)
         moves();
     if (strcmp(what, "busy") == 0)

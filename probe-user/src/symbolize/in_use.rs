@@ -19,9 +19,12 @@ impl Lives {
     /// By the allocations that were followed. What is younger than the recording asks for is left out.
     pub fn of(recording: &Recording) -> Self {
         let Some(live) = &recording.heap.live else { return Self::default() };
-        let mut lives = Self { alive: vec![0.0; live.len()], in_use: None };
-        let (mut bytes, mut down, mut up) = (0.0, 0.0, 0.0);
         let until_ns = recording.to_ns.saturating_sub(recording.heap.older_ns);
+        let is_old = |allocation: &Allocation| allocation.time_ns <= until_ns;
+        // Of a process of which it is not known when it was looked at, nothing can be told but what was seen.
+        let alive = live.iter().map(|allocation| f64::from(u8::from(is_old(allocation)))).collect();
+        let mut lives = Self { alive, in_use: None };
+        let (mut bytes, mut down, mut up) = (0.0, 0.0, 0.0);
         for (&pid, heap) in &recording.heap.heaps {
             // By stack: objects, each with its number among the live ones.
             let mut cohorts: BTreeMap<_, (Vec<Object>, Vec<Option<usize>>)> = BTreeMap::new();
@@ -41,8 +44,7 @@ impl Lives {
             let estimate = in_use(&objects, heap.scale.windows(), recording.to_ns, until_ns);
             let judged = numbers.iter().flatten().zip(estimate.alive.iter().flatten());
             for (number, alive) in judged.filter_map(|(number, alive)| Some(((*number)?, *alive))) {
-                let is_old = live[number].time_ns <= until_ns;
-                lives.alive[number] = if is_old { alive } else { 0.0 };
+                lives.alive[number] = lives.alive[number].min(alive);
             }
             // Processes are independent of each other.
             bytes += estimate.bytes;

@@ -1,7 +1,7 @@
 //! Planted causes, and who is named for them.
 
 use super::*;
-use crate::symbolize::{Line, Location, Module, Sample, Stack, ThreadInfo};
+use crate::symbolize::{Line, Location, Measure, Module, Sample, Stack, ThreadInfo};
 
 /// Builds a profile of `seconds` from (thread, stack from the root as `module!function:line`, samples).
 pub(super) fn profile(seconds: u64, samples: &[(&str, &str, u64)]) -> Profile {
