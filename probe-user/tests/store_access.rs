@@ -77,7 +77,7 @@ fn another_user_reads_what_the_group_may() {
     };
     put(&Store::open(&path, Limits::default()).expect("opens"), 3, "checkout");
     read("nothing");
-    let store = Store::open(&path, Options { group: Some(GROUP), limits: Limits::default() }).expect("opens");
+    let store = Store::open(&path, Options { group: Some(GROUP), ..Options::default() }).expect("opens");
     put(&store, 2, "search");
     put(&store, 1, "checkout");
     read("index");

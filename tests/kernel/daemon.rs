@@ -35,7 +35,7 @@ pub(super) const BREACH: Duration = Duration::from_secs(45);
 /// A daemon with a store of its own.
 pub(super) struct Daemon {
     pub(super) running: Running,
-    config: PathBuf,
+    pub(super) config: PathBuf,
     log: PathBuf,
     store: PathBuf,
     _folders: [tempfile::TempDir; 2],

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::lane::{Lane, folder_name};
+use super::lane::{DeadLetters, Lane, folder_name};
 use super::{Channel, Links, Notice, Reader};
 use crate::supervise::Pulse;
 
@@ -247,7 +247,13 @@ impl Shared {
             match channels.get(name) {
                 Some(running) => running.lane.accept(notice),
                 None => {
-                    tracing::warn!("an alert of {} is for `{name}`, which is no channel", notice.rule);
+                    let folder = self.lanes.join(folder_name(name)).join("dead");
+                    let why = format!("there is no channel `{name}`");
+                    let place = match DeadLetters::keep_stray(&folder, notice, &why) {
+                        Ok(()) => format!("it is kept in {}", folder.display()),
+                        Err(error) => format!("it cannot be kept in {}: {error}", folder.display()),
+                    };
+                    tracing::error!("an alert of {} is for the unknown channel `{name}`: {place}", notice.rule);
                     self.unrouted.fetch_add(1, Ordering::Relaxed);
                 }
             }

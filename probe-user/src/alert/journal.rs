@@ -6,12 +6,13 @@ mod reader;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ulid::Ulid;
 
 use super::{Notice, disk};
+use crate::target::steady_now;
 pub use reader::Reader;
 
 /// Most notices that are kept, whether they were read or not.
@@ -150,7 +151,8 @@ impl Journal {
     }
 
     fn prune(&self, state: &mut State) {
-        let is_old = |id: &Ulid| SystemTime::now().duration_since(id.datetime()).is_ok_and(|age| age > self.max_age);
+        let now = steady_now();
+        let is_old = |id: &Ulid| now.duration_since(id.datetime()).is_ok_and(|age| age > self.max_age);
         while let Some(oldest) = state.ids.first().copied()
             && Some(oldest) != state.last
             && (state.ids.len() + state.firing.len() > self.max_notices || is_old(&oldest))

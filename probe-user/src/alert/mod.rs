@@ -7,6 +7,7 @@ mod disk;
 mod dispatcher;
 mod failure;
 mod fit;
+mod history;
 mod http;
 mod journal;
 mod lane;
@@ -22,6 +23,7 @@ pub use channel::{
 pub use channel::{ONE_MESSAGE, PAGERDUTY};
 pub use dispatcher::{ChannelFigures, Dispatcher};
 pub use failure::Failure;
+pub use history::history;
 pub use http::{Auth, Endpoint, check_url};
 pub use journal::{Journal, MAX_AGE, MAX_NOTICES, Reader};
 pub use lane::MAX_QUEUED;

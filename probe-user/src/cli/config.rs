@@ -1,6 +1,7 @@
 //! `probe config`, and the flags by which commands find their configuration.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +10,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use super::print;
 use crate::config::{self, Config, DEFAULT_PATH};
+use crate::problem::{Exit, Problem};
 use crate::sandbox::User;
 use crate::snapshot::Store;
 
@@ -112,6 +114,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Check(source) => {
             let config = source.load_file()?;
+            readable(&config, source.path())?;
             serviceable(&config)?;
             let Config { targets, functions, rules, channels, .. } = &config;
             print(&format!(
@@ -137,6 +140,19 @@ pub(super) fn serviceable(config: &Config) -> Result<()> {
         }
         config.http.check().with_context(|| format!("[serve], as the server's user {}", user.name))
     })?
+}
+
+/// Whether the server can read the configuration itself, as the user that it will be: it does so whenever that changes.
+pub(super) fn readable(config: &Config, path: &Path) -> Result<()> {
+    let user = User::choose(config.serve.user.as_deref())?;
+    user.act(|| File::open(path).map(drop))?.map_err(|error| {
+        let (name, gid) = (&user.name, user.gid);
+        let hint = "have it in a folder that everybody may pass through (mode 755), such as /etc/probe, and give the file to \
+                    the server's group";
+        let hint = format!("{hint}: chgrp {gid} {0} && chmod 640 {0}", path.display());
+        let message = format!("the server's user {name} cannot read the configuration {}: {error}", path.display());
+        Problem::new(Exit::Usage, message, hint).into()
+    })
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::config::Place;
+use super::config::{Place, readable, serviceable};
 use super::log::Verbosity;
 use super::{Descriptors, folders, process};
-use crate::config::Config;
+use crate::config::{Config, Log};
 use crate::control::transport::Peers;
 use crate::daemon::{self, Control, Settings};
 use crate::kernel::closer;
@@ -33,6 +33,9 @@ pub struct Args {
     /// Tell a supervisor on standard output how one is
     #[arg(long, hide = true)]
     supervised: bool,
+    /// Say whether both processes could go on by the configuration, and end
+    #[arg(long, hide = true)]
+    check: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -43,17 +46,38 @@ enum Process {
 
 /// Runs `probe daemon`.
 pub fn run(args: Args, verbosity: Verbosity) -> Result<ExitCode> {
+    if args.check {
+        return check(&args, verbosity);
+    }
     let config = args.place.load_file()?;
-    verbosity.start_service(config.log);
+    verbosity.start_service(config.log, if args.only.is_some() { "collector" } else { "supervisor" });
     match args.only {
         Some(Process::Collector) => collect(args),
         None => supervise(&config, &args, verbosity),
     }
 }
 
+/// What is wrong is in the log.
+fn check(args: &Args, verbosity: Verbosity) -> Result<ExitCode> {
+    let config = args.place.load_file();
+    verbosity.start_service(config.as_ref().map_or_else(|_| Log::default(), |config| config.log), "supervisor");
+    let checked = config.and_then(|config| {
+        readable(&config, args.place.path())?;
+        serviceable(&config)
+    });
+    Ok(match checked {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            process::refuse(&error);
+            ExitCode::FAILURE
+        }
+    })
+}
+
 /// Starts both processes of the daemon by the same flags.
 fn supervise(config: &Config, args: &Args, verbosity: Verbosity) -> Result<ExitCode> {
     // What is wrong for both is said once, by this one.
+    readable(config, args.place.path())?;
     folders::prepare(config, &User::choose(config.serve.user.as_deref())?)?;
     if config.rules.is_empty() {
         tracing::warn!("the configuration has no [[rule]]: nothing will be kept");
@@ -65,8 +89,11 @@ fn supervise(config: &Config, args: &Args, verbosity: Verbosity) -> Result<ExitC
         arguments.extend(args.place.arguments());
         arguments
     };
-    let done =
-        supervise::run(vec![("collector", job(&["daemon", "--only", "collector"])), ("server", job(&["serve"]))])?;
+    let jobs = vec![("collector", job(&["daemon", "--only", "collector"])), ("server", job(&["serve"]))];
+    let mut check: Vec<OsString> = vec!["daemon".into(), "--check".into()];
+    check.extend(verbosity.arguments());
+    check.extend(args.place.arguments());
+    let done = supervise::run(jobs, check)?;
     if done == ExitCode::SUCCESS {
         tracing::info!("stopped");
     }
@@ -96,14 +123,16 @@ fn collect(args: Args) -> Result<ExitCode> {
 }
 
 /// Stops at the first SIGTERM or SIGINT; without a supervisor, which has its own patience and hears of SIGINT itself, the
-/// second ends the process at once. SIGHUP reads the configuration again.
+/// second ends the process at once. SIGHUP reads the configuration again: with a supervisor that is to check it, and SIGUSR1
+/// to go on by it, or SIGUSR2 to forget it.
 fn listen(control: Arc<Control>, args: Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
-    let (mut terminate, mut interrupt, mut hangup) = {
+    let (mut terminate, mut interrupt, mut hangup, mut switch, mut forget) = {
         let _guard = runtime.enter();
-        let failed = "cannot listen to signals";
-        let signal = |kind| signal(kind).context(failed);
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
+        let signal = |kind| signal(kind).context("cannot listen to signals");
+        let stops = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (hangup, switch) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
+        (stops.0, stops.1, hangup, switch, signal(SignalKind::user_defined2())?)
     };
     let listen = async move {
         let mut is_due = false;
@@ -120,6 +149,14 @@ fn listen(control: Arc<Control>, args: Args) -> Result<()> {
                     is_due = true;
                     continue;
                 }
+                _ = switch.recv() => {
+                    answer(&control, control.switch().map(|()| Beat::Reloaded));
+                    continue;
+                }
+                _ = forget.recv() => {
+                    control.forget();
+                    continue;
+                }
                 () = tokio::time::sleep(SOON), if is_due => continue,
             }
             if control.stop() && !args.supervised {
@@ -134,11 +171,16 @@ fn listen(control: Arc<Control>, args: Args) -> Result<()> {
 
 /// What is wrong leaves the daemon as it is.
 fn reload(control: &Control, args: &Args) {
-    match args.place.read().and_then(|source| control.reload(source)) {
-        Ok(()) => control.beat(Beat::Reloaded),
-        Err(error) => {
-            process::refuse(&error);
-            control.beat(Beat::Refused);
-        }
+    let prepared = args.place.read().and_then(|source| control.prepare(source));
+    match prepared {
+        Ok(_) if !args.supervised => answer(control, control.switch().map(|()| Beat::Reloaded)),
+        prepared => answer(control, prepared.map(Beat::Prepared)),
     }
+}
+
+fn answer(control: &Control, done: Result<Beat>) {
+    control.beat(done.unwrap_or_else(|error| {
+        process::refuse(&error);
+        Beat::Refused
+    }));
 }

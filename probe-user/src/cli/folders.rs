@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::geteuid;
@@ -12,6 +13,9 @@ use rustix::process::geteuid;
 use crate::config::Config;
 use crate::problem::{Exit, Problem};
 use crate::sandbox::User;
+
+/// How long a server waits for another one to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes what is missing for both processes.
 pub(super) fn prepare(config: &Config, user: &User) -> Result<()> {
@@ -47,7 +51,14 @@ pub(super) fn prepare_shared(config: &Config, user: &User) -> Result<()> {
 pub(super) fn take(state: &Path) -> Result<File> {
     let path = state.join(".lock");
     let lock = File::create(&path).with_context(|| path.display().to_string())?;
-    match lock.try_lock() {
+    // One whose supervisor was killed is about to end.
+    let end = Instant::now() + PATIENCE;
+    let mut locked = lock.try_lock();
+    while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+        locked = lock.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(Problem::new(
             Exit::Failure,

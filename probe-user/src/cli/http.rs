@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::alert::Dispatcher;
 use crate::config::{self, Config};
 use crate::control::transport::Client;
+use crate::daemon::JOURNAL;
 use crate::serve::{Exposition, Kind, Limits, Setup, Source, api, serve};
 use crate::snapshot::Store;
 
@@ -48,6 +49,7 @@ fn router(config: &Config, dispatcher: &Arc<Dispatcher>) -> Result<Router> {
     let setup = Setup {
         collector: Arc::new(Client::new(&config.collector.socket)),
         store: Store::read(&config.store.path, config.store.limits),
+        journal: config.store.path.join(JOURNAL),
         access: config.http.access()?,
         limits: Limits::default(),
         definitions: config::definitions(),

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -30,8 +31,8 @@ impl Verbosity {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(self.color).init();
     }
 
-    /// Starts the log of a process that runs unwatched.
-    pub fn start_service(self, log: config::Log) {
+    /// Starts the log of a process that runs unwatched. Each line says which one it is from.
+    pub fn start_service(self, log: config::Log, process: &'static str) {
         let level = match log.level {
             Level::DEBUG => "info,probe=debug".to_owned(),
             Level::TRACE => "debug,probe=trace".to_owned(),
@@ -39,12 +40,12 @@ impl Verbosity {
         };
         let subscriber = tracing_subscriber::fmt().with_env_filter(self.filter(&level)).with_writer(std::io::stderr);
         if log.is_json {
-            subscriber.json().flatten_event(true).init();
+            subscriber.json().flatten_event(true).map_event_format(|format| Json { process, format }).init();
         } else if is_journal() {
-            let format = Format::default().with_ansi(false).without_time();
+            let format = Format::default().with_ansi(false).with_timer(Mark { process, has_time: false });
             subscriber.with_ansi(false).event_format(Journal(format)).init();
         } else {
-            subscriber.with_ansi(self.color).init();
+            subscriber.with_ansi(self.color).with_timer(Mark { process, has_time: true }).init();
         }
     }
 
@@ -78,8 +79,47 @@ fn is_journal() -> bool {
     stderr.is_ok_and(|file| stream == format!("{}:{}", file.dev(), file.ino()))
 }
 
+/// What stands before each line: the time, and which process it is from.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    process: &'static str,
+    has_time: bool,
+}
+
+impl FormatTime for Mark {
+    fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
+        if self.has_time {
+            SystemTime.format_time(out)?;
+            out.write_char(' ')?;
+        }
+        out.write_str(self.process)
+    }
+}
+
+/// An object a line, of which the first field is the process.
+struct Json<F> {
+    process: &'static str,
+    format: F,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Json<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.format.format_event(context, Writer::new(&mut line), event)?;
+        match line.strip_prefix('{') {
+            Some(rest) => write!(out, "{{\"process\":\"{}\",{rest}", self.process),
+            None => out.write_str(&line),
+        }
+    }
+}
+
 /// Lines as the journal wants them: the priority first, and no time, which it knows itself.
-struct Journal(Format<Full, ()>);
+struct Journal(Format<Full, Mark>);
 
 impl<S, N> FormatEvent<S, N> for Journal
 where
@@ -125,7 +165,7 @@ mod tests {
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .with_ansi(false)
-            .event_format(Journal(Format::default().without_time()))
+            .event_format(Journal(Format::default().with_timer(Mark { process: "server", has_time: false })))
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(pid = 7, "it is hot");
@@ -133,7 +173,22 @@ mod tests {
         });
         let text = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("text");
         let [first, second] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
-        assert!(first.starts_with("<4>") && first.ends_with("it is hot pid=7"), "{first}");
+        assert!(first.starts_with("<4>server ") && first.ends_with("it is hot pid=7"), "{first}");
         assert!(second.starts_with("<6>") && second.contains("INFO"), "{second}");
+    }
+
+    #[test]
+    fn objects_say_which_process_they_are_from() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).json().flatten_event(true);
+        let subscriber = subscriber.map_event_format(|format| Json { process: "collector", format }).finish();
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(pid = 7, "it is hot"));
+        let text = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("text");
+        let line: serde_json::Value = serde_json::from_str(&text).expect("an object");
+        assert_eq!(
+            (&line["process"], &line["message"], &line["pid"]),
+            (&"collector".into(), &"it is hot".into(), &7.into())
+        );
     }
 }

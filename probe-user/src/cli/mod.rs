@@ -7,6 +7,7 @@ mod daemon;
 mod descriptors;
 mod dump;
 mod folders;
+mod foreign;
 mod http;
 mod latency;
 mod log;

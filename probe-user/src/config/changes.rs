@@ -41,6 +41,14 @@ impl Source {
         Self { name, text, environment: std::env::vars_os().collect(), flags: flags.to_vec() }
     }
 
+    /// A number that tells this configuration, with these changes, from others.
+    pub fn digest(&self, changes: &Changes) -> u64 {
+        use sha2::{Digest as _, Sha256};
+        let changes = serde_json::to_vec(changes).unwrap_or_default();
+        let digest = Sha256::new().chain_update(&self.text).chain_update([0]).chain_update(changes).finalize();
+        digest.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
     /// Checks all of it together.
     pub fn config(&self, changes: &Changes) -> Result<Config, Problem> {
         let flags: Flags<'_> = &self.flags;

@@ -49,6 +49,12 @@ pub struct Limits {
     pub memory: u64,
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        Self { is_json: false, level: tracing::Level::INFO }
+    }
+}
+
 /// How it is told what happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {

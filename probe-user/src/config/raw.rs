@@ -124,7 +124,7 @@ section! {
         "max_connections" max_connections: i64, "integer", "`256`";
         /// The user that it runs as, when it is started by root: a name, a number, or `uid:gid`. What it is to read
         /// (certificates, the addresses of channels) has to be readable by that user.
-        "user" user: String, "string", "`probe` if there is one, else `nobody`";
+        "user" user: String, "string", "`probe` if there is one, else a number that is no other user's";
         /// The folder of what it has to remember. It is made if missing, and belongs to that user.
         "state" state: String, "path", "`/var/lib/probe-server`, or next to a store in another place";
     }

@@ -17,6 +17,13 @@ use crate::problem::Problem;
 use crate::snapshot;
 use crate::target::{Matcher, On};
 
+/// Most of what there is once for each table: every rule is looked at every second, for each process that it applies to, and
+/// each channel has a thread.
+const MAX_TARGETS: usize = 500;
+const MAX_FUNCTIONS: usize = 500;
+const MAX_RULES: usize = 500;
+const MAX_CHANNELS: usize = 100;
+
 pub(super) type Checked<T> = Result<T, Problem>;
 
 /// Checks everything; the first thing that is wrong is the error.
@@ -28,6 +35,10 @@ pub(super) fn validate(raw: &Raw, layers: &Layers) -> Checked<Config> {
     let serve = check.serve(&raw.serve, &store.path)?;
     let (limits, log) = (check.limits(&raw.limits)?, check.log(&raw.log)?);
     let http = check.http(&raw.serve)?;
+    check.count("[[target]]", MAX_TARGETS, raw.targets.iter().map(Spanned::span))?;
+    check.count("[[function]]", MAX_FUNCTIONS, raw.functions.iter().map(Spanned::span))?;
+    check.count("[[rule]]", MAX_RULES, raw.rules.iter().map(Spanned::span))?;
+    check.count("[[notify]]", MAX_CHANNELS, raw.channels.iter().map(Spanned::span))?;
     let mut targets = Vec::new();
     let mut names = BTreeSet::new();
     for target in &raw.targets {
@@ -56,6 +67,13 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
+    fn count(&self, section: &str, most: usize, mut spans: impl Iterator<Item = Range<usize>>) -> Checked<()> {
+        match spans.nth(most) {
+            Some(span) => Err(self.error(&span, format!("there are more than {most} {section}"))),
+            None => Ok(()),
+        }
+    }
+
     fn store(&self, raw: &raw::Store) -> Checked<Store> {
         let raw::Store { path, max_bytes, max_age, max_snapshots } = raw;
         let limits = snapshot::Limits::default();

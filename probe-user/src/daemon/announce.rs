@@ -3,6 +3,7 @@
 //! otherwise leaves without, so that nothing a target has on its disk holds it back. What comes later is told later.
 //! Nothing here reads what a target can name.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -11,8 +12,10 @@ use ulid::Ulid;
 
 use super::Scene;
 use super::chronicle::Chronicle;
+use super::standing::{OfProcess, OpenAlert, Standings};
 use crate::alert::{Journal, Links, Notice, sentence};
 use crate::monitor::{Breach, Over};
+use crate::snapshot::Sidecar;
 use crate::supervise::Pulse;
 
 /// How long an alert of an earlier daemon has time to fire again: the longest that rules usually wait.
@@ -42,6 +45,8 @@ pub(super) enum News {
     Notice(Box<Notice>),
     /// A breach is over.
     Over(Box<Over>),
+    /// How rules stand now, to be kept.
+    Standing(Vec<OfProcess>),
     /// Nothing more will come.
     Stop,
 }
@@ -69,13 +74,34 @@ pub(super) struct Announcer {
     inherited: Option<(Instant, Vec<Notice>)>,
     /// Alerts that the disk has refused so far.
     held: usize,
+    /// Where it is kept how things stand.
+    path: PathBuf,
+    standings: Vec<OfProcess>,
+    /// That is not what is on the disk.
+    has_changed: bool,
 }
 
 impl Announcer {
     /// One with nothing to tell.
-    pub(super) fn new(scene: Arc<dyn Scene>, journal: Arc<Journal>, chronicle: Arc<Chronicle>) -> Self {
+    pub(super) fn new(scene: Arc<dyn Scene>, journal: Arc<Journal>, chronicle: Arc<Chronicle>, path: PathBuf) -> Self {
         let inherited = Some((Instant::now(), journal.firing())).filter(|(_, alerts)| !alerts.is_empty());
-        Self { scene, journal, chronicle, open: Vec::new(), over: Vec::new(), inherited, held: 0 }
+        let (open, over, standings) = (Vec::new(), Vec::new(), Vec::new());
+        Self { scene, journal, chronicle, open, over, inherited, held: 0, path, standings, has_changed: false }
+    }
+
+    /// Tells what an earlier collector had no time for. Of its evidence there is what it has stored.
+    pub(super) fn catch_up(&mut self, alerts: Vec<OpenAlert>, stored: impl Fn(Ulid) -> Option<Sidecar>) {
+        for OpenAlert { id, notice, is_told } in alerts {
+            let news = match stored(id) {
+                Some(sidecar) => {
+                    let folder = notice.snapshot.as_ref().map(|snapshot| snapshot.path.clone());
+                    News::Evidence { id, notice: Box::new(Notice::of_snapshot(&sidecar, folder, &notice.channels)) }
+                }
+                None => News::Lost { id, reason: "the collector has ended before its evidence was kept".to_owned() },
+            };
+            self.open.push(Open { id, notice, due_ns: u64::MAX, is_told, end: None });
+            self.hear(news);
+        }
     }
 
     /// Works until it is to stop; then tells what there is.
@@ -95,6 +121,7 @@ impl Announcer {
         for index in 0..self.open.len() {
             self.tell_without(index, "the daemon was stopped before its evidence was kept");
         }
+        (self.has_changed, self.open) = (true, Vec::new());
         self.work();
     }
 
@@ -103,6 +130,7 @@ impl Announcer {
             News::Breach { notice, due_ns } => {
                 let id = notice.snapshot.as_ref().map_or(Ulid::nil(), |snapshot| snapshot.id);
                 self.open.push(Open { id, notice: *notice, due_ns, is_told: false, end: None });
+                self.has_changed = true;
             }
             News::Evidence { id, notice } => match self.take(id) {
                 Some(open) if open.is_told => self.complete(open, *notice),
@@ -119,6 +147,10 @@ impl Announcer {
             }
             News::Notice(notice) => _ = self.journal.append(&notice),
             News::Over(over) => self.over.push(*over),
+            News::Standing(standings) => {
+                self.has_changed |= standings != self.standings;
+                self.standings = standings;
+            }
             News::Stop => {}
         }
     }
@@ -142,10 +174,27 @@ impl Announcer {
         }
         self.end_alerts();
         self.held = self.journal.flush();
+        self.save();
+    }
+
+    fn save(&mut self) {
+        if !self.has_changed {
+            return;
+        }
+        let open = self.open.iter().map(|Open { id, notice, is_told, .. }| {
+            let (id, notice, is_told) = (*id, notice.clone(), *is_told);
+            OpenAlert { id, notice, is_told }
+        });
+        match Standings::new(self.standings.clone(), open.collect()).write(&self.path) {
+            Ok(()) => self.has_changed = false,
+            // The disk is full, or the like: that is told where snapshots are stored.
+            Err(error) => tracing::debug!("{}: {error}", self.path.display()),
+        }
     }
 
     fn take(&mut self, id: Ulid) -> Option<Open> {
         let index = self.open.iter().position(|open| open.id == id)?;
+        self.has_changed = true;
         Some(self.open.swap_remove(index))
     }
 
@@ -158,6 +207,7 @@ impl Announcer {
     fn tell_without(&mut self, index: usize, why: &str) {
         let open = &mut self.open[index];
         if !std::mem::replace(&mut open.is_told, true) {
+            self.has_changed = true;
             let notice = Notice { note: why.to_owned(), ..open.notice.clone() };
             self.tell(&notice);
         }

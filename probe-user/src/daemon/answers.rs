@@ -153,6 +153,7 @@ impl Collector for Answers {
     }
 
     fn dump(&self, target: &str, request: &DumpRequest) -> Result<Vec<u8>, Refusal> {
+        let _running = self.demand.begin_dump()?;
         let pids = self.processes(target, request.pid)?;
         let mut profiles = Vec::new();
         let mut last = None;

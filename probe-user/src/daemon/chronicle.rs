@@ -116,6 +116,14 @@ impl Chronicle {
         self.push(inner, event);
     }
 
+    /// A breach goes on that another process has seen begin.
+    pub(super) fn resumed(&self, breach: &Breach, subject: Subject, wall_ahead_ns: u64) {
+        let since = Some(Timestamp(breach.breached_at_ns.saturating_add(wall_ahead_ns)));
+        let standing =
+            Standing { target: breach.target.clone(), state: State::Firing, since, value: Some(breach.value) };
+        self.lock().subjects.entry(breach.rule.clone()).or_default().insert(subject, standing);
+    }
+
     /// A breach is over.
     pub(super) fn resolved(&self, over: &Over) {
         let Breach { rule, target, pid, metric, function, threshold, .. } = &over.breach;

@@ -61,9 +61,24 @@ impl Control {
         was_stopping
     }
 
-    /// Has it go on by another configuration, and waits until it does. What is wrong leaves it as it was.
-    pub fn reload(&self, source: Source) -> Result<()> {
-        self.settings()?.reload(source, |config| self.ask(move |watcher| watcher.reload(config)))
+    /// Checks another configuration, see [`Settings::prepare`].
+    pub fn prepare(&self, source: Source) -> Result<u64> {
+        self.settings()?.prepare(source, false)
+    }
+
+    /// Goes on by the configuration that was checked, and waits until it does. What is wrong leaves it as it was.
+    pub fn switch(&self) -> Result<()> {
+        self.settings()?.switch(|config| {
+            let config = config.clone();
+            Ok(self.ask(move |watcher| watcher.reload(config))?)
+        })
+    }
+
+    /// Goes on as before.
+    pub fn forget(&self) {
+        if let Ok(settings) = self.settings() {
+            settings.forget();
+        }
     }
 
     /// Whether there is a watcher to be asked.

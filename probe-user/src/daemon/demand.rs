@@ -29,18 +29,23 @@ const TABLES: Duration = Duration::from_secs(2);
 /// How often it is looked whether the daemon stops or the processes are gone.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Recordings on demand, so many at a time.
+/// Dumps at a time: each holds the stacks of all threads, and the symbols of all their files.
+const MAX_DUMPS: usize = 2;
+
+/// Recordings and dumps on demand, so many at a time.
 #[derive(Debug, Default)]
 pub(super) struct Demand {
     running: Arc<AtomicUsize>,
+    dumping: Arc<AtomicUsize>,
 }
 
 /// Counts until it is dropped.
-struct Running(Arc<AtomicUsize>);
+pub(super) struct Running(Arc<AtomicUsize>);
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+        give_back();
     }
 }
 
@@ -68,12 +73,30 @@ impl Demand {
     }
 
     fn begin(&self) -> Result<Running, Refusal> {
-        let running = Running(Arc::clone(&self.running));
-        if self.running.fetch_add(1, Ordering::AcqRel) >= MAX_RECORDINGS {
-            let reason = format!("{MAX_RECORDINGS} recordings are under way");
-            return Err(Refusal::Busy { reason, retry_after_s: 10 });
-        }
-        Ok(running)
+        begin(&self.running, MAX_RECORDINGS, "recordings", 10)
+    }
+
+    /// A dump, until what is returned is dropped.
+    pub(super) fn begin_dump(&self) -> Result<Running, Refusal> {
+        begin(&self.dumping, MAX_DUMPS, "dumps", 1)
+    }
+}
+
+fn begin(running: &Arc<AtomicUsize>, most: usize, what: &str, retry_after_s: u64) -> Result<Running, Refusal> {
+    if running.fetch_add(1, Ordering::AcqRel) >= most {
+        running.fetch_sub(1, Ordering::AcqRel);
+        return Err(Refusal::Busy { reason: format!("{most} {what} are under way"), retry_after_s });
+    }
+    Ok(Running(Arc::clone(running)))
+}
+
+/// What was read of symbols was large, and is free again; the C library keeps it unless it is told not to.
+#[expect(unsafe_code, reason = "nothing wraps it")]
+fn give_back() {
+    // SAFETY: it only returns free memory of this process to the kernel, from whatever thread it is called.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
@@ -172,5 +195,9 @@ mod tests {
         assert!(matches!(demand.begin(), Err(Refusal::Busy { .. })));
         drop(first);
         demand.begin().expect("one is over");
+        let (first, _second) = (demand.begin_dump().expect("one"), demand.begin_dump().expect("two"));
+        assert!(matches!(demand.begin_dump(), Err(Refusal::Busy { .. })));
+        drop(first);
+        demand.begin_dump().expect("one is over");
     }
 }

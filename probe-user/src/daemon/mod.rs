@@ -32,6 +32,7 @@ mod pins;
 mod reload;
 mod roster;
 mod settings;
+mod standing;
 mod timeline;
 mod watcher;
 
@@ -65,6 +66,7 @@ use heap::Heaps;
 use holds::Holds;
 use keeper::Keeper;
 pub use settings::Settings;
+use standing::Standings;
 use watcher::Watcher;
 
 /// What the daemon needs from whoever samples. Times are nanoseconds of the monotonic clock.
@@ -133,6 +135,8 @@ pub trait Scene: Send + Sync {
 
 /// How long stopping waits for the keeper: with the watcher's tick, and what taking probes away takes, under five seconds.
 const KEEPER_PATIENCE: Duration = Duration::from_millis(3000);
+/// How long the collector waits for another one to end: its supervisor may have been killed a moment ago.
+const OTHER_DAEMON: Duration = Duration::from_secs(10);
 /// The folder of the journal of alerts, in the store.
 pub const JOURNAL: &str = "journal";
 
@@ -154,15 +158,21 @@ pub fn run(
     events: Receiver<Lifecycle>,
     control: &Arc<Control>,
 ) -> Result<()> {
-    let store = Store::open(&config.store.path, Options { limits: config.store.limits, group: peers.gid })?;
+    let store = Store::open(
+        &config.store.path,
+        Options { limits: config.store.limits, group: peers.gid, patience: OTHER_DAEMON },
+    )?;
     let journal = Arc::new(Journal::open(&config.store.path.join(JOURNAL), peers.gid)?);
-    end_alerts_of_the_gone(&journal);
+    let path = config.store.path.join(standing::FILE);
+    let Standings { rules: standings, open, .. } = Standings::read(&path);
     let holds = Arc::new(Holds::new(Arc::clone(&scene)));
     let heaps = Arc::new(Heaps::start(Arc::clone(&scene), config.sampling.max_overhead)?);
     let (tell, told) = channel();
     let chronicle = Arc::new(Chronicle::new());
     let (inform, news) = channel();
-    let announcer = Announcer::new(Arc::clone(&scene), journal, Arc::clone(&chronicle));
+    let mut announcer = Announcer::new(Arc::clone(&scene), Arc::clone(&journal), Arc::clone(&chronicle), path);
+    announcer.catch_up(open, |id| store.sidecar(id).ok());
+    end_alerts_of_the_gone(&journal);
     let announcer = std::thread::Builder::new()
         .name("announcer".into())
         .spawn(move || announcer.run(&news))
@@ -192,7 +202,7 @@ pub fn run(
     control.beat(Beat::Ready);
     // Whoever supervises the daemon starts it again when one of its threads has died.
     let is_dead = || keeper.is_finished() || announcer.is_finished() || heaps.is_dead() || functions.is_dead();
-    watcher.run(&heard, control, is_dead);
+    watcher.run(standings, &heard, control, is_dead);
     let is_lame = heaps.is_dead() || functions.is_dead();
     drop(listener);
     // Its end of the channel goes with it, which tells the keeper to finish.

@@ -1,6 +1,6 @@
 //! Going on by another configuration: what is the same goes on undisturbed, what is new begins, what is gone ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::roster::Roster;
 use super::watcher::Watcher;
@@ -15,10 +15,9 @@ impl Watcher {
             tracing::warn!("{section} has changed, which takes effect when the daemon is started again");
         }
         let Config { targets, functions, rules, sampling, .. } = &config;
-        for gone in &self.config.functions {
-            if !functions.iter().any(|function| function.name == gone.name) {
-                self.functions.remove(&gone.name);
-            }
+        let named: BTreeSet<&str> = functions.iter().map(|function| &*function.name).collect();
+        for gone in self.config.functions.iter().filter(|gone| !named.contains(&*gone.name)) {
+            self.functions.remove(&gone.name);
         }
         for function in functions {
             if self.functions.get(&function.name).as_ref() != Some(function) {
@@ -27,7 +26,8 @@ impl Watcher {
         }
         self.functions.set_budget(sampling.max_overhead);
         self.heaps.set_budget(sampling.max_overhead);
-        let is_same = |rule: &&Rule| self.rules.iter().any(|old| old.rule == rule.rule);
+        let old: BTreeMap<&str, &Rule> = self.rules.iter().map(|rule| (&*rule.rule.name, rule)).collect();
+        let is_same = |rule: &&Rule| old.get(&*rule.rule.name).is_some_and(|old| old.rule == rule.rule);
         let same: BTreeSet<&str> = rules.iter().filter(is_same).map(|rule| rule.rule.name.as_str()).collect();
         self.holds.pins.keep_rules(|name| same.contains(name));
         let monitored: Vec<_> = rules.iter().map(|rule| rule.rule.clone()).collect();
@@ -74,7 +74,7 @@ impl Watcher {
 }
 
 /// Whether a rule looks at something, as targets are now.
-fn applies(roster: &Roster, rule: &monitor::Rule, subject: &Subject) -> bool {
+pub(super) fn applies(roster: &Roster, rule: &monitor::Rule, subject: &Subject) -> bool {
     match subject {
         Subject::Process(pid) => roster.targets_of(*pid).iter().any(|target| rule.applies_to(target)),
         // A rule about the host has one for all.

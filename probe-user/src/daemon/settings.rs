@@ -2,9 +2,10 @@
 //! daemon. One change at a time; each is checked as a whole, and either takes effect everywhere or nowhere.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::changes;
 use crate::config::{Changes, Config, Source, Table};
@@ -23,6 +24,13 @@ impl Section {
         match self {
             Self::Function => &mut changes.functions,
             Self::Rule => &mut changes.rules,
+        }
+    }
+
+    fn has_changed(self, changes: &Changes, name: &str) -> bool {
+        match self {
+            Self::Function => changes.functions.contains_key(name),
+            Self::Rule => changes.rules.contains_key(name),
         }
     }
 
@@ -55,7 +63,22 @@ struct Inner {
     /// What did not go with the file at the start. It stays on the disk.
     left_out: Changes,
     config: Config,
+    /// Checked, to be gone on by when the other process could as well.
+    prepared: Option<(Instant, Prepared)>,
 }
+
+#[derive(Debug)]
+struct Prepared {
+    source: Source,
+    changes: Changes,
+    config: Config,
+}
+
+/// Longest definition of a function or a rule, as JSON.
+const MAX_DEFINITION: usize = 16 << 10;
+
+/// How long the other process may take to check the same.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Settings {
     /// Takes up what was changed before. Changes that no longer go with the file are left out, and the log says why.
@@ -68,39 +91,55 @@ impl Settings {
         });
         let (config, changes, left_out) = changes::fitting(&source, &kept)?;
         changes::tell_overruled(&source, &changes);
-        Ok(Self { path, inner: Mutex::new(Inner { source, changes, left_out, config }) })
+        Ok(Self { path, inner: Mutex::new(Inner { source, changes, left_out, config, prepared: None }) })
     }
 
-    /// Goes on by another file, if it goes with what the collector has changed since: for the process that only looks on.
-    pub fn follow(&self, source: Source) -> Result<Config> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let changes = changes::without(changes::read(&self.path)?, &inner.left_out);
+    /// Checks another file with what was changed since, and keeps it for [`Self::switch`]. `is_follower`: for the process that
+    /// only looks on, of changes that the collector has made. Returns a number by which both see whether they have the same.
+    pub fn prepare(&self, source: Source, is_follower: bool) -> Result<u64> {
+        let mut inner = self.lock();
+        inner.prepared = None;
+        let changes = if is_follower {
+            changes::without(changes::read(&self.path)?, &inner.left_out)
+        } else {
+            inner.changes.clone()
+        };
         let config = source.config(&changes)?;
         in_place(&inner.config, &config)?;
-        (inner.source, inner.changes, inner.config) = (source, changes, config.clone());
-        Ok(config)
+        let number = source.digest(&changes);
+        inner.prepared = Some((Instant::now(), Prepared { source, changes, config }));
+        Ok(number)
+    }
+
+    /// Goes on by what was prepared; `apply` has it take effect.
+    pub fn switch(&self, apply: impl FnOnce(&Config) -> Result<()>) -> Result<()> {
+        let mut inner = self.lock();
+        let Some((_, Prepared { source, changes, config })) = inner.prepared.take() else {
+            bail!("no other configuration was checked before");
+        };
+        apply(&config)?;
+        changes::tell_overruled(&source, &changes);
+        (inner.source, inner.changes, inner.config) = (source, changes, config);
+        Ok(())
+    }
+
+    /// Goes on as before.
+    pub fn forget(&self) {
+        self.lock().prepared = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What holds now.
     pub fn config(&self) -> Config {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).config.clone()
+        self.lock().config.clone()
     }
 
     /// Where a definition is from.
     pub(super) fn origin(&self, section: Section, name: &str) -> Origin {
-        let mut changes = self.inner.lock().unwrap_or_else(PoisonError::into_inner).changes.clone();
-        if section.of(&mut changes).contains_key(name) { Origin::Api } else { Origin::File }
-    }
-
-    /// Goes on by another file, if it goes with what was changed; `apply` has it take effect.
-    pub(super) fn reload(&self, source: Source, apply: impl FnOnce(Config) -> Result<(), Refusal>) -> Result<()> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let config = source.config(&inner.changes)?;
-        in_place(&inner.config, &config)?;
-        apply(config.clone())?;
-        changes::tell_overruled(&source, &inner.changes);
-        (inner.source, inner.config) = (source, config);
-        Ok(())
+        if section.has_changed(&self.lock().changes, name) { Origin::Api } else { Origin::File }
     }
 
     /// Defines something.
@@ -111,7 +150,12 @@ impl Settings {
         table: &Table,
         apply: impl FnOnce(Config) -> Result<(), Refusal>,
     ) -> Result<Put, Refusal> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = serde_json::to_vec(table).map_or(0, |bytes| bytes.len());
+        if size > MAX_DEFINITION {
+            let reason = format!("the definition has {size} bytes, more than {MAX_DEFINITION}");
+            return Err(Refusal::Invalid { field: None, reason, hint: String::new() });
+        }
+        let mut inner = self.lock();
         let put = if section.has(&inner.config, name) { Put::Replaced } else { Put::Created };
         self.change(&mut inner, section, name, Some(table), apply)?;
         Ok(put)
@@ -124,7 +168,7 @@ impl Settings {
         name: &str,
         apply: impl FnOnce(Config) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         if !section.has(&inner.config, name) {
             return Err(Refusal::NotFound { what: format!("there is no {} named `{name}`", section.name()) });
         }
@@ -143,6 +187,10 @@ impl Settings {
         table: Option<&Table>,
         apply: impl FnOnce(Config) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
+        if inner.prepared.as_ref().is_some_and(|(since, _)| since.elapsed() < PATIENCE) {
+            let reason = "another configuration is being taken over";
+            return Err(Refusal::Busy { reason: reason.into(), retry_after_s: 1 });
+        }
         let mut changes = inner.changes.clone();
         section.of(&mut changes).insert(name.to_owned(), table.cloned());
         if table.is_none() {
@@ -212,6 +260,18 @@ mod tests {
         Config::read(&path, &[]).expect("read")
     }
 
+    /// As one process.
+    fn reload(settings: &Settings, source: Source) -> Result<()> {
+        settings.prepare(source, false)?;
+        settings.switch(|_| Ok(()))
+    }
+
+    fn follow(settings: &Settings, source: Source) -> Result<Config> {
+        settings.prepare(source, true)?;
+        settings.switch(|_| Ok(()))?;
+        Ok(settings.config())
+    }
+
     const TEXT: &str = "\
 [[target]]\nname = 'app'\nmatch = { comm = 'app' }\n\
 [[function]]\nname = 'push'\ntarget = 'app'\nsymbol = 'send'\n\
@@ -244,11 +304,11 @@ mod tests {
         assert_eq!(again.rules.iter().map(|rule| rule.rule.name.as_str()).collect::<Vec<_>>(), ["slow"]);
         // A file that does not go with them changes nothing.
         let without = TEXT.replace("push", "pull");
-        let error = settings.reload(file(folder.path(), &without), |_| panic!("is not applied")).expect_err("refused");
+        let error = reload(&settings, file(folder.path(), &without)).expect_err("refused");
         assert!(error.to_string().contains("there is no [[function]] named `push`"), "{error:#}");
         assert_eq!(settings.config().rules.len(), 1);
         assert_eq!(settings.remove(Section::Rule, "slow", |_| Ok(())), Ok(()));
-        settings.reload(file(folder.path(), &without), |_| Ok(())).expect("goes now");
+        reload(&settings, file(folder.path(), &without)).expect("goes now");
         assert_eq!(settings.config().functions[0].name, "pull");
     }
 
@@ -262,15 +322,15 @@ mod tests {
         assert_eq!(collector.put(Section::Rule, "x", &rule, |_| Ok(())), Ok(Put::Created));
         let mode = fs::metadata(folder.path().join("store").join(FILE)).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o640, "a group that shares the folder reads it");
-        let refused = collector.reload(file(folder.path(), TEXT), |_| panic!("is not applied")).expect_err("refused");
-        let error = server.follow(file(folder.path(), TEXT)).expect_err("refused");
+        let refused = reload(&collector, file(folder.path(), TEXT)).expect_err("refused");
+        let error = follow(&server, file(folder.path(), TEXT)).expect_err("refused");
         assert!(error.to_string().contains("there is no [[notify]] named `ops`"), "{error:#}");
         assert_eq!(error.to_string(), refused.to_string());
         assert_eq!(server.config().channels.len(), 1);
         // Where the changes were left out at the start, they are so later.
         let late = [0; 2].map(|_| Settings::open(file(folder.path(), TEXT)).expect("right"));
-        late[0].reload(file(folder.path(), TEXT), |_| Ok(())).expect("goes");
-        assert_eq!(late[1].follow(file(folder.path(), TEXT)).expect("goes").rules.len(), 1);
+        reload(&late[0], file(folder.path(), TEXT)).expect("goes");
+        assert_eq!(follow(&late[1], file(folder.path(), TEXT)).expect("goes").rules.len(), 1);
     }
 
     #[test]
@@ -286,7 +346,7 @@ mod tests {
         const NEEDS: &str =
             "[[rule]]\nname = 'slow'\ntarget = 'app'\nmetric = 'function.p99'\nfunction = 'push'\nabove = 1\n";
         let needs = || file(folder.path(), &format!("{TEXT}{NEEDS}"));
-        let error = settings.reload(needs(), |_| panic!("is not applied")).expect_err("refused");
+        let error = reload(&settings, needs()).expect_err("refused");
         assert!(error.to_string().contains("there is no [[function]] named `push`"), "{error:#}");
         let again = Settings::open(needs()).expect("right");
         let names = |settings: &Settings| {
@@ -315,9 +375,9 @@ mod tests {
         let elsewhere = folder.path().join("elsewhere");
         fs::create_dir_all(&elsewhere).expect("made");
         for moved in [
-            settings.follow(file(&elsewhere, TEXT)).map(drop),
-            settings.reload(file(&elsewhere, TEXT), |_| panic!("is not applied")),
-            settings.reload(file(folder.path(), &format!("[collector]\nsocket = '/run/x.sock'\n{TEXT}")), |_| Ok(())),
+            follow(&settings, file(&elsewhere, TEXT)).map(drop),
+            reload(&settings, file(&elsewhere, TEXT)),
+            reload(&settings, file(folder.path(), &format!("[collector]\nsocket = '/run/x.sock'\n{TEXT}"))),
         ] {
             assert!(moved.expect_err("refused").to_string().contains("stays where it is"));
         }

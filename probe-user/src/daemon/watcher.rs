@@ -1,5 +1,6 @@
 //! The watcher: keeps the roster current, measures its members every second and hands breaches to the keeper.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -19,6 +20,7 @@ use super::keeper::{Job, Told};
 use super::limits::Watch;
 use super::reload::{prefer, put};
 use super::roster::{Look, Member, Roster};
+use super::standing::OfProcess;
 use super::{Control, Scene};
 use crate::alert::{Notice, NoticeKind};
 use crate::config::{Config, Rule};
@@ -76,6 +78,8 @@ pub(super) struct Watcher {
     rescans: u32,
     /// How often members were measured.
     pub(super) turn: u32,
+    /// How rules stand is not what the announcer keeps.
+    pub(super) has_changed: Cell<bool>,
 }
 
 impl Watcher {
@@ -119,13 +123,21 @@ impl Watcher {
             calm,
             rescans: 0,
             turn: 0,
+            has_changed: Cell::new(false),
         }
     }
 
     /// Watches until it is to stop, from time to time by another configuration.
-    pub(super) fn run(&mut self, heard: &Receiver<Heard>, control: &Control, is_over: impl Fn() -> bool) {
+    pub(super) fn run(
+        &mut self,
+        standings: Vec<OfProcess>,
+        heard: &Receiver<Heard>,
+        control: &Control,
+        is_over: impl Fn() -> bool,
+    ) {
         self.rescan();
         self.introduce();
+        self.resume(standings);
         let (mut tick, mut rescan) = (Instant::now() + TICK, Instant::now() + RESCAN);
         let pulse = Pulse::new("watcher", DEADLINE);
         while !control.is_stopping() && !is_over() {
@@ -147,6 +159,9 @@ impl Watcher {
             if now >= rescan {
                 self.rescan();
                 rescan = Instant::now() + RESCAN;
+            }
+            if self.has_changed.take() {
+                self.inform(News::Standing(self.standings()));
             }
             let wait = tick.saturating_duration_since(Instant::now());
             drop(busy);
@@ -290,6 +305,7 @@ impl Watcher {
             self.resolved(&over);
         }
         self.chronicle.forget(pid);
+        self.has_changed.set(true);
         self.calm.forget(pid);
         // First, so that a snapshot that waits for more of the process waits no longer.
         if self.holds.has_snapshots(pid) {
@@ -341,6 +357,7 @@ impl Watcher {
     pub(super) fn decide(&mut self, seen: &Observation<'_>) {
         let Observation { rule, pid, value, .. } = *seen;
         let Some(change) = self.engine.observe(seen) else { return };
+        self.has_changed.set(true);
         let Some(rule) = self.rules.get(rule) else { return };
         self.chronicle.changed(&change, &rule.rule, seen);
         let name = &rule.rule.name;
@@ -376,6 +393,7 @@ impl Watcher {
 
     /// A breach is over. Whoever is to be told of it is told from here.
     pub(super) fn resolved(&self, over: &Over) {
+        self.has_changed.set(true);
         self.chronicle.resolved(over);
         self.inform(News::Over(Box::new(over.clone())));
         self.holds.pins.resolve(&over.breach.rule, over.breach.pid);

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::metric::Metric;
 use super::rule::{Rule, Side};
-use super::state::{State, Track};
+use super::state::{KeptTrack, State, Track};
 
 /// What is watched apart by a rule.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Subject {
     /// A process.
     Process(u32),
@@ -100,6 +100,19 @@ pub enum Transition {
     Resolved(Over),
 }
 
+/// A rule that was broken lately, by whom, and how it stands: see [`Engine::standings`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Name of the rule.
+    pub rule: String,
+    /// All that the rule says: another one of the same name is another rule.
+    form: String,
+    /// What is watched.
+    pub subject: Subject,
+    /// How it stands.
+    pub kept: KeptTrack,
+}
+
 /// The rules with the state of everything they were applied to.
 #[derive(Debug, Default)]
 pub struct Engine {
@@ -123,8 +136,9 @@ impl Engine {
     pub fn replace(&mut self, rules: Vec<Rule>, now_ns: u64) -> Vec<Over> {
         let old = std::mem::replace(&mut self.rules, rules);
         let mut over = Vec::new();
+        let by_name: BTreeMap<&str, usize> = (0..).zip(&self.rules).map(|(place, rule)| (&*rule.name, place)).collect();
         for ((subject, index), track) in std::mem::take(&mut self.tracks) {
-            match self.rules.iter().position(|rule| *rule == old[index]) {
+            match by_name.get(&*old[index].name).copied().filter(|place| self.rules[*place] == old[index]) {
                 Some(place) => drop(self.tracks.insert((subject, place), track)),
                 None => over.extend(track.end(now_ns)),
             }
@@ -151,6 +165,23 @@ impl Engine {
     pub fn keep(&mut self, applies: impl Fn(&Rule, &Subject) -> bool, now_ns: u64) -> Vec<Over> {
         let gone = self.tracks.extract_if(.., |(subject, rule), _| !applies(&self.rules[*rule], subject));
         gone.filter_map(|(_, track)| track.end(now_ns)).collect()
+    }
+
+    /// What a process that goes on later has to know: the rules that were broken lately, by whom.
+    pub fn standings(&self) -> Vec<Standing> {
+        let kept = self.tracks.iter().filter_map(|((subject, index), track)| {
+            let (rule, kept) = (&self.rules[*index], track.keep()?);
+            Some(Standing { rule: rule.name.clone(), form: rule.form(), subject: subject.clone(), kept })
+        });
+        kept.collect()
+    }
+
+    /// Goes on from there. False if the rule is gone or another by now.
+    pub fn resume(&mut self, standing: &Standing) -> bool {
+        let is_same = |rule: &Rule| rule.name == standing.rule && rule.form() == standing.form;
+        let Some(index) = self.rules.iter().position(is_same) else { return false };
+        self.tracks.insert((standing.subject.clone(), index), Track::resume(standing.kept.clone()));
+        true
     }
 
     /// Where a rule stands for a subject.

@@ -11,10 +11,10 @@ mod state;
 mod trend;
 
 pub use culprits::{Culprit, Kept, Of, call_culprits, culprits, growth_culprits, kept, thread_culprits, wait_culprits};
-pub use engine::{Breach, Engine, Observation, Over, Subject, Transition};
+pub use engine::{Breach, Engine, Observation, Over, Standing, Subject, Transition};
 pub use functions::of_function;
 pub use metric::{Fold, Metric, Scope, Unit};
 pub use quiet::Quiet;
 pub use rule::{ANY_TARGET, Condition, Per, Rule, Side};
-pub use state::State;
+pub use state::{KeptTrack, State};
 pub use trend::Trend;

@@ -153,6 +153,13 @@ impl Rule {
         }
     }
 
+    /// All that it says, as a short text: the same only for the same rule.
+    pub(super) fn form(&self) -> String {
+        use sha2::{Digest as _, Sha256};
+        let digest = Sha256::digest(format!("{self:?}"));
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Does it look at the processes of a target?
     pub fn applies_to(&self, target: &str) -> bool {
         self.target == ANY_TARGET || self.target == target

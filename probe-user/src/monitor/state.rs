@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::engine::{Breach, Observation, Over, Transition};
 use super::rule::{Limit, Rule};
 
@@ -44,6 +46,19 @@ pub(super) struct Track {
     before: VecDeque<f64>,
     /// The process that stands for it, once something may come of it: of a service it stays the same as long as it lives.
     pub(super) pid: u32,
+    /// It goes on from where another process was. What it is about may not be measured at once.
+    resumed: Resumed,
+}
+
+/// How long a breach that goes on from another process may be without a value: probes have to be set, trends to be seen.
+const RESUMING_NS: u64 = 60_000_000_000;
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Resumed {
+    #[default]
+    No,
+    Unseen,
+    Since(u64),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -77,7 +92,51 @@ impl Fire {
     }
 }
 
+/// What is kept of a track when its process ends: a breach that goes on, and when there may be a further one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptTrack {
+    /// The breach that goes on.
+    pub breach: Option<Breach>,
+    was_skipped: bool,
+    /// Since when it is calm again, though not for long enough.
+    calm_since_ns: Option<u64>,
+    breached_at_ns: Option<u64>,
+    before: Vec<f64>,
+    /// The process that stands for it.
+    pub pid: u32,
+}
+
 impl Track {
+    /// What is to be kept; `None` while nothing has come of it.
+    pub(super) fn keep(&self) -> Option<KeptTrack> {
+        let (fire, calm_since_ns) = match &self.phase {
+            Phase::Firing(fire) => (Some(fire), None),
+            Phase::Recovering { fire, since_ns } => (Some(fire), Some(*since_ns)),
+            Phase::Normal | Phase::Pending { .. } | Phase::Resolved => (None, None),
+        };
+        self.breached_at_ns?;
+        Some(KeptTrack {
+            breach: fire.map(|fire| fire.breach.clone()),
+            was_skipped: fire.is_some_and(|fire| fire.was_skipped),
+            calm_since_ns,
+            breached_at_ns: self.breached_at_ns,
+            before: self.before.iter().copied().collect(),
+            pid: self.pid,
+        })
+    }
+
+    /// A track that goes on from there.
+    pub(super) fn resume(kept: KeptTrack) -> Self {
+        let KeptTrack { breach, was_skipped, calm_since_ns, breached_at_ns, before, pid } = kept;
+        let fire = breach.map(|breach| Box::new(Fire { breach, was_skipped }));
+        let phase = match (fire, calm_since_ns) {
+            (Some(fire), Some(since_ns)) => Phase::Recovering { fire, since_ns },
+            (Some(fire), None) => Phase::Firing(fire),
+            (None, _) => Phase::Resolved,
+        };
+        Self { phase, breached_at_ns, before: before.into(), pid, resumed: Resumed::Unseen }
+    }
+
     pub(super) fn state(&self) -> State {
         match self.phase {
             Phase::Normal => State::Normal,
@@ -114,6 +173,10 @@ impl Track {
         }
         // What is not a number is no value.
         let value = seen.value.filter(|value| value.is_finite());
+        if value.is_none() && self.is_resuming(seen.at_ns) {
+            return None;
+        }
+        self.resumed = Resumed::No;
         let limit = rule.limit(&self.before);
         let transition = self.step(rule, seen, value, limit);
         // The average before a breach is what the breach is measured by: it stands still while one may be beginning.
@@ -124,6 +187,15 @@ impl Track {
             }
         }
         transition
+    }
+
+    fn is_resuming(&mut self, at_ns: u64) -> bool {
+        match self.resumed {
+            Resumed::No => return false,
+            Resumed::Unseen => self.resumed = Resumed::Since(at_ns),
+            Resumed::Since(since_ns) => return at_ns.saturating_sub(since_ns) < RESUMING_NS,
+        }
+        true
     }
 
     fn step(

@@ -59,6 +59,32 @@ const OWN: &[(c_long, u8)] = &[
     (libc::SYS_sched_setattr, 0),
 ];
 
+/// New namespaces by `clone`, which has its flags in the first argument: in one of users a process has every capability.
+const NAMESPACES: &[c_int] = &[
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+];
+
+/// Ways to have the kernel send a signal to whom one names, by the second argument of a call: the owner of a descriptor, and
+/// which signal that gets.
+const SIGNALLED: &[(c_long, u32)] = &[
+    (libc::SYS_fcntl, libc::F_SETOWN.unsigned_abs()),
+    (libc::SYS_fcntl, F_SETSIG),
+    (libc::SYS_fcntl, F_SETOWN_EX),
+    (libc::SYS_ioctl, FIOSETOWN),
+    (libc::SYS_ioctl, SIOCSPGRP),
+];
+/// From `include/uapi/asm-generic/fcntl.h` and `sockios.h` of the kernel.
+const F_SETSIG: u32 = 10;
+const F_SETOWN_EX: u32 = 15;
+const FIOSETOWN: u32 = 0x8901;
+const SIOCSPGRP: u32 = 0x8902;
+
 /// From here on are the numbers of the x32 interface, which has its own for some of the same calls.
 const X32: u32 = 0x4000_0000;
 
@@ -91,6 +117,17 @@ fn program(calls: impl Iterator<Item = c_long>, families: &[c_int]) -> Result<Bp
     for &(call, whose) in OWN {
         rules.insert(call, vec![SeccompRule::new(vec![is_not(whose, 0)?, is_not(whose, own)?])?]);
     }
+    let is = |argument: u8, value: u32| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
+    };
+    for &flag in NAMESPACES {
+        let flag = u64::from(flag.unsigned_abs());
+        let has = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flag), flag)?;
+        rules.entry(libc::SYS_clone).or_default().push(SeccompRule::new(vec![has])?);
+    }
+    for &(call, command) in SIGNALLED {
+        rules.entry(call).or_default().push(SeccompRule::new(vec![is(1, command)?])?);
+    }
     // Zero is the caller itself only where a process is meant, and not a group or a user.
     let (process, process_io) = (libc::PRIO_PROCESS, 1);
     rules.entry(libc::SYS_setpriority).or_default().push(SeccompRule::new(vec![is_not(0, process)?])?);
@@ -99,21 +136,24 @@ fn program(calls: impl Iterator<Item = c_long>, families: &[c_int]) -> Result<Bp
     // Calls by another architecture's numbers end the process.
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let mut program = BpfProgram::new();
+    // Its flags are behind a pointer, where no filter sees them; the C library takes `clone` where there is none.
+    program.extend(refuse(libc::BPF_JEQ, u32::try_from(libc::SYS_clone3)?, SeccompAction::Errno(libc::ENOSYS as u32)));
     if cfg!(target_arch = "x86_64") {
-        program.extend(without_x32(refused.clone().into()));
+        // All numbers of the x32 interface.
+        program.extend(refuse(libc::BPF_JGE, X32, refused.clone()));
     }
     let rest: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?.try_into()?;
     program.extend(rest);
     Ok(program)
 }
 
-/// Instructions that end with `refused` for each number of the x32 interface, and go on for all others.
-fn without_x32(refused: u32) -> [sock_filter; 3] {
+/// Instructions that end with `action` for calls whose number compares so with another, and go on for all others.
+fn refuse(comparison: u32, number: u32, action: SeccompAction) -> [sock_filter; 3] {
     let instruction = |code: u32, jf, k| sock_filter { code: code as u16, jt: 0, jf, k };
     [
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, offset_of!(libc::seccomp_data, nr) as u32),
-        instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, refused),
+        instruction(libc::BPF_JMP | comparison | libc::BPF_K, 1, number),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, action.into()),
     ]
 }
 
@@ -167,6 +207,26 @@ mod tests {
         // SAFETY: the tests name calls that do nothing with these arguments, or fail; no pointer is given but null.
         let done = unsafe { libc::syscall(call, one, two, three, four) };
         if done < 0 { std::io::Error::last_os_error().raw_os_error().unwrap_or_default() } else { 0 }
+    }
+
+    #[test]
+    fn there_are_no_new_namespaces_and_no_signals_by_descriptors() {
+        let (socket, other) = std::os::unix::net::UnixStream::pair().expect("made");
+        let descriptor = c_long::from(std::os::fd::AsRawFd::as_raw_fd(&socket));
+        let parent = c_long::from(std::os::unix::process::parent_id());
+        confined(&[AF_UNIX], move || {
+            for flag in NAMESPACES {
+                assert_eq!(errno(libc::SYS_clone, [c_long::from(*flag), 0, 0, 0]), libc::EPERM, "{flag:x}");
+            }
+            assert_eq!(errno(libc::SYS_clone3, [0; 4]), libc::ENOSYS);
+            // Which is what the C library lives with.
+            std::thread::spawn(|| ()).join().expect("threads are started all the same");
+            for &(call, command) in SIGNALLED {
+                assert_eq!(errno(call, [descriptor, command.into(), parent, 0]), libc::EPERM, "{command:x}");
+            }
+            assert_eq!(errno(libc::SYS_fcntl, [descriptor, libc::F_GETFL.into(), 0, 0]), 0);
+            drop(other);
+        });
     }
 
     #[test]

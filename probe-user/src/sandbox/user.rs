@@ -6,8 +6,12 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::problem::{Exit, Problem};
 
-/// Who is taken where nobody is named: the first that there is.
-const DEFAULTS: &[&str] = &["probe", "nobody"];
+/// Who is taken where nobody is named, if there is one.
+const DEFAULT: &str = "probe";
+
+/// Who else: numbers that no distribution and no service manager gives away (systemd's `UIDS-GIDS` lists them as unused). Not
+/// `nobody`, as whom others run as well: they would be answered by the collector, and could change the server.
+const UNUSED: std::ops::Range<u32> = 60_707..61_184;
 
 /// A user of the host, with its own group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +38,7 @@ impl User {
 
     fn find(name: Option<&str>, users: &str) -> Result<Self> {
         let Some(name) = name else {
-            let found = DEFAULTS.iter().find_map(|name| Self::listed(name, users));
-            // What every kernel maps strangers to.
-            return Ok(found.unwrap_or(Self { name: "nobody".into(), uid: 65_534, gid: 65_534 }));
+            return Ok(Self::listed(DEFAULT, users).unwrap_or_else(|| Self::unused(users)));
         };
         let by_number = || {
             let (uid, gid) = name.split_once(':').unwrap_or((name, name));
@@ -46,6 +48,16 @@ impl User {
             let hint = "create it (useradd --system), or name another in [serve] user: a name, a number, or uid:gid";
             Problem::new(Exit::Usage, format!("there is no user `{name}`"), hint)
         })
+    }
+
+    /// A number that is nobody's.
+    fn unused(users: &str) -> Self {
+        let taken = |id: u32| {
+            let id = id.to_string();
+            users.lines().any(|line| line.split(':').skip(2).take(2).any(|field| field == id))
+        };
+        let id = UNUSED.into_iter().find(|id| !taken(*id)).unwrap_or(UNUSED.start);
+        Self { name: format!("user {id}"), uid: id, gid: id }
     }
 
     /// A user of `/etc/passwd`.
@@ -93,8 +105,10 @@ mod tests {
 
     #[test]
     fn without_a_name_the_first_of_the_usual_is_taken() {
-        assert_eq!(User::find(None, USERS).expect("found").uid, 99);
+        let own = User::find(None, USERS).expect("a number");
+        assert_eq!((own.uid, own.gid), (60_707, 60_707), "never a user that others are");
+        let taken = format!("{USERS}other:x:60707:60708::/:/x\n");
+        assert_eq!(User::find(None, &taken).expect("a number").uid, 60_709);
         assert_eq!(User::find(None, "probe:x:5:6::/:/x\nnobody:x:99:98::/:/x").expect("found").uid, 5);
-        assert_eq!(User::find(None, "").expect("the kernel's").uid, 65_534);
     }
 }

@@ -1,7 +1,7 @@
 //! Who may do what: bearer tokens from a file, and client certificates.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use axum::http::StatusCode;
@@ -71,8 +71,10 @@ impl Access {
     /// By a token file, by client certificates, or by either.
     pub fn new(token_file: Option<&Path>, certificates: bool) -> Result<Self> {
         let watch = |path: &Path| {
+            // At first there has to be one.
+            ensure!(!read(path)?.is_empty(), "there is no token in {}", path.display());
             let file = path.to_owned();
-            Watched::new(vec![path.to_owned()], move || read(&file))
+            Watched::new(vec![path.to_owned()], move || read_again(&file))
         };
         Ok(Self { tokens: token_file.map(watch).transpose()?, certificates })
     }
@@ -125,7 +127,7 @@ fn find(lines: &[Line], is_certificate: bool, digest: &[u8; 32]) -> Option<Scope
 }
 
 /// Lines `read TOKEN`, `control TOKEN` or `control sha256:FINGERPRINT`; empty ones and comments (`#`) are passed over.
-fn read(path: &PathBuf) -> Result<Vec<Line>> {
+fn read(path: &Path) -> Result<Vec<Line>> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read the tokens in {}", path.display()))?;
     let mut lines = Vec::new();
@@ -137,7 +139,18 @@ fn read(path: &PathBuf) -> Result<Vec<Line>> {
         // The line itself is a secret.
         lines.push(parse(line).with_context(|| format!("{}:{}", path.display(), number + 1))?);
     }
-    ensure!(!lines.is_empty(), "there is no token in {}", path.display());
+    Ok(lines)
+}
+
+/// The same of a file that was there before: with it its tokens end.
+fn read_again(path: &Path) -> Result<Vec<Line>> {
+    let lines = match path.try_exists() {
+        Ok(false) => Vec::new(),
+        _ => read(path)?,
+    };
+    if lines.is_empty() {
+        tracing::warn!("there is no token in {} any more: no token is valid", path.display());
+    }
     Ok(lines)
 }
 
@@ -223,5 +236,20 @@ mod tests {
         for other in ["Basic abc", "Bearer", "Bearerabc", ""] {
             assert_eq!(token(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_removed_ends_its_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens");
+        assert!(Access::new(Some(&path), false).is_err(), "it has to be there at first");
+        std::fs::write(&path, "read 0123456789abcdef\n").unwrap();
+        assert_eq!(read_again(&path).unwrap().len(), 1);
+        std::fs::write(&path, "read short\n").unwrap();
+        assert!(read_again(&path).is_err(), "a mistake changes nothing");
+        std::fs::write(&path, "# none\n").unwrap();
+        assert_eq!(read_again(&path).unwrap().len(), 0);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read_again(&path).unwrap().len(), 0);
     }
 }

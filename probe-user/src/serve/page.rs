@@ -81,6 +81,7 @@ pub fn view_snapshot(page: Page, store: Store, id: Ulid, shown: &str) -> Result<
     let first = format!("/snapshots/{id}{shown}");
     let setup = Setup {
         collector: Arc::new(Absent),
+        journal: store.path().join("journal"),
         store,
         access: Access::loopback(),
         limits: Limits::default(),

@@ -1,5 +1,6 @@
 //! What the routes share, and how they ask for what blocks.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -24,6 +25,8 @@ pub struct Setup {
     pub collector: Arc<dyn Collector>,
     /// The stored snapshots; need not be writable.
     pub store: Store,
+    /// The folder of the journal of alerts.
+    pub journal: PathBuf,
     /// Who may do what.
     pub access: Access,
     /// How much.
@@ -70,6 +73,7 @@ pub struct Server {
     snapshots: Arc<Snapshots>,
     /// Rendering takes a processor and some memory: the others wait.
     renders: Arc<Semaphore>,
+    pub journal: PathBuf,
     pub access: Access,
     pub hub: Hub,
     pub recordings: OnDemand,
@@ -83,11 +87,12 @@ pub struct Server {
 
 impl Server {
     pub fn new(setup: Setup, document: String) -> Result<Self> {
-        let Setup { collector, store, access, limits, definitions: _, metrics } = setup;
+        let Setup { collector, store, journal, access, limits, definitions: _, metrics } = setup;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             snapshots: Arc::new(Snapshots::new(store)),
             renders: Arc::new(Semaphore::new(processors.min(4))),
+            journal,
             access,
             hub: Hub::start(Arc::clone(&collector), limits.listeners)?,
             collector,

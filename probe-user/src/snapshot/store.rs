@@ -21,6 +21,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ulid::Ulid;
@@ -46,7 +47,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Writer {
     /// Held as long as the store is open.
-    _lock: File,
+    lock: Mutex<File>,
     /// None while it cannot be written.
     index: Mutex<Option<Index>>,
     /// The snapshots that do not go, stored or about to be.
@@ -60,11 +61,13 @@ pub struct Options {
     pub limits: Limits,
     /// The group, by its number, that may read it; `None`: nobody but its owner may.
     pub group: Option<u32>,
+    /// How long opening waits for another process to end that writes to it.
+    pub patience: Duration,
 }
 
 impl From<Limits> for Options {
     fn from(limits: Limits) -> Self {
-        Self { limits, group: None }
+        Self { limits, group: None, patience: Duration::ZERO }
     }
 }
 
@@ -102,8 +105,8 @@ impl Store {
     pub fn open(path: &Path, options: impl Into<Options>) -> Result<Self> {
         let options = options.into();
         let access = Access::new(options.group);
-        let lock = access::lock(path, access)?;
-        let writer = Writer { _lock: lock, index: Mutex::default(), pinned: Mutex::default() };
+        let lock = Mutex::new(access::lock(path, access, options.patience)?);
+        let writer = Writer { lock, index: Mutex::default(), pinned: Mutex::default() };
         let store = Self { writer: Some(writer), ..Self::read(path, options) };
         store.clean(&[write::UNFINISHED, write::GONE]);
         store.share(access)?;

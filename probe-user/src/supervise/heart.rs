@@ -14,6 +14,8 @@ pub enum Beat {
     Ready,
     /// It goes on with it. To be told about once a second.
     Alive,
+    /// It has checked another configuration, which this number tells from others, and could go on by it.
+    Prepared(u64),
     /// It goes on by another configuration, as it was told to.
     Reloaded,
     /// The other configuration is wrong: it goes on as before.
@@ -21,22 +23,26 @@ pub enum Beat {
 }
 
 impl Beat {
-    const ALL: [Self; 4] = [Self::Ready, Self::Alive, Self::Reloaded, Self::Refused];
-
-    fn word(self) -> &'static str {
+    fn word(self) -> String {
         match self {
-            Self::Ready => "ready",
-            Self::Alive => "alive",
-            Self::Reloaded => "reloaded",
-            Self::Refused => "refused",
+            Self::Ready => "ready".into(),
+            Self::Alive => "alive".into(),
+            Self::Prepared(number) => format!("{PREPARED}{number:x}"),
+            Self::Reloaded => "reloaded".into(),
+            Self::Refused => "refused".into(),
         }
     }
 
     /// What a line says.
     pub(super) fn read(line: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|beat| beat.word() == line)
+        if let Some(number) = line.strip_prefix(PREPARED) {
+            return u64::from_str_radix(number, 16).ok().map(Self::Prepared);
+        }
+        [Self::Ready, Self::Alive, Self::Reloaded, Self::Refused].into_iter().find(|beat| beat.word() == line)
     }
 }
+
+const PREPARED: &str = "prepared ";
 
 /// A process's end of the pipe.
 #[derive(Clone, Copy, Debug)]

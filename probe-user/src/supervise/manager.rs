@@ -6,9 +6,6 @@ use sd_notify::{NotifyState, notify, watchdog_enabled};
 
 use super::ward::Ward;
 
-/// How long processes may take to read their configuration again.
-const RELOAD: Duration = Duration::from_secs(20);
-
 /// See the head of this file.
 #[derive(Debug)]
 pub(super) struct Manager {
@@ -17,24 +14,19 @@ pub(super) struct Manager {
     fed: Option<Instant>,
     is_ready: bool,
     was_ready: bool,
-    reloading: Option<Instant>,
+    is_reloading: bool,
 }
 
 impl Manager {
     pub(super) fn new() -> Self {
-        Self { watchdog: watchdog_enabled(), fed: None, is_ready: false, was_ready: false, reloading: None }
+        Self { watchdog: watchdog_enabled(), fed: None, is_ready: false, was_ready: false, is_reloading: false }
     }
 
     /// Tells what has changed, and that all are alive when it is time to.
     pub(super) fn tell(&mut self, wards: &[Ward], now: Instant) {
         let is_ready = wards.iter().all(|ward| ward.is_ready);
-        let is_reloaded = match self.reloading {
-            Some(since) => !wards.iter().any(|ward| ward.is_reloading) || now.duration_since(since) >= RELOAD,
-            None => false,
-        };
-        if is_ready && (!self.was_ready || is_reloaded) {
+        if is_ready && !self.was_ready {
             send(&[NotifyState::Ready]);
-            self.reloading = None;
             self.was_ready = true;
         }
         if is_ready != self.is_ready {
@@ -57,9 +49,16 @@ impl Manager {
     }
 
     pub(super) fn reloading(&mut self) {
-        self.reloading = Some(Instant::now());
+        self.is_reloading = true;
         let now = NotifyState::monotonic_usec_now().ok();
         send(&[NotifyState::Reloading].into_iter().chain(now).collect::<Vec<_>>());
+    }
+
+    /// The other configuration was taken over, or refused.
+    pub(super) fn reloaded(&mut self) {
+        if std::mem::take(&mut self.is_reloading) {
+            send(&[NotifyState::Ready]);
+        }
     }
 
     pub(super) fn stopping(&self) {

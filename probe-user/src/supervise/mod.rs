@@ -1,10 +1,11 @@
 //! The supervisor of the daemon: it starts the collector and the server, starts again whichever ends, hands signals on, and
 //! tells the service manager how they are. It does nothing else, so that there is nothing in it that could fail: no
-//! sockets, no threads, no state but two processes.
+//! sockets, no threads, no state but its processes.
 
 mod heart;
 mod manager;
 mod pulse;
+mod reload;
 mod signals;
 mod ward;
 
@@ -19,6 +20,7 @@ use rustix::process::Signal;
 pub use heart::{Beat, Heart};
 use manager::Manager;
 pub use pulse::{Pulse, Stuck, stuck};
+use reload::{Outcome, Reload};
 use signals::Signals;
 use ward::{Ward, manner};
 
@@ -29,16 +31,21 @@ const PATIENCE: Duration = Duration::from_millis(4500);
 /// How often it is looked after things that nobody tells of.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// And while the configuration is being changed.
+const SOON: Duration = Duration::from_millis(100);
+
 /// A process to be kept alive: its name, and the arguments by which this program becomes it.
 pub type Job = (&'static str, Vec<OsString>);
 
 /// Runs them until SIGTERM or SIGINT comes. A process that fails before it ever was ready ends it all, with its exit code:
-/// whoever starts a daemon that cannot work is to know.
-pub fn run(jobs: Vec<Job>) -> Result<ExitCode> {
+/// whoever starts a daemon that cannot work is to know. By the arguments `check` this program says whether a configuration is
+/// right.
+pub fn run(jobs: Vec<Job>, check: Vec<OsString>) -> Result<ExitCode> {
     let signals = Signals::listen()?;
     let mut supervisor = Supervisor {
         wards: jobs.into_iter().map(|(name, arguments)| Ward::new(name, arguments)).collect(),
         manager: Manager::new(),
+        reload: Reload::new(check),
         stop: None,
         stopped: None,
         exit: ExitCode::SUCCESS,
@@ -58,6 +65,7 @@ pub fn run(jobs: Vec<Job>) -> Result<ExitCode> {
 struct Supervisor {
     wards: Vec<Ward>,
     manager: Manager,
+    reload: Reload,
     /// By when all have to have ended.
     stop: Option<Instant>,
     /// When they were told to.
@@ -72,14 +80,15 @@ impl Supervisor {
 
     fn look(&mut self) {
         let now = Instant::now();
+        let mut is_refused = false;
         for index in 0..self.wards.len() {
             let ward = &mut self.wards[index];
             let name = ward.name;
             for beat in ward.heard(now) {
                 match beat {
                     Beat::Ready => tracing::debug!("the {name} is ready"),
-                    Beat::Refused => self.manager.say("a wrong configuration was refused; see the log"),
-                    Beat::Alive | Beat::Reloaded => {}
+                    Beat::Refused => is_refused = true,
+                    Beat::Alive | Beat::Prepared(_) | Beat::Reloaded => {}
                 }
             }
             if let Some(status) = self.wards[index].ended(now) {
@@ -96,6 +105,14 @@ impl Supervisor {
             self.stop = Some(now + LOOK);
         }
         if self.stop.is_none() {
+            let refused = if is_refused { self.reload.refused(&mut self.wards) } else { None };
+            let outcome = refused.or_else(|| self.reload.look(&mut self.wards, now));
+            if outcome == Some(Outcome::Refused) {
+                self.manager.say("a wrong configuration was refused; see the log");
+            }
+            if outcome.is_some() {
+                self.manager.reloaded();
+            }
             self.manager.tell(&self.wards, now);
         }
     }
@@ -125,10 +142,7 @@ impl Supervisor {
         match signal {
             Signal::HUP => {
                 self.manager.reloading();
-                for ward in &mut self.wards {
-                    ward.is_reloading = ward.is_ready;
-                    ward.signal(Signal::HUP);
-                }
+                self.reload.begin();
             }
             Signal::TERM | Signal::INT if self.stop.is_none() => {
                 tracing::info!("stopping");
@@ -161,7 +175,8 @@ impl Supervisor {
     fn wait(&self, signals: &Signals) {
         let now = Instant::now();
         let due = self.wards.iter().filter_map(Ward::due).filter(|_| self.stop.is_none()).chain(self.stop);
-        let wait = due.map(|due| due.saturating_duration_since(now)).chain([LOOK]).min().unwrap_or(LOOK);
+        let look = if self.reload.is_under_way() { SOON } else { LOOK };
+        let wait = due.map(|due| due.saturating_duration_since(now)).chain([look]).min().unwrap_or(look);
         let wait = Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() };
         let mut descriptors: Vec<PollFd<'_>> = vec![PollFd::new(signals, PollFlags::IN)];
         descriptors

@@ -33,8 +33,10 @@ pub(super) struct Ward {
     pub(super) is_ready: bool,
     /// It has been ready once.
     pub(super) was_ready: bool,
-    /// It was told to read its configuration again, and has not answered.
-    pub(super) is_reloading: bool,
+    /// It was asked to check another configuration or to go on by it, and has not answered.
+    pub(super) is_asked: bool,
+    /// What it has checked.
+    pub(super) prepared: Option<u64>,
     since: Instant,
     pub(super) beat: Instant,
     failures: u32,
@@ -52,7 +54,8 @@ impl Ward {
             line: Vec::new(),
             is_ready: false,
             was_ready: false,
-            is_reloading: false,
+            is_asked: false,
+            prepared: None,
             since: now,
             beat: now,
             failures: 0,
@@ -88,9 +91,8 @@ impl Ward {
     }
 
     fn start(&mut self) -> Result<()> {
-        // Whatever stands at the program's path by now: both are to be of one version.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("probe").args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut command = own_program();
+        command.args(&self.arguments).stdout(Stdio::piped());
         // They are the supervisor's.
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
             command.env_remove(name);
@@ -128,7 +130,8 @@ impl Ward {
             match beat {
                 Beat::Ready => (self.is_ready, self.was_ready) = (true, true),
                 Beat::Alive => {}
-                Beat::Reloaded | Beat::Refused => self.is_reloading = false,
+                Beat::Prepared(number) => (self.is_asked, self.prepared) = (false, Some(*number)),
+                Beat::Reloaded | Beat::Refused => (self.is_asked, self.prepared) = (false, None),
             }
         }
         beats
@@ -139,7 +142,7 @@ impl Ward {
         let (child, _) = self.process.as_mut()?;
         let status = child.try_wait().ok().flatten()?;
         self.process = None;
-        (self.is_ready, self.is_reloading) = (false, false);
+        (self.is_ready, self.is_asked, self.prepared) = (false, false, None);
         if status.success() {
             // It asked for it: what has changed needs a new process.
             self.failures = 0;
@@ -154,6 +157,12 @@ impl Ward {
         }
         self.again = Some(now + pause(self.failures));
         self.failures += 1;
+    }
+
+    /// Asks it something by a signal, to be answered.
+    pub(super) fn ask(&mut self, signal: Signal) {
+        self.is_asked = self.is_running();
+        self.signal(signal);
     }
 
     /// Sends a signal, if it runs.
@@ -173,6 +182,13 @@ impl Ward {
             self.beat = now;
         }
     }
+}
+
+/// This program, whatever stands at its path by now: all processes are to be of one version.
+pub(super) fn own_program() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("probe").stdin(Stdio::null());
+    command
 }
 
 fn pause(failures: u32) -> Duration {
@@ -209,10 +225,10 @@ mod tests {
         let pipe = child.stdout.take().expect("piped");
         child.wait().expect("ends");
         ward.process = Some((child, pipe));
-        ward.is_reloading = true;
+        ward.is_asked = true;
         let now = Instant::now();
         assert_eq!(ward.heard(now), [Beat::Ready, Beat::Alive, Beat::Refused]);
-        assert!(ward.is_ready && !ward.is_reloading && ward.beat == now);
+        assert!(ward.is_ready && !ward.is_asked && ward.beat == now);
         assert!(ward.ended(now).expect("it ended").success());
         assert_eq!((ward.is_ready, ward.was_ready, ward.due()), (false, true, Some(now + PAUSES.0)));
     }

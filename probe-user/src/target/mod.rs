@@ -28,7 +28,7 @@ mod words;
 
 pub use cgroup::{Groups, OfGroups};
 pub use children::{descendants, is_running, latest_pid};
-pub use clock::{monotonic_ns, wall_ns};
+pub use clock::{monotonic_ns, steady_now, wall_ns};
 pub use container::Container;
 pub use container_name::ContainerName;
 pub use elf::Segment;

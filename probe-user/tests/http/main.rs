@@ -2,12 +2,14 @@
 //! fake, everything else is real.
 
 mod access;
+mod alerts;
 mod app;
 mod definitions;
 mod document;
 mod errors;
 mod events;
 mod fake;
+mod hostile;
 mod live;
 mod prometheus;
 mod snapshots;
@@ -29,7 +31,7 @@ use fake::Fake;
 pub(crate) struct Server {
     pub(crate) fake: Arc<Fake>,
     pub(crate) router: Router,
-    _folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl Server {
@@ -43,6 +45,7 @@ impl Server {
         let setup = Setup {
             collector: fake.clone(),
             store: fake::store(folder.path()),
+            journal: folder.path().join("journal"),
             access,
             limits,
             definitions: probe::config::definitions(),
@@ -50,7 +53,7 @@ impl Server {
                 text.value("probe_test_total", probe::serve::Kind::Counter, "Of another part.", 1.0);
             })],
         };
-        Self { fake, router: api(setup).unwrap(), _folder: folder }
+        Self { fake, router: api(setup).unwrap(), folder }
     }
 
     /// Sends a request as from this host.

@@ -91,7 +91,9 @@ function fillHeader(): void {
     if (list.length === 1) made.textContent += ` (${visible(list[0]![0])})`
     element('notes').append(made)
   }
-  note(profile.losses, 'lost')
+  for (const { kind, reasons } of byKind(profile.losses)) {
+    if (kind !== 'cut' || !profile.cut.length) note(reasons, LOSS_WORDS[kind].short)
+  }
   note(profile.cut, 'stacks cut')
 }
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
+use std::time::SystemTime;
+
 use super::*;
 use crate::alert::NoticeKind;
 use crate::alert::notice::tests::notice;

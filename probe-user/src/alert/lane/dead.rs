@@ -17,7 +17,7 @@ pub(super) const MAX_DEAD: usize = 200;
 
 /// See the head of this file.
 #[derive(Debug)]
-pub(super) struct DeadLetters {
+pub(in crate::alert) struct DeadLetters {
     folder: PathBuf,
     ids: VecDeque<Ulid>,
 }
@@ -34,6 +34,13 @@ impl DeadLetters {
     /// Those in a folder.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         Ok(Self { folder: folder.to_owned(), ids: disk::ids(folder)?.into() })
+    }
+
+    /// Keeps a notice for which there is no lane.
+    pub(in crate::alert) fn keep_stray(folder: &Path, notice: &Notice, error: &str) -> io::Result<()> {
+        disk::make_folder(folder, None)?;
+        Self::open(folder)?.add(&Entry { id: notice.id, notice: notice.clone() }, 0, error);
+        Ok(())
     }
 
     /// Keeps one. A disk that refuses it loses it; that it was given up is counted anyway.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -21,8 +21,9 @@ use ulid::Ulid;
 use super::channel::Policy;
 use super::pace::Bucket;
 use super::{Notice, disk};
+use crate::target::steady_now;
 use active::Active;
-use dead::DeadLetters;
+pub(super) use dead::DeadLetters;
 
 /// Most notices that wait for a channel.
 pub const MAX_QUEUED: usize = 1000;
@@ -248,7 +249,7 @@ impl Lane {
 
 /// How long ago an id was given.
 fn age(id: Ulid) -> Duration {
-    SystemTime::now().duration_since(id.datetime()).unwrap_or_default()
+    steady_now().duration_since(id.datetime()).unwrap_or_default()
 }
 
 /// A folder's name for any name of a channel.

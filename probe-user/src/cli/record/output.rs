@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use tempfile::NamedTempFile;
 
 use super::signals::Signals;
+use crate::cli::foreign;
 use crate::problem::{Exit, Problem};
 
 /// Symbolic links that are followed, as many as the kernel does.
@@ -73,6 +74,7 @@ fn open(path: &Path) -> std::io::Result<To> {
     if is_stdout(path) {
         return Ok(To::Stdout);
     }
+    foreign::refuse(path)?;
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(std::io::ErrorKind::IsADirectory.into()),
         Ok(metadata) if !metadata.is_file() => File::options().write(true).open(path).map(To::Other),
@@ -93,6 +95,7 @@ fn behind_links(path: &Path) -> std::io::Result<PathBuf> {
     for _ in 0..MAX_LINKS {
         let Ok(target) = std::fs::read_link(&path) else { return Ok(path) };
         path = folder(&path).join(target);
+        foreign::refuse(&path)?;
     }
     Err(rustix::io::Errno::LOOP.into())
 }
@@ -137,11 +140,7 @@ fn finish(file: NamedTempFile, path: &Path, write: impl Fn(&mut dyn Write) -> Re
             keep_owner(file.as_file(), &before);
             before.mode() & 0o777
         }
-        Err(_) => {
-            let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-            rustix::process::umask(mask);
-            0o666 & !mask.as_raw_mode()
-        }
+        Err(_) => 0o666 & !foreign::umask(),
     };
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;

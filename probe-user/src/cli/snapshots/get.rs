@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use ulid::Ulid;
 
 use super::{Place, parse_id};
+use crate::cli::foreign;
 use crate::cli::{print, print_bytes};
 use crate::export::{self, Format};
 use crate::problem::{Exit, Problem};
@@ -207,7 +208,7 @@ fn write_profile(
     if is_stdout {
         return print_bytes(&bytes);
     }
-    std::fs::write(output, &bytes).with_context(|| format!("cannot write {}", output.display()))
+    foreign::write(output, &bytes).with_context(|| format!("cannot write {}", output.display()))
 }
 
 #[cfg(test)]

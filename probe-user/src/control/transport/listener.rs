@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +42,8 @@ impl Peers {
 #[derive(Debug)]
 pub struct Listener {
     path: PathBuf,
+    /// Device and inode of the socket's file.
+    place: Option<(u64, u64)>,
     socket: Arc<UnixListener>,
 }
 
@@ -65,17 +67,21 @@ impl Listener {
         }
         fs::set_permissions(&temporary, Permissions::from_mode(0o660)).with_context(failed)?;
         fs::rename(&temporary, path).with_context(failed)?;
+        let place = fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
         let socket = Arc::new(socket);
         let accepting = Arc::clone(&socket);
         let accept = move || accept(&accepting, peers, &collector);
         std::thread::Builder::new().name("control".into()).spawn(accept).with_context(failed)?;
-        Ok(Self { path: path.to_owned(), socket })
+        Ok(Self { path: path.to_owned(), place, socket })
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // Another daemon may have put its own there.
+        if fs::metadata(&self.path).map(|data| (data.dev(), data.ino())).ok() == self.place {
+            let _ = fs::remove_file(&self.path);
+        }
         // Wakes the thread that waits for connections.
         let _ = rustix::net::shutdown(&*self.socket, Shutdown::Both);
     }

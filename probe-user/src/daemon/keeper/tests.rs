@@ -36,7 +36,7 @@ impl Bench {
         let (inform, news) = channel();
         let mut keeper = Keeper::new(scene.clone(), Arc::clone(&holds), store, inform, Arc::default());
         keeper.retry = Duration::ZERO;
-        let announcer = Announcer::new(scene.clone(), journal, Arc::default());
+        let announcer = Announcer::new(scene.clone(), journal, Arc::default(), folder.path().join("standing.json"));
         Self { _folder: folder, scene, keeper, announcer, news, holds }
     }
 

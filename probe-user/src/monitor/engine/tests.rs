@@ -238,3 +238,25 @@ fn a_service_outlives_its_processes() {
 fn an_unknown_rule_changes_nothing() {
     assert_eq!(engine(0, 0).observe(&seen(5, 1, 1, Some(1e9))), None);
 }
+
+#[test]
+fn another_process_goes_on_from_where_one_was() {
+    let mut first = engine(1, 300);
+    assert_eq!(trace(&mut first, &[H, H, H]), "B..");
+    assert!(step(&mut first, 2, 3, Some(H)).is_some() && step(&mut first, 3, 3, Some(L)).is_none());
+    let kept = first.standings();
+    assert_eq!(kept.len(), 2, "of what was never hot there is nothing to keep: {kept:?}");
+    let mut second = engine(1, 300);
+    assert!(kept.iter().all(|standing| second.resume(standing)));
+    assert_eq!(second.hot(), BTreeSet::from([1, 2]));
+    // It is not measured at once, and nothing is told again.
+    assert_eq!(step(&mut second, 1, 10, None), None);
+    assert_eq!(step(&mut second, 1, 11, Some(H)), None);
+    assert!(matches!(step(&mut second, 1, 12, Some(L)), Some(Transition::Resolved(_))));
+    assert_eq!(step(&mut second, 1, 13, Some(H)), Some(Transition::Pending), "the cooldown goes on");
+    assert_eq!(step(&mut second, 1, 14, Some(H)), None);
+    // What cannot be measured for long is over, as ever.
+    assert_eq!(step(&mut second, 2, 20, None), None);
+    assert!(matches!(step(&mut second, 2, 90, None), Some(Transition::Resolved(_))));
+    assert!(!engine(2, 300).resume(&kept[0]), "it is another rule");
+}

@@ -1,5 +1,6 @@
 //! The API: a handler for each route, and the list of them.
 
+mod alerts;
 mod definitions;
 mod diff;
 mod events;
@@ -50,6 +51,9 @@ pub fn routes() -> Vec<Route> {
             .query::<diff::Query>()
             .json(schema::<Comparison<'_>>)
             .answer(200, "As asked for.", PACKED, None),
+        Route::new("get", "/api/v1/alerts", "What was told of breaches, newest first, a page at a time.", alerts::list)
+            .query::<alerts::Query>()
+            .json(schema::<alerts::List>),
         Route::new("get", "/api/v1/status", "How the collector is.", targets::status).json(schema::<Status>),
         Route::new("get", "/api/v1/targets", "The targets with their processes.", targets::list)
             .json(schema::<targets::List>),

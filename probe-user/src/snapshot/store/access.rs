@@ -6,10 +6,11 @@ use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown,
 };
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Store, index};
+use super::{Store, index, locked};
 use crate::problem::{Exit, Problem};
 
 /// Who may read what is written.
@@ -55,7 +56,7 @@ impl Access {
 }
 
 /// Makes the folder of a store if it is missing, and becomes the one who writes to it.
-pub(super) fn lock(path: &Path, access: Access) -> Result<File> {
+pub(super) fn lock(path: &Path, access: Access, patience: Duration) -> Result<File> {
     let failed = |error: io::Error| {
         let message = format!("cannot open the store {}", path.display());
         let (exit, hint) = match error.kind() {
@@ -78,7 +79,14 @@ pub(super) fn lock(path: &Path, access: Access) -> Result<File> {
     }
     let lock = path.join(".lock");
     let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(lock).map_err(failed)?;
-    match lock.try_lock() {
+    // One whose supervisor was killed is about to end.
+    let end = Instant::now() + patience;
+    let mut locked = lock.try_lock();
+    while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+        locked = lock.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => bail!(Problem::new(
             Exit::Failure,
@@ -92,6 +100,20 @@ pub(super) fn lock(path: &Path, access: Access) -> Result<File> {
 }
 
 impl Store {
+    /// Somebody may have removed the store and all that is in it: it is made anew, as it was, and taken again.
+    pub(super) fn retake(&self) -> Result<()> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        let mut held = locked(&writer.lock);
+        let id = |data: fs::Metadata| (data.dev(), data.ino());
+        let now = fs::metadata(self.path.join(".lock")).map(id).ok();
+        if now.is_some() && now == held.metadata().map(id).ok() {
+            return Ok(());
+        }
+        *held = lock(&self.path, Access::new(self.options.group), Duration::ZERO)?;
+        tracing::warn!("the store {} was removed: it is made anew", self.path.display());
+        Ok(())
+    }
+
     /// Lets the group read what was stored before there was one.
     pub(super) fn share(&self, access: Access) -> Result<()> {
         if access.group.is_none() {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::time::SystemTime;
 
 use ulid::Ulid;
 
@@ -11,10 +10,14 @@ use super::index::{Index, Row, Rows};
 use super::query::size_of;
 use super::{Store, locked, write};
 use crate::snapshot::limits::Stored;
+use crate::target::steady_now;
 
 impl Store {
     /// Puts everything in order that time and others have changed; to be called every minute or so by the one who writes.
     pub fn maintain(&self) {
+        if let Err(error) = self.retake() {
+            tracing::error!("{error:#}");
+        }
         self.clean(&[write::GONE]);
         self.attend_index();
         self.enforce(None);
@@ -78,7 +81,7 @@ impl Store {
         let bytes = |id: Ulid| rows.get(&id).map_or_else(|| size_of(&self.folder(id)), |row| row.bytes);
         let stored = |id: Ulid| Stored { id, bytes: bytes(id), is_pinned: self.is_pinned(id) };
         let stored: Vec<Stored> = ids.into_iter().map(stored).collect();
-        let surplus = self.options.limits.surplus(&stored, SystemTime::now());
+        let surplus = self.options.limits.surplus(&stored, steady_now());
         for id in surplus.into_iter().filter(|id| Some(*id) != stored_now) {
             match self.remove(id) {
                 Ok(()) => tracing::info!("removed the snapshot {id}: the store is at its limits"),

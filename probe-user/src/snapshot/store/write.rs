@@ -40,6 +40,7 @@ impl Store {
         let id = sidecar.id;
         let folder = self.folder(id);
         self.writer("store", id)?;
+        self.retake()?;
         let temporary = self.path.join(format!(".{id}{UNFINISHED}"));
         let bytes = self.write(sidecar, profiles, &temporary, &folder).map_err(|error| {
             let _ = fs::remove_dir_all(&temporary);

@@ -1,5 +1,7 @@
 //! Alerts that last: how they are repeated, and that their ends are told.
 
+use std::time::SystemTime;
+
 use super::*;
 
 /// A notice of a breach that began days ago.

@@ -97,7 +97,7 @@ fn a_group_may_read_what_is_for_it() {
     // Another group where that is allowed, else our own.
     let own = gid(folder.path());
     let group = if rustix::process::geteuid().is_root() { 12_345 } else { own };
-    let options = Options { group: Some(group), limits: Limits::default() };
+    let options = Options { group: Some(group), ..Options::default() };
     let store = Store::open(&path, options).expect("opens");
     let new = put(&store, &[1])[0];
     store.pin(new).expect("pinned");
