@@ -138,6 +138,7 @@ pub(super) fn title(notice: &Notice) -> String {
 /// The state in a word.
 pub(super) fn word(notice: &Notice) -> &'static str {
     match notice.kind {
+        _ if notice.is_completion && notice.culprit.is_empty() => "UPDATE",
         _ if notice.is_completion => "CULPRIT",
         NoticeKind::Firing => "FIRING",
         NoticeKind::Skipped => "NOT PROFILED",

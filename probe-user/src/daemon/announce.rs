@@ -138,8 +138,7 @@ impl Announcer {
             },
             News::Lost { id, reason } => {
                 let Some(open) = self.take(id) else { return };
-                let note = format!("there is no snapshot: {reason}");
-                let notice = Notice { snapshot: None, note, ..open.notice.clone() };
+                let notice = Notice { snapshot: None, note: reason, ..open.notice.clone() };
                 match open.is_told {
                     true => self.complete(open, notice),
                     false => self.tell(&notice),

@@ -1,6 +1,7 @@
 // The exported page: one profile in one file, which is opened offline. It has the renderer of the application, without a
 // framework and without a worker; `page.html` and `page.css` stand beside the exporter.
 
+import { byKind, LOSS_WORDS } from '../ui/losses'
 import { Chart } from '../chart/chart'
 import { LOOK, LOOK_NAMES, lookOf } from '../chart/palette'
 import { Tip } from '../chart/tip'
