@@ -15,7 +15,7 @@ use probe_tests::running::Running;
 use probe_tests::trial::trial;
 use probe_tests::webhook::Webhook;
 
-use crate::daemon::{BREACH, Daemon, called, expect_culprit, pid, service};
+use crate::daemon::{BREACH, Daemon, called, pid, service};
 
 pub fn tests() -> Vec<Trial> {
     vec![

@@ -203,7 +203,10 @@ mod tests {
     fn returns_and_jumps_out_are_found() {
         // test edi, edi; jz +1; ret; jmp far away
         let code = [0x85, 0xff, 0x74, 0x01, 0xc3, 0xe9, 0x00, 0x10, 0x00, 0x00];
-        assert_eq!(exits(&code, 0x1000), Ok(Exits { returns: vec![0x1004], jumps: vec![Some(0x200a)] }));
+        assert_eq!(
+            exits(&code, 0x1000),
+            Ok(Exits { returns: vec![0x1004], jumps: vec![Some(0x200a)], begins_again: false })
+        );
         // The byte of a return within another instruction is none: mov eax, 0xc3.
         assert_eq!(exits(&[0xb8, 0xc3, 0, 0, 0, 0xc3], 0).unwrap().returns, [5]);
         assert!(exits(&[0x06], 0).is_err());

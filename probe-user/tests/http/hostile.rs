@@ -76,7 +76,7 @@ fn address(path: &str, operation: &Value, value: &str, round: usize) -> (String,
                 let value = if value.is_empty() { "%20" } else { value };
                 address = address.replace(&format!("{{{name}}}"), value);
             }
-            _ if (index + round) % 2 == 0 => query.push(format!("{name}={value}")),
+            _ if (index + round).is_multiple_of(2) => query.push(format!("{name}={value}")),
             _ => {}
         }
     }
