@@ -30,6 +30,11 @@ fn number(row: &Value, name: &str) -> Result<f64> {
     row[name].as_f64().with_context(|| format!("no {name} in {row:#}"))
 }
 
+/// A function of a program: libraries may have one of that name.
+fn in_program(program: &Path, function: &str) -> String {
+    format!("{}:{function}", program.file_name().unwrap_or_default().to_string_lossy())
+}
+
 /// How many calls there were, and when, by the program's own count.
 fn truth(file: &Path) -> Result<(f64, f64)> {
     let text = fs::read_to_string(file)?;
@@ -43,7 +48,7 @@ fn compare(words: &[&str]) -> Result<(Value, f64)> {
     let (program, folder) = (workload::c("counts.c", &["-O2", "-pthread"])?, workload::scratch()?);
     let file = folder.path().join("count");
     let target = Running::ready(Command::new(&program).arg(&file).args(words))?;
-    let (pid, name) = (target.pid().to_string(), format!("{}:step", program.display()));
+    let (pid, name) = (target.pid().to_string(), in_program(&program, "step"));
     let mut command = Command::new(probe::binary());
     command.args(["latency", "--json", "-p", &pid, &name, "-d", &LENGTH.as_secs().to_string()]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -83,7 +88,7 @@ fn counted() -> Result<()> {
 fn row(role: &str, function: &str) -> Result<Value> {
     let program = workload::c("ends.c", &["-O2", "-pthread"])?;
     let target = Running::ready(Command::new(&program).arg(role))?;
-    let name = format!("{}:{function}", program.display());
+    let name = in_program(&program, function);
     let output = probe::run(["latency", "--json", "-d", "3", "-p", &target.pid().to_string(), &name])?.expect(0)?;
     Ok(output.json()?[0].clone())
 }
