@@ -20,6 +20,7 @@ mod lifetime;
 mod live;
 mod memory;
 mod names;
+mod patched;
 mod processes;
 mod rules;
 mod stacks;
@@ -45,6 +46,7 @@ fn main() {
         governor::tests(),
         incidents::tests(),
         memory::tests(),
+        patched::tests(),
         live::tests(),
         rules::tests(),
         containers::tests(),

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::leaving;
 use crate::kernel::closer::hurry;
-use crate::kernel::{Probes, Role, Sampler, Text, Wanted};
+use crate::kernel::{Probes, Refused, Role, Sampler, Text, Wanted};
 use crate::target::monotonic_ns;
 
 /// Which of the probes of a group are set.
@@ -266,6 +266,18 @@ impl Group {
         }
         self.wanted.splice(0..0, wanted);
         Ok(())
+    }
+
+    /// Fails if the process has written over probes that are set.
+    pub fn is_as_it_was_set(&self, pid: u32) -> Result<(), Refused> {
+        // It may have ended, which others tell of.
+        let Ok(text) = Text::of(pid, &self.wanted, &self.wanted) else { return Ok(()) };
+        match text.without_trap()? {
+            Some(at) => {
+                Err(Refused(format!("pid {pid} has taken the probe at {} away: it writes its own code", text.name(at))))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Looks what there was since the last time, by the hits of all numbers.

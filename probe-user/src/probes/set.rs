@@ -334,9 +334,24 @@ impl ProbeSet {
         self.is_at_rest = self.governor.has_reserve() && self.groups.iter().all(|(_, group)| group.is_set());
         if now.saturating_duration_since(self.swept) >= SWEEP {
             self.swept = now;
+            self.check(sampler)?;
             self.sweep(sampler);
         }
         Ok(gone)
+    }
+
+    /// Takes probes away for good where the process has patched its code since they were set: they would see nothing. What it
+    /// has written stays, because the kernel takes nothing away where its trap is not.
+    fn check(&mut self, sampler: &mut Sampler) -> Result<()> {
+        for (name, group) in self.groups.iter_mut().filter(|(_, group)| group.is_set()) {
+            let Err(refused) = group.is_as_it_was_set(self.pid) else { continue };
+            if let Some(switch) = self.switch {
+                switch(sampler, *name, None)?;
+            }
+            group.take_away(self.pid, self.switch.is_some());
+            self.refused.push((*name, refused));
+        }
+        Ok(())
     }
 
     /// Frees new children of probes that came with their parent's memory: they would cost, and nobody would count that.
