@@ -103,7 +103,7 @@ fn daemon() -> Result<()> {
          [[function]]\nname = \"allocates\"\ntarget = \"app\"\nsymbol = \"libc.so.6:malloc\"\n\
          [[rule]]\nname = \"rss\"\ntarget = \"app\"\nmetric = \"memory.rss\"\nabove = \"1MiB\"\nfor = \"1s\"\n"
     );
-    let mut daemon = Daemon::run(&text, None)?;
+    let daemon = Daemon::run(&text, None)?;
     let has_said = |what: &str| daemon.read_log().lines().any(|line| line.contains(what) && line.contains(REASON));
     poll::until("why allocations are not followed", PATIENCE, || has_said("cannot be followed").then_some(()))?;
     poll::until("why the function is not timed", PATIENCE, || has_said("function allocates: not timed").then_some(()))?;

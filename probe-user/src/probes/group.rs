@@ -271,7 +271,8 @@ impl Group {
     /// Fails if the process has written over probes that are set.
     pub fn is_as_it_was_set(&self, pid: u32) -> Result<(), Refused> {
         // It may have ended, which others tell of.
-        let Ok(text) = Text::of(pid, &self.wanted, &self.wanted) else { return Ok(()) };
+        let active = self.active();
+        let Ok(text) = Text::of(pid, &active, &active) else { return Ok(()) };
         match text.without_trap()? {
             Some(at) => {
                 Err(Refused(format!("pid {pid} has taken the probe at {} away: it writes its own code", text.name(at))))

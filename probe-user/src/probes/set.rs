@@ -345,9 +345,7 @@ impl ProbeSet {
     fn check(&mut self, sampler: &mut Sampler) -> Result<()> {
         for (name, group) in self.groups.iter_mut().filter(|(_, group)| group.is_set()) {
             let Err(refused) = group.is_as_it_was_set(self.pid) else { continue };
-            if let Some(switch) = self.switch {
-                switch(sampler, *name, None)?;
-            }
+            tell(&mut self.switch, sampler, *name, Moment::Leaving)?;
             group.take_away(self.pid, self.switch.is_some());
             self.refused.push((*name, refused));
         }
