@@ -1,7 +1,7 @@
 //! Who explains a breach: what is compared depends on what was measured.
 
 use crate::functions::Spec;
-use crate::monitor::{Culprit, Metric, call_culprits, culprits, thread_culprits, wait_culprits};
+use crate::monitor::{Calls, Culprit, Metric, call_culprits, culprits, open_culprits, thread_culprits, wait_culprits};
 use crate::snapshot::Function;
 use crate::symbolize::Profile;
 
@@ -27,7 +27,7 @@ impl Cause {
     pub(super) fn of(metric: Metric) -> Self {
         match metric.name() {
             "threads" => Self::Threads,
-            "fds" => Self::Unknown,
+            "fds" | "switches.voluntary" | "pressure.memory" | "function.rate" | "function.errors" => Self::Unknown,
             name if name.starts_with("function.") => Self::Calls,
             _ if metric.is_memory() => Self::Memory,
             name if ["offcpu", "io", "pressure.io"].iter().any(|start| name.starts_with(start)) => Self::Waits,
@@ -74,24 +74,40 @@ pub(super) struct Scenes<'a> {
     pub(super) calm: &'a Profile,
     /// Every thread.
     pub(super) dump: Option<&'a Profile>,
+    /// How long a call of the function takes, on average, and took when all was well; `None` where that is not known.
+    pub(super) call_ns: Option<u64>,
+    pub(super) calm_call_ns: Option<u64>,
 }
 
-/// The functions that explain a breach, most responsible first; `function` is the one that was measured. What there is not
-/// (a function that is in no stack, a dump) is made up for by who computes.
-pub(super) fn explain(cause: Cause, function: Option<&Function>, scenes: &Scenes<'_>) -> Vec<Culprit> {
-    let Scenes { during, calm, dump } = scenes;
-    let found = match cause {
-        Cause::Cpu | Cause::Memory | Cause::Unknown => Vec::new(),
+/// The functions that explain a breach, most responsible first; `function` is the one that was measured. None where nothing is
+/// known: what was recorded for something else does not stand in.
+pub(super) fn explain(cause: Cause, metric: Metric, function: Option<&Function>, scenes: &Scenes<'_>) -> Vec<Culprit> {
+    let Scenes { during, calm, dump, .. } = scenes;
+    match cause {
+        Cause::Memory | Cause::Unknown => Vec::new(),
+        Cause::Cpu => culprits(during, calm),
         Cause::Waits => wait_culprits(during, calm),
-        Cause::Calls => match function.map(|function| (function, function.symbol.parse::<Spec>())) {
-            Some((function, Ok(spec))) => call_culprits(&function.name, |name| spec.is_of(name), during, calm),
-            _ => Vec::new(),
-        },
+        Cause::Calls => function.map_or_else(Vec::new, |function| slow_calls(metric, function, scenes)),
         Cause::Threads => dump.map_or_else(Vec::new, thread_culprits),
-    };
-    // What was recorded for something else does not stand in.
-    let is_of_cpu = !matches!(cause, Cause::Unknown | Cause::Threads | Cause::Memory);
-    if found.is_empty() && is_of_cpu { culprits(during, calm) } else { found }
+    }
+}
+
+/// Of calls that have not returned it is known where they are; of the others, where their time went.
+fn slow_calls(metric: Metric, function: &Function, scenes: &Scenes<'_>) -> Vec<Culprit> {
+    let Scenes { during, calm, dump, call_ns, calm_call_ns } = *scenes;
+    let Ok(spec) = function.symbol.parse::<Spec>() else { return Vec::new() };
+    let is_meant = |name: &str| spec.is_of(name);
+    let oldest_ns = function.row.oldest_ns;
+    let calls = Calls { name: &function.name, time_ns: call_ns, calm_ns: calm_call_ns, oldest_ns };
+    let open = || dump.map_or_else(Vec::new, |dump| open_culprits(&calls, is_meant, dump));
+    let ended = || call_culprits(&calls, is_meant, during, calm);
+    let is_of_open = matches!(metric, Metric::FunctionInFlight | Metric::FunctionOldest);
+    let found = if is_of_open { open() } else { ended() };
+    match found.is_empty() {
+        true if is_of_open => ended(),
+        true => open(),
+        false => found,
+    }
 }
 
 #[cfg(test)]

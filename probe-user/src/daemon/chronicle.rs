@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::call_times::CallTimes;
 use super::timeline::Timeline;
 use crate::control::{Cursor, Event, EventKind, Events, Firing, RuleProcess, State};
 use crate::monitor::{Breach, Condition, Observation, Over, Rule, Subject, Transition};
@@ -19,6 +20,8 @@ const PAGE: usize = 256;
 pub(super) struct Chronicle {
     /// What was measured lately.
     pub(super) timeline: Timeline,
+    /// How long calls took.
+    pub(super) call_times: CallTimes,
     life: u64,
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -54,7 +57,13 @@ impl Chronicle {
     /// An empty one.
     pub(super) fn new() -> Self {
         let life = Timestamp::from(SystemTime::now()).0;
-        Self { timeline: Timeline::default(), life, inner: Mutex::default(), changed: Condvar::new() }
+        Self {
+            timeline: Timeline::default(),
+            call_times: CallTimes::default(),
+            life,
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -11,7 +11,7 @@ use super::Scene;
 use super::causes::Waits;
 use crate::config::Sampling;
 use crate::kernel::{self, WaitFilter, target_flags};
-use crate::record::{Baselines, Collector, Events, InUse, Lifecycle, Options, Recording, Retention, Stats};
+use crate::record::{Baselines, Collector, Events, InUse, Lifecycle, Options, Recording, Retention, Stats, Stretch};
 use crate::symbolize::{Profile, Symbolizer};
 use crate::target;
 
@@ -124,10 +124,10 @@ impl Scene for Live {
         lock(&self.baselines).count(pid)
     }
 
-    fn baseline(&self, pid: u32) -> Option<(u64, Profile)> {
+    fn baseline(&self, pid: u32, suits: &dyn Fn(&Stretch) -> f64) -> Option<(u64, Profile)> {
         // Naming takes its time, and nobody waits for it.
-        let typical = lock(&self.baselines).typical(pid)?;
-        Some((typical.from_ns, Symbolizer::new().symbolize(&typical)))
+        let best = lock(&self.baselines).best(pid, suits)?;
+        Some((best.from_ns, Symbolizer::new().symbolize(&best)))
     }
 
     fn profile(&self, pid: u32, from_ns: u64, to_ns: u64) -> Result<Profile> {

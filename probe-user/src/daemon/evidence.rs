@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::blame::memory_culprits;
 use super::causes::{Cause, Scenes, explain};
+use super::compared::{self, CallTime};
 use super::keeper::Job;
 use super::narrow::{busiest, bytes_by_thread, samples_by_thread, time_by_thread};
 use super::timeline::Reading;
@@ -31,6 +32,8 @@ pub(super) struct Windows {
     pub(super) dump: Option<Profile>,
     /// What was allocated since it has been followed, with what of it is in use.
     pub(super) live: Option<(Profile, InUse)>,
+    /// How long calls of the function that was measured took.
+    pub(super) call_time: CallTime,
     /// What was measured meanwhile.
     pub(super) figures: Vec<(Reading, Option<f64>)>,
     /// Windows that could not be read: reason → 1.
@@ -55,18 +58,30 @@ pub(super) fn headline(job: &Job, now_ns: u64) -> Result<Sidecar> {
 /// Makes the snapshot: the whole process for the culprits, the busiest threads for the profiles.
 pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Sidecar, Profiles)> {
     let Job { breach, evidence, host, process, function, .. } = job;
-    let Windows { before, during, baseline, whole, dump, live, figures, failures } = windows;
+    let Windows { before, during, baseline, whole, dump, live, figures, failures, call_time: _ } = windows;
     let after_ns = times.end_ns.saturating_sub(breach.breached_at_ns);
     // Counted from the end: it may begin later than was asked for.
     let (until_broken, after) = during.split(during.header.duration_ns.saturating_sub(after_ns));
     let cause = Cause::of(breach.metric);
     let wall = |monotonic: u64| Timestamp(monotonic.saturating_add(times.wall_ahead_ns));
     let early = calm(before);
-    let calm = baseline.as_ref().map(|(_, calm)| calm).filter(|calm| !calm.samples.is_empty()).unwrap_or(&early);
-    let culprits = match cause {
-        Cause::Memory => memory_culprits(job, times, windows),
-        cause => explain(cause, function.as_ref(), &Scenes { during, calm, dump: dump.as_ref() }),
+    let kept = baseline.as_ref().map(|(_, calm)| calm).filter(|calm| !calm.samples.is_empty()).unwrap_or(&early);
+    let (calm, calm_call_ns) = match cause {
+        Cause::Calls => compared::of_calls(windows, kept, &early),
+        Cause::Cpu => (compared::nearer(during, kept, &early), None),
+        _ => (kept, None),
     };
+    let mut culprits = match cause {
+        Cause::Memory => memory_culprits(job, times, windows),
+        cause => {
+            let call_ns = windows.call_time.now_ns;
+            let scenes = Scenes { during, calm, dump: dump.as_ref(), call_ns, calm_call_ns };
+            explain(cause, breach.metric, function.as_ref(), &scenes)
+        }
+    };
+    for culprit in &mut culprits {
+        culprit.sentence = culprit.sentence();
+    }
     let mut counts = samples_by_thread(during);
     let before_counts = samples_by_thread(before);
     // A process that died at once may have samples from before only.

@@ -21,6 +21,8 @@ impl Watcher {
         }
         let from_ns = if self.seen_ns == 0 { seen.at_ns.saturating_sub(SECOND_NS) } else { self.seen_ns };
         self.seen_ns = seen.at_ns;
+        let rows = seen.rows.iter().map(|(key, seen)| (key, seen.row.calls, seen.row.avg_ns));
+        self.chronicle.call_times.add(seen.at_ns, rows);
         let (at_ns, tick) = (seen.at_ns, Tick { from_ns, at_ns: seen.at_ns });
         for index in 0..self.rules.len() {
             let monitor::Rule { metric, target, function: Some(function), per, .. } = &self.rules[index].rule else {

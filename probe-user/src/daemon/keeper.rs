@@ -11,6 +11,7 @@ use ulid::Ulid;
 use super::Scene;
 use super::announce::News;
 use super::chronicle::Chronicle;
+use super::compared::{self, CallTime};
 use super::evidence::{Times, Windows, assemble, wall_ahead_ns};
 use super::heap::Hold;
 use super::holds::Holds;
@@ -18,7 +19,7 @@ use super::pins::Upkeep;
 use crate::alert::Notice;
 use crate::config::Evidence;
 use crate::monitor::Breach;
-use crate::record::Recording;
+use crate::record::{Recording, Stretch};
 use crate::snapshot::{Function, Host, Process, Profiles, Sidecar, Store};
 use crate::supervise::Pulse;
 use crate::symbolize::Profile;
@@ -182,7 +183,7 @@ impl Keeper {
         let in_use = job.heap.as_ref().map(Hold::in_use);
         windows.before = self.fetch(&job, "before", (from_ns, exceeded_ns), &mut windows);
         windows.during = self.fetch(&job, "breach", (exceeded_ns, end_ns), &mut windows);
-        windows.baseline = self.scene.baseline(job.breach.pid);
+        self.compare(&job, &mut windows, (from_ns, exceeded_ns, end_ns));
         windows.figures = self.chronicle.timeline.between(job.breach.pid, &job.breach.rule, from_ns, end_ns);
         if job.breach.metric.is_memory() {
             // What grew before the threshold was reached is as much to blame as what grew from then on.
@@ -240,6 +241,33 @@ impl Keeper {
         if self.news.send(news).is_err() {
             tracing::error!("the announcer has died"); // and the daemon ends
         }
+    }
+
+    /// Fetches the calm stretch that suits the breach best, with how long calls took then and now.
+    fn compare(&self, job: &Job, windows: &mut Windows, (from_ns, exceeded_ns, end_ns): (u64, u64, u64)) {
+        let (pid, call_times) = (job.breach.pid, &self.chronicle.call_times);
+        let Some(Function { name, row, .. }) = &job.function else {
+            let load = compared::load(&windows.during);
+            windows.baseline = self.scene.baseline(pid, &|stretch| compared::suits(stretch, load));
+            return;
+        };
+        let between = |from_ns: u64, to_ns: u64| call_times.between(pid, name, from_ns, to_ns);
+        // One in which the function was called about as often, if it was at all.
+        let calls = |stretch: &Stretch| between(stretch.from_ns, stretch.to_ns).map_or(0.0, |(calls, _)| calls as f64);
+        let seconds = |stretch: &Stretch| (stretch.to_ns - stretch.from_ns) as f64 / 1e9;
+        windows.baseline = self.scene.baseline(pid, &|stretch| match calls(stretch) / seconds(stretch).max(1.0) {
+            rate if rate > 0.0 => -(rate / row.rate.max(0.01)).ln().abs().round(),
+            _ => f64::NEG_INFINITY,
+        });
+        let baseline = windows
+            .baseline
+            .as_ref()
+            .and_then(|(since_ns, calm)| between(*since_ns, since_ns.saturating_add(calm.header.duration_ns)));
+        windows.call_time = CallTime {
+            now_ns: call_times.longest(pid, name, exceeded_ns, end_ns).max(row.avg_ns),
+            baseline_ns: baseline.map(|(_, average_ns)| average_ns),
+            before_ns: call_times.before(pid, name, exceeded_ns).filter(|_| from_ns < exceeded_ns),
+        };
     }
 
     fn fetch(&self, job: &Job, name: &str, (from_ns, to_ns): (u64, u64), windows: &mut Windows) -> Profile {

@@ -9,11 +9,13 @@ mod announce;
 mod answers;
 mod blame;
 mod bounds;
+mod call_times;
 mod calm;
 mod causes;
 mod changes;
 mod chronicle;
 mod collector;
+mod compared;
 mod control;
 mod demand;
 mod evidence;
@@ -50,7 +52,7 @@ use crate::alert::Journal;
 use crate::config::Config;
 use crate::control::transport::{Listener, Peers};
 use crate::latency::Registry;
-use crate::record::{InUse, Lifecycle, Recording, Stats};
+use crate::record::{InUse, Lifecycle, Recording, Stats, Stretch};
 use crate::snapshot::{Options, Store};
 use crate::supervise::Beat;
 use crate::symbolize::Profile;
@@ -99,8 +101,9 @@ pub trait Scene: Send + Sync {
     /// How many calm stretches of a process are kept.
     fn calm_stretches(&self, pid: u32) -> usize;
 
-    /// The typical calm stretch of a process, with names: since when, and what was recorded. `None` if there is none yet.
-    fn baseline(&self, pid: u32) -> Option<(u64, Profile)>;
+    /// The calm stretch of a process that suits best, among equals the typical one, with names: since when, and what was
+    /// recorded. `None` if there is none yet.
+    fn baseline(&self, pid: u32, suits: &dyn Fn(&Stretch) -> f64) -> Option<(u64, Profile)>;
 
     /// Every thread of a process now, without names.
     fn dump(&self, pid: u32) -> Result<Recording>;

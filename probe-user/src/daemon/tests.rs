@@ -9,7 +9,7 @@ use super::*;
 use crate::alert::{Channel, Endpoint, Kind, Notice, Policy, Secret, Webhook};
 use crate::config::{Evidence, Rule, Sampling, Target};
 use crate::monitor::{Condition, Side};
-use crate::record::RecordedProcess;
+use crate::record::{RecordedProcess, Stretch};
 use crate::supervise::Heart;
 use crate::symbolize::{Line, Location, ProcessInfo, Sample, Stack, ThreadInfo};
 use crate::target::{Matcher, On, ThreadState};
@@ -106,7 +106,7 @@ impl Scene for Fake {
         1
     }
 
-    fn baseline(&self, pid: u32) -> Option<(u64, Profile)> {
+    fn baseline(&self, pid: u32, _: &dyn Fn(&Stretch) -> f64) -> Option<(u64, Profile)> {
         Some((SECOND, profile(pid, 60, &[("main", "serve", 60), ("matcher", "serve", 10)])))
     }
 

@@ -1,29 +1,31 @@
 //! Culprits: the functions that explain a breach, by what they add over a calm baseline.
 //!
-//! Each sample is charged to one function: the innermost frame that is the program's own. Frames of the kernel, of the
-//! C, C++ and Rust run-time libraries and of the loader are passed over towards the caller, because `memcpy` or a page
-//! fault explains nothing; the one who asked for it does. A stack without a frame of the program's own is charged to its
-//! leaf. Functions are ranked by the CPU time per second that they add, not by their share: the shares of a nearly idle
-//! baseline rest on a few samples, and a function that was all of almost nothing and is all of a full core now has the
-//! same share in both.
-//!
-//! A helper that was at work in the baseline as well explains less than the new caller that keeps it busy: where nearly
-//! all of a function's samples are below one caller that the baseline hardly knew, that caller is named instead.
+//! Each sample is charged to one function: the innermost frame that is the application's own ([`own`]), because `memcpy` or a
+//! page fault explains nothing; the one who asked for it does. Functions are ranked by the time per second, or per call, that
+//! they add ([`subtrees`]), not by their share: the shares of a nearly idle baseline rest on a few samples, and a function
+//! that was all of almost nothing and is all of a full core now has the same share in both. A function whose share fell
+//! is not named.
 
+mod calls;
 mod causes;
 mod kept;
 mod memory;
+mod own;
+mod subtrees;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::symbolize::{Frame, Kind, Profile, Sample};
+use crate::symbolize::{Profile, Sample};
 use crate::text::mebibytes;
-pub use causes::{Of, call_culprits, thread_culprits, wait_culprits};
+pub use calls::{Calls, What, call_culprits, open_culprits};
+pub use causes::{Of, thread_culprits, wait_culprits};
 pub use kept::{Kept, kept};
 pub use memory::growth_culprits;
+use own::{charged_chain, is_application as is_own};
+use subtrees::Paths;
 
 /// Most functions that are named.
 const MAX_CULPRITS: usize = 10;
@@ -53,9 +55,33 @@ pub struct Culprit {
     /// There is nothing to compare with: the baseline has no waits, or no calls of the function that was measured.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_baseline: bool,
+    /// The baseline has next to nothing of what is compared, so that its shares tell little.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_idle: bool,
     /// Of what these are shares.
     #[serde(default)]
     pub of: Of,
+    /// For calls: how long one of the function that was measured takes, on average, in nanoseconds; unset if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_per_call_ns: Option<u64>,
+    /// How long one took in the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_time_per_call_ns: Option<u64>,
+    /// What of `time_per_call_ns` this function takes, with what it calls of libraries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_ns: Option<u64>,
+    /// The function of a library that it calls most of that time; empty if it is its own code.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub callee: String,
+    /// What it does there; unset if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what: Option<What>,
+    /// For calls that have not returned: how many of them are in this function, and how long the oldest call takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<Open>,
+    /// The sentence for people; see [`Culprit::sentence`]. Empty in snapshots of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sentence: String,
     /// For memory: how much of it that is, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -76,6 +102,9 @@ impl Culprit {
         };
         let thread = if self.thread.is_empty() { String::new() } else { format!(", in thread {}", self.thread) };
         let (from, to) = (self.baseline_share.round(), self.share.round());
+        if let Some(sentence) = calls::sentence(self, &place) {
+            return format!("{sentence}{thread}");
+        }
         if let (Some(bytes), Some(time)) = (self.bytes, self.kept_for_ns) {
             let (function, bytes, seconds) = (&self.function, mebibytes(bytes), time / 1_000_000_000);
             let of = format!("{to:.0} % of what is in use after {seconds} s");
@@ -94,16 +123,28 @@ impl Culprit {
         };
         match self.function.as_str() {
             function if self.without_baseline => format!("{function}{place} is {to:.0} % of {of}{thread}"),
+            function if self.was_idle => {
+                format!("{function}{place} is {to:.0} % of {of}, which did next to nothing before{thread}")
+            }
             function if from == to => format!("{function}{place} is {to:.0} % of {of}, as before{thread}"),
             function => format!("{function}{place} went from {from:.0} % to {to:.0} % of {of}{thread}"),
         }
     }
 }
 
-/// A caller is new when the baseline had less than this part of its present rate, and knew the function it calls better.
-const NEW: f64 = 0.01;
-/// A caller explains a function when it is above this part of its samples.
-const EXPLAINS: f64 = 0.8;
+/// Calls that have not returned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Open {
+    /// How many threads are in the function.
+    pub calls: u64,
+    /// How long the oldest call takes, in nanoseconds; unset if that is not known.
+    pub oldest_ns: Option<u64>,
+}
+
+/// A share has fallen when it is so many points lower: less is within what samples tell.
+const FELL: f64 = -0.5;
+/// The baseline has next to nothing when its rate is below this part of the present one.
+const IDLE: f64 = 0.002;
 
 /// The functions that add most over the baseline, most responsible first, at most ten. Functions that add nothing, or next to
 /// nothing of what is added, are not named. Either profile may be empty.
@@ -111,16 +152,23 @@ pub fn culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
     rank(&charge(breach, on_cpu), &charge(baseline, on_cpu))
 }
 
+/// Those that add most, without those whose share fell, unless there are no others.
 fn rank(now: &Charges, calm: &Charges) -> Vec<Culprit> {
-    // What the charged functions add goes to whoever explains them.
-    let mut added: BTreeMap<&Function, f64> = BTreeMap::new();
-    for (function, charged) in &now.functions {
-        let more = now.rate(charged.own.count) - calm.rate(calm.own(function));
-        if more > 0.0 {
-            *added.entry(explanation(function, charged, now, calm)).or_default() += more;
-        }
+    let found = added(now, calm);
+    let rising: Vec<Culprit> =
+        found.iter().filter(|culprit| culprit.change > FELL || calm.count == 0).cloned().collect();
+    if rising.is_empty() { found } else { rising }
+}
+
+/// Those that add most, by their rates.
+fn added(now: &Charges, calm: &Charges) -> Vec<Culprit> {
+    let mut paths = Paths::default();
+    let chains: BTreeSet<&Vec<Function>> = now.chains.keys().chain(calm.chains.keys()).collect();
+    for chain in chains {
+        let count = |charges: &Charges| charges.rate(charges.chains.get(chain).copied().unwrap_or(0));
+        paths.add(chain.iter(), [count(calm), count(now)]);
     }
-    let ranked = named(added.into_iter().collect());
+    let ranked = named(paths.blame().into_iter().collect());
     ranked.into_iter().map(|(function, _)| describe(function, now, calm)).collect()
 }
 
@@ -146,19 +194,6 @@ fn on_cpu(sample: &Sample) -> u64 {
     if sample.is_on_cpu() { sample.value } else { 0 }
 }
 
-/// The nearest caller that is new and above nearly all of a function that is not; else the function itself.
-fn explanation<'a>(function: &'a Function, charged: &'a Charged, now: &Charges, calm: &Charges) -> &'a Function {
-    // How much of its present rate a function had in the baseline.
-    let known = |function: &Function| {
-        let rate = now.functions.get(function).map_or(0.0, |charged| now.rate(charged.with_callees.count));
-        calm.rate(calm.with_callees(function)) / rate.max(f64::MIN_POSITIVE)
-    };
-    let limit = NEW.min(known(function) / 4.0);
-    let explains = |caller: &Caller| caller.count as f64 >= EXPLAINS * charged.own.count as f64;
-    let callers = charged.callers.iter().filter(|(caller, above)| explains(above) && known(caller) < limit);
-    callers.min_by_key(|(_, above)| above.distance).map_or(function, |(caller, _)| caller)
-}
-
 fn describe(function: &Function, now: &Charges, calm: &Charges) -> Culprit {
     let nothing = Charged::default();
     let charged = now.functions.get(function).unwrap_or(&nothing);
@@ -177,10 +212,8 @@ fn describe(function: &Function, now: &Charges, calm: &Charges) -> Culprit {
         share: tenth(share),
         baseline_share: tenth(baseline_share),
         change: tenth(share - baseline_share),
-        without_baseline: false,
-        of: Of::Cpu,
-        bytes: None,
-        kept_for_ns: None,
+        was_idle: calm.is_idle_beside(now),
+        ..Culprit::default()
     }
 }
 
@@ -218,22 +251,16 @@ struct Charged {
     own: Tally,
     /// Samples in the function or in anything below it.
     with_callees: Tally,
-    /// The program's functions above its own samples.
-    callers: BTreeMap<Function, Caller>,
-}
-
-/// A caller of a charged function.
-#[derive(Debug)]
-struct Caller {
-    count: u64,
-    /// Calls between the two, at the least.
-    distance: usize,
 }
 
 #[derive(Debug, Default)]
 struct Charges {
     functions: BTreeMap<Function, Charged>,
+    /// By the application's functions of a stack, innermost first.
+    chains: BTreeMap<Vec<Function>, u64>,
+    /// Of all, in what samples are weighed by.
     count: u64,
+    /// What rates are by: seconds, or calls.
     seconds: f64,
 }
 
@@ -244,6 +271,11 @@ impl Charges {
 
     fn rate(&self, count: u64) -> f64 {
         if self.seconds > 0.0 { count as f64 / self.seconds } else { count as f64 }
+    }
+
+    /// Has it next to nothing of what the other has?
+    fn is_idle_beside(&self, now: &Self) -> bool {
+        self.count > 0 && self.rate(self.count) < IDLE * now.rate(now.count)
     }
 
     fn own(&self, function: &Function) -> u64 {
@@ -274,53 +306,12 @@ fn charge_chains(profile: &Profile, weigh: fn(&Sample) -> u64, chain: impl Fn(u3
         for (function, place) in chain.iter() {
             charges.functions.entry(function.clone()).or_default().with_callees.add(weight, place, thread);
         }
-        let Some(((innermost, place), callers)) = chain.split_first() else { continue };
-        let charged = charges.functions.entry(innermost.clone()).or_default();
-        charged.own.add(weight, place, thread);
-        for (distance, (caller, _)) in callers.iter().enumerate() {
-            let caller = charged.callers.entry(caller.clone()).or_insert(Caller { count: 0, distance });
-            caller.count += weight;
-            caller.distance = caller.distance.min(distance);
-        }
+        let Some((innermost, place)) = chain.first() else { continue };
+        charges.functions.entry(innermost.clone()).or_default().own.add(weight, place, thread);
+        let path: Vec<Function> = chain.iter().map(|(function, _)| function.clone()).collect();
+        *charges.chains.entry(path).or_default() += weight;
     }
     charges
-}
-
-/// The program's own functions in a stack with their places, innermost first, each once; the leaf where there are none.
-fn charged_chain(frames: &[Frame<'_>]) -> Chain {
-    let charge = |frame: &Frame<'_>| {
-        let function = Function { function: frame.function.to_string(), module: frame.module.to_owned() };
-        (function, (frame.file.to_owned(), frame.line))
-    };
-    let mut chain = Chain::new();
-    let mut seen = HashSet::new();
-    for (function, place) in frames.iter().rev().filter(|frame| is_own(frame)).map(charge) {
-        if seen.insert(function.clone()) {
-            chain.push((function, place));
-        }
-    }
-    if chain.is_empty() {
-        chain.extend(frames.last().map(charge));
-    }
-    chain
-}
-
-/// Is it code of the program, rather than of what every program stands on?
-fn is_own(frame: &Frame<'_>) -> bool {
-    if frame.kind == Kind::Kernel || frame.module.starts_with('[') {
-        return false;
-    }
-    let module = frame.module.rsplit('/').next().unwrap_or_default();
-    let runtime = ["libc", "libm", "libpthread", "librt", "libdl", "libstdc++", "libc++", "libc++abi", "libgcc_s"];
-    let stem = module.split(['.', '-']).next().unwrap_or_default();
-    if module.contains(".so") && (runtime.contains(&stem) || stem == "ld" || module.starts_with("ld-")) {
-        return false;
-    }
-    // Inlined or statically linked parts of the run-time libraries.
-    let library_file = ["/rustc/", "/library/core/src/", "/library/alloc/src/", "/library/std/src/", "/include/c++/"];
-    let library_name = ["core::", "alloc::", "std::", "<core::", "<alloc::", "<std::", "__rust_", "__cxa_"];
-    !library_file.iter().any(|part| frame.file.contains(part))
-        && !library_name.iter().any(|start| frame.function.starts_with(start))
 }
 
 /// The key with the highest count; the first in order among equals.

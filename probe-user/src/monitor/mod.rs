@@ -10,7 +10,10 @@ mod rule;
 mod state;
 mod trend;
 
-pub use culprits::{Culprit, Kept, Of, call_culprits, culprits, growth_culprits, kept, thread_culprits, wait_culprits};
+pub use culprits::{
+    Calls, Culprit, Kept, Of, Open, What, call_culprits, culprits, growth_culprits, kept, open_culprits,
+    thread_culprits, wait_culprits,
+};
 pub use engine::{Breach, Engine, Observation, Over, Standing, Subject, Transition};
 pub use functions::of_function;
 pub use metric::{Fold, Metric, Scope, Unit};

@@ -1,5 +1,6 @@
-//! `Baselines`: what processes do when all is well, to compare a breach with. Of each the latest calm stretches are kept, and the
-//! typical one of them is the baseline: an hourly job that was at work in one of them, or a quiet minute, is not.
+//! `Baselines`: what processes do when all is well, to compare a breach with. Of each the latest calm stretches are kept; the
+//! baseline is that which suits a breach best, and among equals the typical one: an hourly job that was at work in one of them,
+//! or a quiet minute, is not.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,6 +10,26 @@ use super::reference::Reference;
 
 /// Stretches of a process that are kept: with one in a minute, as many minutes.
 const STRETCHES: usize = 9;
+
+/// A calm stretch of a process.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stretch {
+    /// Its start and its end, nanoseconds of the monotonic clock.
+    pub from_ns: u64,
+    /// See there.
+    pub to_ns: u64,
+    /// Processors at work for the process, on average.
+    pub load: f64,
+}
+
+impl From<&Recording> for Stretch {
+    fn from(recording: &Recording) -> Self {
+        let Recording { from_ns, to_ns, samples, .. } = recording;
+        let at_work: u64 = samples.iter().map(|sample| sample.period_ns).sum();
+        let load = at_work as f64 / to_ns.saturating_sub(*from_ns).max(1) as f64;
+        Self { from_ns: *from_ns, to_ns: *to_ns, load }
+    }
+}
 
 /// The calm stretches of processes.
 #[derive(Debug)]
@@ -97,11 +118,16 @@ impl Baselines {
         self.of.get(&pid).map_or(0, VecDeque::len)
     }
 
-    /// The typical stretch of a process: the median by samples, of an even number the busier one of the two in the middle.
-    pub fn typical(&self, pid: u32) -> Option<Arc<Recording>> {
-        let mut stretches: Vec<&Arc<Recording>> = self.of.get(&pid)?.iter().collect();
-        stretches.sort_by_key(|stretch| stretch.samples.len());
-        stretches.get(stretches.len() / 2).copied().cloned()
+    /// The stretch of a process that suits best; among equals the typical one, the median by samples: of an even number the
+    /// busier one of the two in the middle.
+    pub fn best(&self, pid: u32, suits: impl Fn(&Stretch) -> f64) -> Option<Arc<Recording>> {
+        let stretches = self.of.get(&pid)?;
+        let suits: Vec<f64> = stretches.iter().map(|stretch| suits(&Stretch::from(&**stretch))).collect();
+        let most = suits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let best = stretches.iter().zip(suits).filter(|(_, suits)| *suits >= most);
+        let mut best: Vec<&Arc<Recording>> = best.map(|(stretch, _)| stretch).collect();
+        best.sort_by_key(|stretch| stretch.samples.len());
+        best.get(best.len() / 2).copied().cloned()
     }
 
     /// Forgets a process that is gone.
@@ -163,12 +189,14 @@ mod tests {
         for (number, count) in (0..).zip([10, 900, 12, 0, 11]) {
             baselines.add(&minute(number, &[(7, count), (8, 5)]), &calm);
         }
-        let typical = baselines.typical(7).expect("known");
+        let typical = baselines.best(7, |_| 0.0).expect("known");
         assert_eq!((typical.samples.len(), typical.from_ns, baselines.count(7)), (11, 4 * 60, 5));
         assert!(typical.samples.iter().all(|sample| sample.pid == 7));
-        assert!(baselines.typical(8).is_none() && baselines.count(8) == 0, "that one was not calm");
+        let busiest = baselines.best(7, |stretch| stretch.load).expect("known");
+        assert_eq!(busiest.samples.len(), 900, "unless it suits best");
+        assert!(baselines.best(8, |_| 0.0).is_none() && baselines.count(8) == 0, "that one was not calm");
         baselines.forget(7);
-        assert!(baselines.typical(7).is_none() && baselines.bytes() == 0);
+        assert!(baselines.best(7, |_| 0.0).is_none() && baselines.bytes() == 0);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod stacks;
 mod state;
 mod unwinding;
 
-pub use baselines::Baselines;
+pub use baselines::{Baselines, Stretch};
 pub use collector::{Collector, Lifecycle, Options, Stats};
 pub use dump::{Dump, DumpedThread};
 pub use follow::{InUse, MAX_FOLLOWED};

@@ -8,8 +8,18 @@ const culprit: Culprit = {
   function: 'match_rules', module: '/usr/bin/checkout', file: '/src/rules.c', line: 41, thread: 'matcher', share: 88, baseline_share: 0.4, change: 87.6, of: 'cpu',
 }
 
+test('what the server says is shown', () => {
+  const of = { calls: 'deliver' }
+  const sentence = 'deliver takes 93 ms instead of 2 ms: 77 ms of it asleep in `usleep` from relay_deliver (relay.cpp:30), in thread relay'
+  const calls = { ...culprit, of, function: 'relay_deliver', file: '/src/relay.cpp', line: 30, thread: 'relay', sentence }
+  const lead = 'deliver takes 93 ms instead of 2 ms: 77 ms of it asleep in `usleep` from'
+  expect(sentenceOf(calls)).toEqual({ lead, function: 'relay_deliver', place: 'relay.cpp:30', rest: '', thread: 'relay' })
+  const same = 'match_rules (rules.c:41) is 88 % of the process, which did next to nothing before, in thread matcher'
+  expect(sentenceOf({ ...culprit, sentence: same }).rest).toBe('is 88 % of the process, which did next to nothing before')
+})
+
 test('the sentence is that of the server, in parts', () => {
-  expect(sentenceOf(culprit)).toEqual({ function: 'match_rules', place: 'rules.c:41', rest: 'went from 0 % to 88 % of the process', thread: 'matcher' })
+  expect(sentenceOf(culprit)).toEqual({ lead: '', function: 'match_rules', place: 'rules.c:41', rest: 'went from 0 % to 88 % of the process', thread: 'matcher' })
   expect(sentenceOf({ ...culprit, file: '', line: 0 }).place).toBe('checkout')
   expect(sentenceOf({ ...culprit, of: { calls: 'book\u202e' } }).rest).toBe('went from 0 % to 88 % of the time in book⟨U+202E⟩')
   expect(sentenceOf({ ...culprit, share: 0.4 }).rest).toBe('is 0 % of the process, as before')

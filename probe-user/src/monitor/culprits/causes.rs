@@ -1,10 +1,11 @@
-//! Culprits of what is not CPU time: of waits, of slow calls, of threads.
+//! Culprits of waits and of threads.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Charges, Culprit, charge, charge_chains, charged_chain, charged_most, describe, rank};
-use crate::symbolize::{Profile, Sample};
+use super::own::is_application;
+use super::{Charges, Culprit, charge_chains, charged_chain, charged_most, describe, rank};
+use crate::symbolize::{Frame, Profile, Sample};
 
 /// Of what a culprit's shares are shares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -23,55 +24,76 @@ pub enum Of {
     Threads,
 }
 
-/// Who waits longer than in the baseline. Threads that wait for work do so in both.
+/// Who waits longer than in the baseline. Threads that wait for work do so in both; where there is no baseline, they are known
+/// by how they wait, and named only if nobody else waits.
 pub fn wait_culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
-    compared(&charge(breach, waiting), &charge(baseline, waiting), &Of::Waits)
-}
-
-/// Where the time goes in calls of a function, at work and waiting, compared with the baseline: the function itself, or what
-/// it calls. `name` is for people, `is_meant` knows the function by its demangled name.
-pub fn call_culprits(
-    name: &str,
-    is_meant: impl Fn(&str) -> bool,
-    breach: &Profile,
-    baseline: &Profile,
-) -> Vec<Culprit> {
-    let charges = |profile| charge_calls(profile, &is_meant);
-    compared(&charges(breach), &charges(baseline), &Of::Calls(name.to_owned()))
-}
-
-/// What most threads do, by the first function of the program that each of them runs. `dump` has every thread once.
-pub fn thread_culprits(dump: &Profile) -> Vec<Culprit> {
-    let first = |stack| charged_chain(&dump.frames(stack)).pop().map(|function| vec![function]);
-    let (charges, nothing) = (charge_chains(dump, |_| 1, first), Charges::default());
-    let described = charged_most(&charges).into_iter().map(|(function, _)| describe(function, &charges, &nothing));
-    described.map(|culprit| Culprit { of: Of::Threads, ..culprit }).collect()
-}
-
-fn compared(now: &Charges, calm: &Charges, of: &Of) -> Vec<Culprit> {
+    let charges =
+        |profile: &Profile| charge_chains(profile, waiting, |stack| Some(charged_chain(&profile.frames(stack))));
+    let calm = charges(baseline);
+    let mut now = charges(breach);
+    if calm.count == 0 {
+        let busy = charge_chains(breach, waiting, |stack| {
+            let frames = breach.frames(stack);
+            (!waits_for_work(&frames)).then(|| charged_chain(&frames))
+        });
+        if busy.count > 0 {
+            now = busy;
+        }
+    }
     let without_baseline = calm.count == 0;
-    rank(now, calm).into_iter().map(|culprit| Culprit { of: of.clone(), without_baseline, ..culprit }).collect()
+    rank(&now, &calm).into_iter().map(|culprit| Culprit { of: Of::Waits, without_baseline, ..culprit }).collect()
+}
+
+/// Does a thread wait for its next work: for an event or a condition, in no more than its own loop?
+fn waits_for_work(frames: &[Frame<'_>]) -> bool {
+    const EVENTS: [&str; 10] = [
+        "cond_wait",
+        "cond_timedwait",
+        "cond_clockwait",
+        "epoll_wait",
+        "poll",
+        "select",
+        "accept",
+        "sem_wait",
+        "sem_clockwait",
+        "io_getevents",
+    ];
+    /// A loop, and what it takes work with.
+    const LOOP: usize = 2;
+    let own = frames.iter().filter(|frame| is_application(frame) && frame.function != "main").count();
+    own <= LOOP
+        && frames
+            .iter()
+            .any(|frame| !is_application(frame) && EVENTS.iter().any(|event| frame.function.contains(event)))
+}
+
+/// What most threads do, by the first function of the application that each of them runs: what starts threads is none. Threads
+/// without one tell nothing. `dump` has every thread once.
+pub fn thread_culprits(dump: &Profile) -> Vec<Culprit> {
+    let first = |stack| {
+        let frames = dump.frames(stack);
+        let own: Vec<Frame<'_>> = frames.into_iter().filter(is_application).collect();
+        charged_chain(&own).pop().map(|function| vec![function])
+    };
+    let (charges, nothing) = (charge_chains(dump, |_| 1, first), Charges::default());
+    let all = dump.samples.len().max(1) as f64;
+    let described = charged_most(&charges).into_iter().map(|(function, threads)| {
+        let share = super::tenth(100.0 * threads as f64 / all);
+        Culprit { of: Of::Threads, share, change: share, ..describe(function, &charges, &nothing) }
+    });
+    described.collect()
 }
 
 fn waiting(sample: &Sample) -> u64 {
     if sample.is_on_cpu() { 0 } else { time(sample) }
 }
 
-fn time(sample: &Sample) -> u64 {
+pub(super) fn time(sample: &Sample) -> u64 {
     if sample.measure.is_memory() { 0 } else { sample.value }
 }
 
-fn charge_calls(profile: &Profile, is_meant: impl Fn(&str) -> bool) -> Charges {
-    charge_chains(profile, time, |stack| {
-        let frames = profile.frames(stack);
-        // Of calls in calls the outermost is measured.
-        let call = frames.iter().position(|frame| is_meant(&frame.function))?;
-        Some(charged_chain(&frames[call..]))
-    })
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::tests::profile;
     use super::*;
     use crate::target::ThreadState;
@@ -79,7 +101,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     /// A profile of a second: (thread, stack from the root, milliseconds, whether it waits).
-    fn times(parts: &[(&str, &str, u64, bool)]) -> Profile {
+    pub(in super::super) fn times(parts: &[(&str, &str, u64, bool)]) -> Profile {
         let samples: Vec<_> = parts.iter().map(|&(thread, stack, _, _)| (thread, stack, 1)).collect();
         let mut profile = profile(1, &samples);
         for (sample, (_, _, milliseconds, waits)) in profile.samples.iter_mut().zip(parts) {
@@ -106,26 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_time_within_the_calls_counts() {
-        let calm = times(&[
-            ("t", "main handle parse", 80, false),
-            ("t", "main handle ask_backend /usr/lib/libc.so.6!recv", 20, true),
-            ("t", "main rest", 10, false),
-        ]);
-        let slow = times(&[
-            ("t", "main handle parse", 10, false),
-            ("t", "main handle ask_backend /usr/lib/libc.so.6!recv", 190, true),
-            ("t", "main rest", 700, false),
-        ]);
-        let culprits = call_culprits("handle", |name| name == "handle", &slow, &calm);
-        assert_eq!(culprits[0].function, "ask_backend");
-        assert_eq!((culprits[0].baseline_share, culprits[0].share), (20.0, 95.0));
-        assert!(!culprits.iter().any(|culprit| culprit.function == "rest"), "{culprits:?}");
-        assert!(culprits[0].sentence().ends_with("from 20 % to 95 % of the time in handle, in thread t"));
-        // Slow from the start on: nobody knows how it was before.
-        let first = &call_culprits("handle", |name| name == "handle", &slow, &times(&[]))[0];
-        assert_eq!((first.without_baseline, first.share), (true, 95.0));
-        assert_eq!(first.sentence(), "ask_backend (app.c:1) is 95 % of the time in handle, in thread t");
+    fn without_a_baseline_whoever_waits_for_work_gives_way() {
+        let pool = "run take_job /usr/lib/libc.so.6!pthread_cond_wait";
+        let idle = [("p", pool, 7000, true), ("q", pool, 7000, true)];
+        let lock = ("w", "run handle count /usr/lib/libc.so.6!__lll_lock_wait", 300, true);
+        let found = wait_culprits(&times(&[&idle[..], &[lock]].concat()), &times(&[]));
+        assert_eq!((found.len(), found[0].function.as_str()), (1, "count"), "{found:?}");
+        assert_eq!(wait_culprits(&times(&idle), &times(&[]))[0].function, "take_job", "nobody else waits");
     }
 
     #[test]
@@ -135,5 +144,7 @@ mod tests {
         let culprits = thread_culprits(&dump);
         assert_eq!((culprits[0].function.as_str(), culprits[0].share), ("serve", 90.0));
         assert_eq!(culprits[0].sentence(), "serve (app.c:1) is what 90 % of the threads do");
+        let python = "/usr/lib/libc.so.6!start_thread /usr/bin/python3.12!pythread_wrapper /usr/bin/python3.12!_PyEval_EvalFrameDefault";
+        assert_eq!(thread_culprits(&times(&[("t", python, 1, true)])), [], "an interpreter is no application");
     }
 }

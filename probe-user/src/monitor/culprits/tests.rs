@@ -1,9 +1,9 @@
 //! Planted causes, and who is named for them.
 
 use super::*;
-use crate::symbolize::{Line, Location, Measure, Module, Sample, Stack, ThreadInfo};
+use crate::symbolize::{Kind, Line, Location, Measure, Module, Sample, Stack, ThreadInfo};
 
-/// Builds a profile of `seconds` from (thread, stack from the root as `module!function:line`, samples).
+/// Builds a profile of `seconds` from (thread, stack from the root as `module!file@function#line`, samples).
 pub(super) fn profile(seconds: u64, samples: &[(&str, &str, u64)]) -> Profile {
     let mut profile = Profile::default();
     profile.header.duration_ns = seconds * 1_000_000_000;
@@ -16,11 +16,11 @@ pub(super) fn profile(seconds: u64, samples: &[(&str, &str, u64)]) -> Profile {
         let mut locations = Vec::new();
         for frame in stack.split(' ').rev() {
             let (module, rest) = frame.split_once('!').unwrap_or(("/bin/app", frame));
+            let (file, rest) = rest.split_once('@').unwrap_or(("src/app.c", rest));
             let (function, line) = rest.rsplit_once('#').unwrap_or((rest, "1"));
             let kind = if module == "[kernel]" { Kind::Kernel } else { Kind::User };
             profile.modules.push(Module { path: module.into(), ..Module::default() });
-            let line =
-                Line { function: function.into(), file: "src/app.c".into(), line: line.parse().expect("a number") };
+            let line = Line { function: function.into(), file: file.into(), line: line.parse().expect("a number") };
             let module = Some(at(profile.modules.len() - 1));
             profile.locations.push(Location { kind, module, address: 0, lines: vec![line] });
             locations.push(at(profile.locations.len() - 1));
@@ -56,7 +56,7 @@ fn a_hot_loop_is_named_with_its_hottest_line_and_thread() {
         ],
     );
     let found = culprits(&hot, &calm);
-    assert_eq!(names(&found), ["match_rules", "serve"]);
+    assert_eq!(names(&found), ["match_rules"], "the share of the other fell");
     let first = &found[0];
     assert_eq!((first.line, first.share, first.baseline_share, first.change), (41, 88.0, 0.0, 88.0));
     assert_eq!(first.sentence(), "match_rules (app.c:41) went from 0 % to 88 % of the process, in thread matcher");
@@ -85,7 +85,7 @@ fn what_was_all_of_almost_nothing_and_is_all_of_a_core_is_named() {
     let calm = profile(30, &[("t", "main poll", 1), ("t", "main work", 9)]);
     let hot = profile(10, &[("t", "main work", 190), ("t", "main poll", 10)]);
     let found = culprits(&hot, &calm);
-    assert_eq!(names(&found), ["work", "poll"]);
+    assert_eq!(names(&found), ["work"], "the share of the other fell");
     assert_eq!(found[0].baseline_share, 90.0);
 }
 
@@ -110,7 +110,45 @@ fn one_sample_of_a_helper_in_the_baseline_does_not_make_it_new() {
 fn a_helper_that_everybody_calls_more_is_named_itself() {
     let calm = profile(30, &[("t", "main a burn", 10), ("t", "main b burn", 10)]);
     let hot = profile(10, &[("t", "main a burn", 90), ("t", "main b burn", 90), ("t", "main c burn", 10)]);
-    assert_eq!(names(&culprits(&hot, &calm)), ["burn"]);
+    assert_eq!(names(&culprits(&hot, &calm)), ["burn", "c"]);
+}
+
+#[test]
+fn a_new_function_is_charged_with_all_that_it_calls() {
+    // One that does more than before, though its share falls, and a new one whose time is in helpers that both have.
+    let helpers = |caller: &str, count: u64| {
+        ["md5", "copy", "parse", "sort"].map(|helper| (format!("main {caller} {helper}"), count / 4))
+    };
+    let made = |seconds, parts: &[(&str, u64)]| {
+        let stacks: Vec<(String, u64)> = parts.iter().flat_map(|(caller, count)| helpers(caller, *count)).collect();
+        profile(seconds, &stacks.iter().map(|(stack, count)| ("t", stack.as_str(), *count)).collect::<Vec<_>>())
+    };
+    let calm = made(60, &[("search", 228), ("serve", 172)]);
+    let hot = made(10, &[("search", 31 * 4), ("reindex", 46 * 4), ("serve", 23 * 4)]);
+    let found = culprits(&hot, &calm);
+    assert_eq!(found[0].function, "reindex", "{found:?}");
+    assert_eq!((found[0].share, found[0].baseline_share), (46.0, 0.0));
+    assert!(!found.iter().any(|culprit| culprit.function == "search"), "its share fell: {found:?}");
+    // The same if it was there before, with next to nothing.
+    let calm = made(60, &[("search", 228), ("serve", 148), ("reindex", 24)]);
+    let found = culprits(&hot, &calm);
+    assert_eq!(found[0].function, "reindex", "{found:?}");
+}
+
+#[test]
+fn of_two_callers_of_a_helper_the_one_that_grew_is_named() {
+    let calm = profile(10, &[("t", "main search burn", 57), ("t", "main list burn", 5), ("t", "main rest", 38)]);
+    let hot = profile(10, &[("t", "main search burn", 31), ("t", "main list burn", 46), ("t", "main rest", 23)]);
+    assert_eq!(names(&culprits(&hot, &calm)), ["list"]);
+}
+
+#[test]
+fn a_lock_of_the_standard_library_gives_way_to_who_takes_it() {
+    let gthr = "/usr/include/x86_64-linux-gnu/c++/12/bits/gthr-default.h@__gthread_mutex_lock";
+    let stack = format!(
+        "/usr/lib/libc.so.6!start_thread /usr/lib/libstdc++.so.6!execute_native_thread_routine transfer#7 {gthr} /usr/lib/libc.so.6!___pthread_mutex_lock"
+    );
+    assert_eq!(names(&culprits(&profile(1, &[("t", &stack, 9)]), &Profile::default())), ["transfer"]);
 }
 
 #[test]
