@@ -129,7 +129,9 @@ impl Announcer {
         match news {
             News::Breach { notice, due_ns } => {
                 let id = notice.snapshot.as_ref().map_or(Ulid::nil(), |snapshot| snapshot.id);
-                self.open.push(Open { id, notice: *notice, due_ns, is_told: false, end: None });
+                // Nobody has looked for it yet.
+                let notice = Notice { culprit: String::new(), ..*notice };
+                self.open.push(Open { id, notice, due_ns, is_told: false, end: None });
                 self.has_changed = true;
             }
             News::Evidence { id, notice } => match self.take(id) {
