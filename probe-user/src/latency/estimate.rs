@@ -194,10 +194,19 @@ impl Account {
     }
 
     /// How often a function was called in `elapsed`, of which its probes were set for `attached` and saw this many calls end.
-    pub fn estimate(&self, seen: u64, elapsed: Duration, attached: Duration) -> Estimate {
-        let (elapsed, attached) = (elapsed.as_secs_f64(), attached.as_secs_f64());
+    pub fn estimate(&self, ended: u64, left: u64, elapsed: Duration, attached: Duration) -> Estimate {
+        if self.passed == 0 && attached >= elapsed {
+            return Estimate::exact(ended);
+        }
+        // Which of the others were left by a jump or an exception is not known: in proportion.
+        let part = if left > 0 { ended as f64 / (ended + left) as f64 } else { 1.0 };
+        let begun = self.begun((ended + left + self.passed) as f64, elapsed.as_secs_f64(), attached.as_secs_f64());
+        Estimate { calls: part * begun.calls, low: part * begun.low, high: begun.high.map(|high| part * high) }
+    }
+
+    /// The same of all calls, where so many were seen; times in seconds.
+    fn begun(&self, seen: f64, elapsed: f64, attached: f64) -> Estimate {
         let away = elapsed - attached;
-        let seen = (seen + self.passed) as f64;
         if away <= 0.0 || attached <= 0.0 {
             return Estimate { calls: seen, low: seen, high: Some(seen) };
         }
@@ -390,14 +399,18 @@ mod tests {
     fn windows_and_the_time_without_probes_make_the_count() {
         let account = account(5e-6, f64::MAX);
         // Ten seconds: 0.4 s with probes, 0.6 s in which they left.
-        let found = account.estimate(20_000, Duration::from_secs(10), Duration::from_millis(400));
+        let found = account.estimate(20_000, 0, Duration::from_secs(10), Duration::from_millis(400));
         let expected = 20_000.0 / 0.4 + 200_000.0 * 9.0;
         assert!((found.calls / expected - 1.0).abs() < 0.1, "{found:?}");
-        assert_eq!(account.estimate(7, Duration::from_secs(1), Duration::from_secs(1)), Estimate::exact(7));
+        // None returned but by an exception, or every fourth.
+        assert_eq!(account.estimate(0, 20_000, Duration::from_secs(10), Duration::from_millis(400)).calls, 0.0);
+        let part = account.estimate(15_000, 5_000, Duration::from_secs(10), Duration::from_millis(400));
+        assert!((part.calls / found.calls - 0.75).abs() < 1e-9, "{part:?} {found:?}");
+        assert_eq!(account.estimate(7, 0, Duration::from_secs(1), Duration::from_secs(1)), Estimate::exact(7));
         let nothing = Account { clean: Duration::from_secs(1), hit_cost: 3e-6, ..Account::default() };
-        let found = nothing.estimate(100_000, Duration::from_secs(2), Duration::from_secs(1));
+        let found = nothing.estimate(100_000, 0, Duration::from_secs(2), Duration::from_secs(1));
         assert_eq!((found.low, found.high), (200_000.0, None), "nothing is known of who calls it");
-        let found = nothing.estimate(1000, Duration::from_secs(2), Duration::from_secs(1));
+        let found = nothing.estimate(1000, 0, Duration::from_secs(2), Duration::from_secs(1));
         assert!(found.low == 2000.0 && found.high.is_some_and(|high| high < 2020.0), "{found:?}");
     }
 

@@ -337,7 +337,7 @@ impl Timing {
             let frame = Frame {
                 elapsed,
                 attached_share: (attached.as_secs_f64() / elapsed.as_secs_f64()).min(1.0),
-                estimate: reading.account.estimate(reading.figures.calls, elapsed, attached),
+                estimate: reading.account.estimate(reading.figures.calls, reading.figures.left, elapsed, attached),
                 load: reading.load,
                 in_flight: reading.in_flight,
                 has_threshold: timed.function.has_threshold,

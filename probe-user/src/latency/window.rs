@@ -108,7 +108,7 @@ impl Window {
         });
         (sum.min_ns, sum.max_ns) = (sum.quantile(0.0).unwrap_or(0), sum.quantile(1.0).unwrap_or(0));
         let attached_share = (attached.as_secs_f64() / elapsed.as_secs_f64().max(1e-9)).min(1.0);
-        let estimate = account.estimate(sum.calls, elapsed, attached.min(elapsed));
+        let estimate = account.estimate(sum.calls, sum.left, elapsed, attached.min(elapsed));
         let frame = Frame { elapsed, attached_share, load: self.load, estimate, in_flight, has_threshold };
         Row::new(pid, name, &sum, &frame)
     }

@@ -70,7 +70,7 @@ async fn every_route_asks_for_its_scope() {
             );
         }
     }
-    assert_eq!((read, control, open), (12, 7, 3));
+    assert_eq!((read, control, open), (13, 7, 3));
     let basic = server.send("GET", "/metrics", &[("authorization", "Basic cjpy")], "").await;
     basic.problem(401);
 }
