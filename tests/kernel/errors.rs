@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         trial("errors::an_output_that_cannot_be_written", unwritable),
         trial("errors::no_privileges", no_privileges),
         trial("errors::no_samples", no_samples),
+        trial("errors::a_command_ends_with_its_own_exit_code", exit_codes),
         trial("errors::kernel_only_leaves_out_what_was_taken_in_user_mode", kernel_only),
         trial("errors::an_unknown_key_names_its_line_and_the_nearest_key", unknown_key),
         trial("errors::a_configuration_that_is_not_there", no_configuration),
@@ -30,6 +31,18 @@ fn no_such_process() -> Result<()> {
     ended.wait()?;
     let output = probe::run(["record", "-p", &pid, "-d", "1", "-o", "-", "-f", "folded"])?.expect(3)?;
     output.expect_stderr(&pid)?.expect_stderr("hint:")?;
+    Ok(())
+}
+
+fn exit_codes() -> Result<()> {
+    let program = workload::c("deep.c", &[])?;
+    let program = program.to_string_lossy();
+    for (end, code) in [("exit 7", 7), ("kill -TERM $$", 143), ("exit 0", 0)] {
+        let script = format!("{program} 200; {end}");
+        probe::run(["record", "-F", "499", "-o", "-", "-f", "folded", "--", "sh", "-c", &script])?.expect(code)?;
+    }
+    // One without a sample has failed all the same.
+    probe::run(["record", "-F", "1", "-o", "-", "-f", "folded", "--", "false"])?.expect(1)?;
     Ok(())
 }
 

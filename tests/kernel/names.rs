@@ -128,6 +128,9 @@ fn perf_map() -> Result<()> {
     const SCRIPT: &str = "function fibonacci(n) { return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2) }
         fibonacci(25); console.log('ready'); for (;;) fibonacci(30)";
     let mut command = Command::new(require("node")?);
+    // It writes a log of its own where it is started.
+    let folder = workload::scratch()?;
+    command.current_dir(folder.path());
     let target =
         Running::ready(command.args(["--perf-basic-prof", "--interpreted-frames-native-stack", "-e", SCRIPT]))?;
     let _map = Map(PathBuf::from(format!("/tmp/perf-{}.map", target.pid())));

@@ -188,7 +188,7 @@ int main(int count, char **arguments) {
         if (!strcmp(kind, "loop")) { if (bad) retry_order(); }
         else if (!strcmp(kind, "regex")) check_address(bad);
         else if (!strcmp(kind, "hash")) { for (int n = 0; n < (bad ? 200 : 1); n++) find_session(n, bad ? 7 : 8); }
-        else if (!strcmp(kind, "sweep")) { if (bad) { sweep_heap(); usleep(10000); } }
+        else if (!strcmp(kind, "sweep")) { if (bad) { for (int turn = 0; turn < 3; turn++) sweep_heap(); usleep(10000); } }
         else if (!strcmp(kind, "log")) { if (bad) log_debug(file); }
         else if (!strcmp(kind, "disk")) { commit_order(file, bad); usleep(2000); }
         else if (!strcmp(kind, "dependency")) { price_order(); usleep(2000); }

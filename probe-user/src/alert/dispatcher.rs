@@ -248,7 +248,7 @@ impl Shared {
                 Some(running) => running.lane.accept(notice),
                 None => {
                     let folder = self.lanes.join(folder_name(name)).join("dead");
-                    let why = format!("there is no channel `{name}`");
+                    let why = format!("unknown channel `{name}`");
                     let place = match DeadLetters::keep_stray(&folder, notice, &why) {
                         Ok(()) => format!("it is kept in {}", folder.display()),
                         Err(error) => format!("it cannot be kept in {}: {error}", folder.display()),

@@ -140,8 +140,8 @@ const MAX_LENGTH: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long to look at something.
 fn parse_length(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("longer than nothing, please".into()),
-        length if length > MAX_LENGTH => Err("a year at most, please".into()),
+        Duration::ZERO => Err("must be greater than zero".into()),
+        length if length > MAX_LENGTH => Err("must be at most a year".into()),
         length => Ok(length),
     }
 }

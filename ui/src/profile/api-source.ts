@@ -108,7 +108,7 @@ function caveatsOf({ live, other_threads: others, function: timed }: SidecarLike
     const share = Math.round(live.attached_share * 100)
     const detail = `One sample for ${formatBytes(live.sample_bytes)} on average. Only what was allocated while it was followed.`
     caveats.push(share < 100
-      ? { text: `Memory in use: followed ${share}% of the time, scaled up`, detail: `${detail} Frees in the rest of the time were not seen, so that this is an upper bound.`, serious: share < 90 }
+      ? { text: `Memory in use: followed ${share}% of the time, scaled up`, detail: `${detail} What was freed in the rest of the time is estimated from how long objects of the same stack lived.`, serious: share < 90 }
       : { text: 'Memory in use since it was followed', detail, serious: false })
   }
   if (timed && timed.row.attached_share < 0.995) {

@@ -32,10 +32,10 @@ impl Lane {
             // Before the file goes: what is not known to have been told is not repeated.
             state.active.told(notice, is_repeated);
             self.remove(*id);
-            tracing::info!("told {} of {} ({})", self.name, notice.rule, notice.fingerprint);
+            tracing::info!("sent alert {} to {} ({})", notice.rule, self.name, notice.fingerprint);
         }
         if state.failures > 0 {
-            tracing::info!("{} can be told again", self.name);
+            tracing::info!("channel {} works again", self.name);
         }
         state.failures = 0;
         let now = Instant::now();

@@ -186,5 +186,5 @@ impl ShownThread {
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = super::parse_duration(text)?;
-    if duration > MAX_DURATION { Err("a minute at most, please".into()) } else { Ok(duration) }
+    if duration > MAX_DURATION { Err("must be at most a minute".into()) } else { Ok(duration) }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::pids::Pids;
+use crate::config::parse_size;
 use crate::export::Format;
 
 /// Frequencies beyond this cost more than they show.
@@ -107,18 +108,10 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}, as in 100us or 5ms"))
 }
 
-/// A number of bytes, with or without a unit of 1024: 65536, 64KiB, 1M.
+/// A size as in the configuration: 65536, 64KiB, 1MB.
 fn parse_sample_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        _ => return Err("a number of bytes, as in 512KiB".into()),
-    };
-    let number: u64 = digits.parse().map_err(|_| "a number of bytes, as in 512KiB")?;
-    let bytes = number.checked_mul(1 << shift).filter(|bytes| (1..1 << 32).contains(bytes));
-    bytes.ok_or_else(|| "more than nothing and less than 4 GiB, please".into())
+    let bytes = parse_size(text).map_err(|error| error.to_string())?;
+    if (1..1 << 32).contains(&bytes) { Ok(bytes) } else { Err("must be greater than zero and less than 4 GiB".into()) }
 }
 
 fn parse_event(text: &str) -> Result<Event, String> {

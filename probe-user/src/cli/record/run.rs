@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::process::ExitCode;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -92,7 +93,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
         _ => target::monotonic_ns(),
     };
     let mut recording = collector.extract(&[], from_ns, to_ns)?;
-    let was_told = if let End::Command(command) = &mut end { command.end()? } else { false };
+    let code = if let End::Command(command) = &mut end { exit_code(command)? } else { None };
     drop(collector);
     recording.heap.older_ns = u64::try_from(plan.older_than.as_nanos()).unwrap_or(u64::MAX);
     if !plan.user_stacks {
@@ -110,6 +111,11 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
             (true, false) => "in the kernel",
         };
         let message = format!("no samples: the targets were not seen {mode} while they were recorded");
+        // Whoever waits for the command learns first that it failed.
+        if let Some(code) = code.filter(|&code| code != 0) {
+            tell(&format!("{message}; the command ended with exit code {code}"));
+            return Ok(ExitCode::from(code));
+        }
         bail!(Problem::new(Exit::NoTarget, message, hint(plan)));
     }
     let options = export::Options { threads: plan.threads, states: plan.states, ..export::Options::default() };
@@ -124,15 +130,20 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
     let written = written.join(" and ");
     if !quiet {
         summary::finished(&profile, &written);
-        if let End::Command(command) = &mut end
-            && !was_told
-            && let Some(status) = command.status()?
-            && !status.success()
-        {
-            tell(&format!("the command ended with {status}"));
+        if let Some(code) = code.filter(|&code| code != 0) {
+            tell(&format!("the command ended with exit code {code}"));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::from(code.unwrap_or(0)))
+}
+
+/// The exit code of a command as a shell has it; `None` of one that ran until it was told to end.
+fn exit_code(command: &mut Running) -> Result<Option<u8>> {
+    if command.end()? {
+        return Ok(None);
+    }
+    let code = |status: ExitStatus| status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
+    Ok(command.status()?.map(|status| code(status) as u8))
 }
 
 fn hint(plan: &Plan) -> String {

@@ -74,6 +74,7 @@ fn memory_is_recorded_by_itself_and_of_processes() {
         let plan = parse(&format!("record -p 1 -e {event} --live --older-than 30s --sample-bytes 64k")).unwrap();
         assert_eq!(plan.events, Events { malloc: true, ..Events::default() });
         assert_eq!(plan.heap, HeapOptions { sample_bytes: 64 << 10, live: true });
+        assert_eq!(parse("record -p 1 -e malloc --sample-bytes 512KB").unwrap().heap.sample_bytes, 512_000);
         assert_eq!((plan.older_than, plan.budget), (Duration::from_secs(30), 0.05));
         assert_eq!(plan.cheapest, event == "alloc");
     }
