@@ -198,9 +198,9 @@ fn pprof() -> Result<()> {
     require("go")?;
     for (value, expected) in [("alloc_space", 66.0), ("inuse_space", 7.0)] {
         let text = show(value)?;
+        let total = text.lines().find(|line| line.contains("nodes accounting for"));
         let total =
-            text.lines().find_map(|line| line.split(" MB total").next()?.rsplit(' ').next()?.parse::<f64>().ok());
-        let total = total.or_else(|| text.split("of ").nth(1)?.split("MB").next()?.parse().ok());
+            total.and_then(|line| line.split("% of ").nth(1)?.split("MB total").next()?.trim().parse::<f64>().ok());
         let total = total.with_context(|| format!("no total in {text}"))? * 1.048_576;
         ensure!((total / expected - 1.0_f64).abs() < 0.25, "{value}: {total} MB, not {expected}:\n{text}");
     }
