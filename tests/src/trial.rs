@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
@@ -95,13 +96,16 @@ pub fn require_from(program: &str, package: &str) -> Result<PathBuf> {
 
 /// Tries to install a Debian package, at need after asking which ones there are.
 pub fn install(package: &str) {
+    // One at a time: tests run beside each other, and apt-get refuses to.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let apt = |arguments: &[&str]| {
         let mut command = std::process::Command::new("apt-get");
         command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(std::process::Stdio::null());
         let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
-    let install = || apt(&["install", "-y", "--no-install-recommends", package]);
+    let install = || apt(&["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", package]);
     // Whether it is there afterwards is looked at by whoever needs it.
     let _ = install() || apt(&["update", "-qq"]) && install();
 }
