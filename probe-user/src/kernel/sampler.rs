@@ -279,6 +279,11 @@ impl Sampler {
         self.uprobes.set(&mut self.ebpf, pid, wanted)
     }
 
+    /// Whether one system call sets many probes (Linux 6.6).
+    pub fn sets_many_at_once(&self) -> bool {
+        self.uprobes.multi().is_some()
+    }
+
     /// What sets probes on another thread, as it is done from now on.
     pub fn prober(&self) -> Prober {
         Prober { multi: self.uprobes.multi(), elsewhere: self.uprobes.elsewhere(), layouts: self.layouts.clone() }

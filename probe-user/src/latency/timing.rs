@@ -134,7 +134,12 @@ impl Timing {
         // Each call has one of both, but where a frame may begin again.
         let is_apart = |role: Role| matches!(role, Role::Enter | Role::Leave);
         let has_both = function.spots.iter().all(|spot| is_apart(spot.role)) && function.spots.len() > 1;
-        if has_both && function.features & (feature::GO | feature::LOOPS | feature::SITES | feature::PARK) == 0 {
+        // Set one by one, each turn would be many changes of the target's code.
+        let is_cheap = sampler.sets_many_at_once();
+        if is_cheap
+            && has_both
+            && function.features & (feature::GO | feature::LOOPS | feature::SITES | feature::PARK) == 0
+        {
             process.probes.set_in_parts(slot);
         }
         self.free.pop_front();
