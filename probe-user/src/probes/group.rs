@@ -268,6 +268,11 @@ impl Group {
         Ok(())
     }
 
+    /// Whether only one end has had probes for so long.
+    pub fn is_partial_for(&self, time: Duration) -> bool {
+        self.is_set() && self.part != Part::Whole && monotonic_ns().saturating_sub(self.set_ns) > time.as_nanos() as u64
+    }
+
     /// Fails if the process has written over probes that are set.
     pub fn is_as_it_was_set(&self, pid: u32) -> Result<(), Refused> {
         // It may have ended, which others tell of.

@@ -13,6 +13,8 @@ use crate::kernel::closer::hurry;
 use crate::kernel::{Probes, Refused, Sampler, Wanted};
 use crate::target::{descendants, latest_pid, monotonic_ns};
 
+/// For so long only one end of a group's calls has probes, at most.
+const LONGEST_PART: Duration = Duration::from_millis(200);
 /// How often it is looked for children that have inherited probes.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -313,6 +315,12 @@ impl ProbeSet {
                     group.take_away(self.pid, self.switch.is_some());
                 }
                 Verdict::SetAgain => group.is_due = true,
+                // Where the budget lasts, all of them stay: with probes at one end only no call is timed.
+                Verdict::AsTheyAre if group.is_partial_for(LONGEST_PART) => {
+                    tell(&mut self.switch, sampler, *name, Moment::Leaving)?;
+                    group.take_away(self.pid, self.switch.is_some());
+                    group.is_due = true;
+                }
                 Verdict::AsTheyAre => {}
             }
         }
@@ -331,7 +339,8 @@ impl ProbeSet {
                 tell(&mut self.switch, sampler, *name, Moment::Set(group.set_ns))?;
             }
         }
-        self.is_at_rest = self.governor.has_reserve() && self.groups.iter().all(|(_, group)| group.is_set());
+        self.is_at_rest = self.governor.has_reserve()
+            && self.groups.iter().all(|(_, group)| group.is_set() && !group.is_partial_for(Duration::ZERO));
         if now.saturating_duration_since(self.swept) >= SWEEP {
             self.swept = now;
             self.check(sampler)?;
