@@ -14,6 +14,7 @@ mod faults;
 mod formats;
 mod functions;
 mod governor;
+mod hostile;
 mod incidents;
 mod latency;
 mod lifetime;
@@ -41,6 +42,7 @@ fn main() {
         waits::tests(),
         dump::tests(),
         faults::tests(),
+        hostile::tests(),
         latency::tests(),
         functions::tests(),
         governor::tests(),

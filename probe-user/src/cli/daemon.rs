@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::config::{Place, readable, serviceable};
 use super::log::Verbosity;
-use super::{Descriptors, folders, process};
+use super::{Descriptors, folders, process, readers};
 use crate::config::{Config, Log};
 use crate::control::transport::Peers;
 use crate::daemon::{self, Control, Settings};
@@ -111,6 +111,7 @@ fn collect(args: Args) -> Result<ExitCode> {
     let peers = Peers { uid: Some(user.uid), gid: is_other.then_some(user.gid) };
     Descriptors::raise();
     folders::prepare_shared(config, &user)?;
+    readers::start();
     sandbox::collector(peers.gid)?;
     closer::start();
     let control = Arc::new(Control::new(heart, Some(Arc::clone(&settings))));

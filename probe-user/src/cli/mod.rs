@@ -13,6 +13,7 @@ mod latency;
 mod log;
 mod pids;
 mod process;
+mod readers;
 mod record;
 mod serve;
 mod snapshots;

@@ -15,6 +15,8 @@ use crate::record::{Baselines, Collector, Events, InUse, Lifecycle, Options, Rec
 use crate::symbolize::{Profile, Symbolizer};
 use crate::target;
 
+/// How long names may be looked up for each window of a snapshot. What has none by then is stored without.
+pub(super) const NAMING: Duration = Duration::from_secs(20);
 /// Bound on unwind tables in the kernel, in bytes.
 pub(super) const UNWIND_MEMORY: usize = 32 << 20;
 
@@ -127,13 +129,13 @@ impl Scene for Live {
     fn baseline(&self, pid: u32, suits: &dyn Fn(&Stretch) -> f64) -> Option<(u64, Profile)> {
         // Naming takes its time, and nobody waits for it.
         let best = lock(&self.baselines).best(pid, suits)?;
-        Some((best.from_ns, Symbolizer::new().symbolize(&best)))
+        Some((best.from_ns, Symbolizer::within(NAMING).symbolize(&best)))
     }
 
     fn profile(&self, pid: u32, from_ns: u64, to_ns: u64) -> Result<Profile> {
         let recording = self.collector.extract(&[pid], from_ns, to_ns)?;
         // A symbolizer remembers every file it has read: a new one for each scene keeps a daemon of months small.
-        Ok(Symbolizer::new().symbolize(&recording))
+        Ok(Symbolizer::within(NAMING).symbolize(&recording))
     }
 
     fn dump(&self, pid: u32) -> Result<Recording> {
@@ -141,7 +143,7 @@ impl Scene for Live {
     }
 
     fn name(&self, dump: &Recording) -> Profile {
-        Symbolizer::new().symbolize(dump)
+        Symbolizer::within(NAMING).symbolize(dump)
     }
 
     fn follow(&self, pid: u32, budget: f64) -> Result<()> {

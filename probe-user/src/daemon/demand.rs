@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::collector::UNWIND_MEMORY;
+use super::collector::{NAMING, UNWIND_MEMORY};
 use crate::control::{IsWanted, RecordRequest, Refusal};
 use crate::kernel::{self, WaitFilter};
 use crate::record::{Collector, Events, Options, Recording, Retention};
@@ -67,7 +67,7 @@ impl Demand {
         let recorded = record(pids, name, events, frequency, request.duration.0, || is_over() || !is_wanted());
         let recorded = recorded.and_then(|recording| {
             ensure!(is_wanted(), "nobody waits for it any more");
-            Ok(Symbolizer::new().symbolize(&recording))
+            Ok(Symbolizer::within(NAMING).symbolize(&recording))
         });
         recorded.map_err(|error| Refusal::Failed { reason: format!("{error:#}") })
     }

@@ -29,7 +29,7 @@ pub(crate) struct Separate {
 /// taken has the module's build id or, where one of both has none, the checksum of the debug link.
 pub(crate) fn separate(module: &Module, image: &Image<'_>, roots: &[PathBuf]) -> Separate {
     let mut found = Separate::default();
-    if let Some((folder, file)) = module.build_id.split_at_checked(2).filter(|(_, file)| !file.is_empty()) {
+    if let Some((folder, file)) = module.build_id().split_at_checked(2).filter(|(_, file)| !file.is_empty()) {
         let below = format!("usr/lib/debug/.build-id/{folder}/{file}.debug");
         roots.iter().for_each(|root| found.consider(module, &root.join(&below), None));
     }
@@ -64,7 +64,7 @@ impl Separate {
         let problem = match Module::open(path) {
             Err(_) => "the debug file cannot be read",
             Ok(debug) => {
-                let is_of_module = match (module.build_id.as_str(), debug.build_id.as_str(), checksum) {
+                let is_of_module = match (module.build_id(), debug.build_id(), checksum) {
                     (ours, theirs, _) if !ours.is_empty() && ours == theirs => true,
                     ("", _, Some(checksum)) | (_, "", Some(checksum)) => debug.file().and_then(crc32) == Some(checksum),
                     _ => false,

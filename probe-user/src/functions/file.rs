@@ -42,7 +42,7 @@ impl Searched {
 
     /// Its headers.
     pub fn image(&self) -> Result<Image<'_>> {
-        let file = self.module.file().with_context(|| self.module.problem.clone())?;
+        let file = self.module.file().with_context(|| self.module.problem().to_owned())?;
         Image::open(file)
     }
 

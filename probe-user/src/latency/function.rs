@@ -1,7 +1,5 @@
 //! `Function`: a function of a process, with the places where its probes are set.
 
-use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::kernel::{Judgement, Role, SpanKeys, Wanted, error_test, feature};
@@ -41,7 +39,7 @@ impl Spot {
     /// The probe; `None` if the file is not open.
     pub(super) fn wanted(&self, number: u32) -> Option<Wanted> {
         // The file that was searched, whatever stands under its path by now.
-        let file = PathBuf::from(format!("/proc/self/fd/{}", self.module.file()?.as_raw_fd()));
+        let file = self.module.handle_path()?;
         Some(Wanted { file, offset: self.offset, role: self.role, number, semaphore: self.semaphore })
     }
 

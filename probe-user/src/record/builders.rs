@@ -1,16 +1,16 @@
-//! The threads that build unwind tables, off the hot path, and put them into the kernel.
+//! The threads that have unwind tables built, by readers, and put them into the kernel.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::kernel::UnwindTables;
 use crate::target::Module;
-use crate::unwind::Table;
+use crate::unwind::Packed;
 
-/// Threads that build. Publishing a table waits for the kernel, so that more of them than CPUs help.
+/// Threads. Publishing a table waits for the kernel, so that more of them than CPUs help.
 const BUILDERS: usize = 8;
 
 /// The threads. They end when this is dropped.
@@ -101,31 +101,17 @@ impl Builders {
 }
 
 fn build(module: &Module, table: u32, tables: &mut UnwindTables) -> Result<Ready> {
-    let file = module.file().context("its file is not open")?;
     let begin = Instant::now();
-    let built = Table::of_file(file)?;
+    let built = Packed::of_module(module)?;
     let made = begin.elapsed();
-    let bytes = tables.put(table % UnwindTables::PLACES, &words(&built))?;
+    let bytes = tables.put(table % UnwindTables::PLACES, &built.words)?;
     let (made_us, put_us) = (made.as_micros() as u64, (begin.elapsed() - made).as_micros() as u64);
     tracing::debug!(path = module.path, bytes, made_us, put_us, "an unwind table");
-    Ok(Ready { table, first_page: built.first_page, pages: built.pages.len() as u32, bytes })
+    Ok(Ready { table, first_page: built.first_page, pages: built.pages, bytes })
 }
 
 /// What the next table in the same place is called.
 fn next_in_place(table: u32) -> u32 {
     // One bit less than there is, so that it never is `NO_TABLE`.
     table.wrapping_add(UnwindTables::PLACES) & i32::MAX as u32
-}
-
-/// A table as the kernel reads it: an entry for each page, then the rows.
-fn words(table: &Table) -> Vec<u64> {
-    let pages = table.pages.iter().map(|page| {
-        let first_row = page.first_row + table.pages.len() as u32;
-        u64::from(first_row) | u64::from(page.row_count) << 32
-    });
-    let rows = table.rows.iter().map(|row| {
-        let (rule, fp) = (u64::from(row.rule) << 16, u64::from(row.fp) << 24);
-        u64::from(row.pc) | rule | fp | u64::from(row.cfa_offset as u32) << 32
-    });
-    pages.chain(rows).collect()
 }

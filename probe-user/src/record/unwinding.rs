@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::builders::{Builders, Built, Ready};
 use crate::kernel::{MappedRange, NO_TABLE, UnwindTables};
-use crate::target::{Mappings, Module};
+use crate::target::{Mappings, Module, ModuleKind};
 
 /// A table that no stack has needed for this long may be evicted.
 const IDLE_NS: u64 = 10_000_000_000;
@@ -92,7 +92,10 @@ impl Unwinding {
     }
 
     fn state(&mut self, module: &Arc<Module>) -> Option<&State> {
-        module.file()?;
+        // A file that is still being opened is waited for by who builds its table.
+        if module.kind == ModuleKind::Anonymous || module.opened().is_some_and(|opened| !opened.is_file()) {
+            return None;
+        }
         let key = Arc::as_ptr(module) as usize;
         if !self.modules.contains_key(&key) {
             let state = if self.request(module) {

@@ -88,6 +88,66 @@ const SIOCSPGRP: u32 = 0x8902;
 /// From here on are the numbers of the x32 interface, which has its own for some of the same calls.
 const X32: u32 = 0x4000_0000;
 
+/// All that a process calls that reads files, besides those whose arguments are looked at.
+const READERS: &[c_long] = &[
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_readv,
+    libc::SYS_preadv,
+    libc::SYS_close,
+    libc::SYS_dup,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_lseek,
+    libc::SYS_readlinkat,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_getdents64,
+    libc::SYS_getcwd,
+    libc::SYS_fadvise64,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_futex,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_getrandom,
+    libc::SYS_clock_gettime,
+    libc::SYS_gettimeofday,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_sysinfo,
+    libc::SYS_uname,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_ppoll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lstat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+];
+
 /// No network: sockets within this host only.
 pub(super) fn collector() -> Result<()> {
     apply(&program(NEVER.iter().copied(), &[AF_UNIX])?)
@@ -97,6 +157,36 @@ pub(super) fn collector() -> Result<()> {
 pub(super) fn server() -> Result<()> {
     let calls = NEVER.iter().chain(COLLECTORS).copied();
     apply(&program(calls, &[AF_UNIX, AF_INET, AF_INET6, AF_NETLINK])?)
+}
+
+/// Reading, and the sockets that are open already. All other calls are refused.
+pub(super) fn reader() -> Result<()> {
+    let masked = |argument: u8, mask: c_int, value: c_int| {
+        let mask = SeccompCmpOp::MaskedEq(mask.unsigned_abs().into());
+        let is = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, mask, value.unsigned_abs().into())?;
+        SeccompRule::new(vec![is])
+    };
+    let is = |argument: u8, value: u32| {
+        let is = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())?;
+        SeccompRule::new(vec![is])
+    };
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = READERS.iter().map(|&call| (call, vec![])).collect();
+    // For reading, and never made.
+    let writing = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
+    rules.insert(libc::SYS_openat, vec![masked(2, writing, libc::O_RDONLY)?]);
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_open, vec![masked(1, writing, libc::O_RDONLY)?]);
+    // Nothing that was read becomes code.
+    rules.insert(libc::SYS_mmap, vec![masked(2, libc::PROT_EXEC, 0)?]);
+    rules.insert(libc::SYS_mprotect, vec![masked(2, libc::PROT_EXEC, 0)?]);
+    let fcntl = [libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL];
+    rules.insert(libc::SYS_fcntl, fcntl.iter().map(|command| is(1, command.unsigned_abs())).collect::<Result<_, _>>()?);
+    rules.insert(libc::SYS_tgkill, vec![is(0, std::process::id())?]);
+    rules.insert(libc::SYS_prlimit64, vec![is(0, 0)?]);
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| anyhow!("{error}"))?;
+    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let program: BpfProgram = SeccompFilter::new(rules, refused, SeccompAction::Allow, arch)?.try_into()?;
+    apply(&program)
 }
 
 fn apply(program: &BpfProgram) -> Result<()> {

@@ -68,6 +68,22 @@ pub fn server(user: &User, files: &Files) -> Result<()> {
     Ok(())
 }
 
+/// Confines a process that reads what targets name: it opens files for reading, and does nothing else. What the kernel lacks
+/// of it is no reason to do without the rest, but for capabilities.
+pub fn reader(kept: CapabilitySet) -> Result<()> {
+    nursery(kept)?;
+    let _ = filter::reader();
+    Ok(())
+}
+
+/// Confines the process that starts those, and kills them.
+pub fn nursery(kept: CapabilitySet) -> Result<()> {
+    expect_single_thread()?;
+    capabilities::keep(kept)?;
+    let _ = rustix::thread::set_no_new_privs(true);
+    Ok(())
+}
+
 /// What holds is listed; what does not is a warning, but for capabilities: to go on with all of them is no choice.
 fn note<T, E: Display>(held: &mut Vec<&'static str>, name: &'static str, done: Result<T, E>) -> Result<()> {
     match done {

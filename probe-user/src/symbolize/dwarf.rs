@@ -15,7 +15,7 @@ use gimli::{DwarfPackage, EndianRcSlice, LittleEndian, Reader as _, SectionId};
 
 use super::profile::Line;
 use crate::functions::{Image, demangle};
-use crate::target::{Module, open_plain};
+use crate::target::{Module, open_regular};
 use crate::text::sanitize;
 
 type Reader = EndianRcSlice<LittleEndian>;
@@ -128,7 +128,7 @@ impl Dwarf {
             if !path.is_absolute() {
                 continue;
             }
-            let Ok(file) = open_plain(&path) else { continue };
+            let Ok(file) = open_regular(&path) else { continue };
             match read_split(&file, load) {
                 Ok(Some(sections)) => {
                     missing.set(None);
@@ -147,7 +147,7 @@ impl Dwarf {
     fn package(&self) -> Option<DwarfPackage<Reader>> {
         let mut path = self.path.clone().into_os_string();
         path.push(".dwp");
-        let file = open_plain(Path::new(&path)).ok()?;
+        let file = open_regular(Path::new(&path)).ok()?;
         let image = Image::open(&file).ok()?;
         let load = |id: SectionId| id.dwo_name().map_or_else(|| Ok(empty()), |name| section(&image, name, id));
         DwarfPackage::load(|id| load(id).map_err(|_| gimli::Error::Io), empty()).ok()
@@ -222,6 +222,6 @@ fn supplement(image: &Image<'_>, of: &Path) -> Option<File> {
     ];
     places.iter().find_map(|path| {
         let found = Module::open(path).ok()?;
-        if found.build_id == id { found.file()?.try_clone().ok() } else { None }
+        if found.build_id() == id { found.file()?.try_clone().ok() } else { None }
     })
 }

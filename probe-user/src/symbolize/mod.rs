@@ -5,7 +5,8 @@ mod growth;
 mod heap;
 mod in_use;
 mod modules;
-mod names;
+mod named;
+mod naming;
 mod narrow;
 mod profile;
 mod sources;
@@ -14,6 +15,7 @@ mod views;
 mod waits;
 
 pub use heap::LIVE_EVENT;
+pub use naming::Name;
 pub use narrow::narrow;
 pub use profile::{
     Allocated, Header, InUse, Kind, Line, Location, Measure, Module, PAGE_FAULT, ProcessInfo, Profile, Sample, Stack,

@@ -2,17 +2,18 @@
 
 use blazesym::MaybeDefault;
 use blazesym::symbolize::source::{Kernel, Source};
-use blazesym::symbolize::{Input, Symbolized};
+use blazesym::symbolize::{Input, Symbolized, Symbolizer};
 
 use super::dwarf::readable;
-use super::names::{Named, Names};
+use super::named::Named;
 use super::profile::Line;
+use super::sources::{Depth, Sources};
 use crate::target::{Module, PerfMap};
 
 /// Names kernel addresses.
-pub fn kernel(names: &Names, addresses: &[u64]) -> Vec<Named> {
+pub fn kernel(symbolizer: &Symbolizer, addresses: &[u64]) -> Vec<Named> {
     let source = Source::Kernel(Kernel { vmlinux: MaybeDefault::None, debug_syms: false, ..Kernel::default() });
-    match names.kernel.symbolize(&source, Input::AbsAddr(addresses)) {
+    match symbolizer.symbolize(&source, Input::AbsAddr(addresses)) {
         Ok(symbols) => symbols.into_iter().map(answer).collect(),
         Err(error) => {
             tracing::debug!(%error, "kernel symbols cannot be read");
@@ -48,8 +49,8 @@ pub fn generated(module: &Module, addresses: &[u64]) -> Vec<Named> {
 }
 
 /// Names offsets in the file of a module.
-pub fn module(names: &Names, module: &Module, offsets: &[u64]) -> Vec<Named> {
-    let sources = names.sources(module);
+pub fn file(module: &Module, offsets: &[u64], depth: Depth) -> Vec<Named> {
+    let sources = Sources::of(module, depth);
     let name = |&offset: &u64| {
         // Offsets that no segment holds have no address.
         let Some(address) = module.virtual_address(offset) else {

@@ -5,13 +5,24 @@ use std::cell::OnceCell;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::dwarf::{Dwarf, readable};
-use super::names::Named;
+use super::named::Named;
 use super::profile::Line;
 use crate::functions::{Image, Symbols, mini, separate};
 use crate::gopclntab;
 use crate::target::Module;
 use crate::unwind;
+
+/// How much of a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Depth {
+    /// Debug information, the file's own and from elsewhere, and symbols.
+    Full,
+    /// Its own symbols.
+    Symbols,
+}
 
 /// What names a module.
 pub struct Sources {
@@ -25,7 +36,7 @@ pub struct Sources {
 
 impl Sources {
     /// Finds and reads them.
-    pub fn of(module: &Module) -> Self {
+    pub fn of(module: &Module, depth: Depth) -> Self {
         let symbols = Symbols::with_labels();
         let mut sources = Self { debug: Vec::new(), symbols, functions: OnceCell::new(), problem: None };
         let Some(file) = module.file() else {
@@ -33,17 +44,24 @@ impl Sources {
             return sources;
         };
         match Image::open(file) {
-            Ok(image) => sources.read(module, &image),
+            Ok(image) => sources.read(module, &image, depth),
             Err(_) => sources.problem = Some("file unreadable"),
         }
         sources
     }
 
-    fn read(&mut self, module: &Module, image: &Image<'_>) {
+    fn read(&mut self, module: &Module, image: &Image<'_>, depth: Depth) {
         self.symbols.add(image);
         if self.symbols.add_go(image) == Err(gopclntab::Missing::Layout) {
             self.problem = Some("Go's table of functions has an unknown layout");
         }
+        if depth == Depth::Full {
+            self.read_debug(module, image);
+        }
+        self.symbols.finish();
+    }
+
+    fn read_debug(&mut self, module: &Module, image: &Image<'_>) {
         let is_complete = self.symbols.is_complete;
         let separate = separate(module, image, &[PathBuf::from("/")]);
         self.problem = separate.problem.or(self.problem);
@@ -72,7 +90,6 @@ impl Sources {
                 self.symbols.add(&mini);
             }
         }
-        self.symbols.finish();
     }
 
     /// What an address of the file is called.

@@ -1,18 +1,21 @@
 //! `Symbolizer`: a recording in, a profile out.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::heap::{self, LIVE_EVENT};
 use super::modules;
-use super::names::{Named, Names};
+use super::named::Named;
+use super::naming;
 use super::profile::{
     Header, Kind, Location, Module as ModuleInfo, OFF_CPU, PAGE_FAULT, PAGE_FAULTS, ProcessInfo, Profile, SCHED_SWITCH,
     Sample, Stack as ProfileStack, ThreadInfo,
 };
 use crate::kernel::End;
 use crate::record::{Events, HeapRecord, Kind as RecordingKind, Recording, Space, Stack};
-use crate::target::{self, Module, ModuleKind, ThreadState};
+use crate::target::{self, Module, ThreadState};
 use crate::text::sanitize;
 
 /// Functions at which threads begin. A stack that reaches one of them is whole, even if that function keeps no frame
@@ -42,10 +45,14 @@ const ROOTS: [&str; 22] = [
     "runtime.mcall",
 ];
 
-/// Looks names up, and remembers the files it has read. It is not `Send`: give it a thread of its own. What it remembers
-/// grows with the files it sees, so a long-lived process makes a new one for each piece of work.
+/// Modules that are named at once, each by a reader.
+const NAMERS: usize = 3;
+
+/// Looks names up: those of files by readers, those of the kernel, which it remembers, itself. It is not `Send`: give it a
+/// thread of its own.
 pub struct Symbolizer {
-    names: Names,
+    kernel: blazesym::symbolize::Symbolizer,
+    limit: Option<Duration>,
 }
 
 impl Default for Symbolizer {
@@ -57,7 +64,12 @@ impl Default for Symbolizer {
 impl Symbolizer {
     /// One that looks for debug files in the usual folders.
     pub fn new() -> Self {
-        Self { names: Names::new() }
+        Self { kernel: blazesym::symbolize::Symbolizer::builder().enable_demangling(false).build(), limit: None }
+    }
+
+    /// One that looks names up for so long for each recording. What has no name by then stays without, which is counted.
+    pub fn within(limit: Duration) -> Self {
+        Self { limit: Some(limit), ..Self::new() }
     }
 
     /// Names everything in a recording. What has no name is data with a reason, not an error.
@@ -71,7 +83,7 @@ impl Symbolizer {
         for (&slot, stack) in slots {
             builder.add_stack(slot, stack);
         }
-        builder.name_locations(&self.names);
+        builder.name_locations(&self.kernel, self.limit.map(|limit| Instant::now() + limit));
         builder.cut_tracing(recording);
         for sample in &recording.samples {
             builder.add_sample(recording, sample);
@@ -200,7 +212,7 @@ impl Builder {
             let (memory_start, memory_limit, file_offset) = module.mapped;
             modules.push(ModuleInfo {
                 path: sanitize(&module.path),
-                build_id: module.build_id.clone(),
+                build_id: module.build_id().to_owned(),
                 memory_start,
                 memory_limit,
                 file_offset,
@@ -210,38 +222,64 @@ impl Builder {
         *index
     }
 
-    /// One question for each module, not one for each address.
-    fn name_locations(&mut self, names: &Names) {
+    /// One question for each module, not one for each address; several at a time.
+    fn name_locations(&mut self, kernel: &blazesym::symbolize::Symbolizer, deadline: Option<Instant>) {
         let mut by_module: BTreeMap<Option<u32>, Vec<u32>> = BTreeMap::new();
         for (index, location) in self.profile.locations.iter().enumerate() {
             by_module.entry(location.module).or_default().push(index as u32);
         }
         let modules: HashMap<u32, Arc<Module>> = self.modules.values().cloned().collect();
+        let mut files: Vec<(Arc<Module>, Vec<u32>, Vec<u64>)> = Vec::new();
         for (module, indexes) in by_module {
             let addresses: Vec<u64> = indexes.iter().map(|&i| self.profile.locations[i as usize].address).collect();
-            let unknown = |reason| vec![Named::unknown(reason); addresses.len()];
-            let named: Vec<Named> = match module {
-                None => unknown("address in no mapping"),
-                module if module == self.kernel_module => modules::kernel(names, &addresses),
+            let named = match module {
+                None => vec![Named::unknown("address in no mapping"); addresses.len()],
+                module if module == self.kernel_module => modules::kernel(kernel, &addresses),
                 Some(module) => match modules.get(&module) {
-                    Some(module) if module.kind == ModuleKind::Anonymous => modules::generated(module, &addresses),
-                    Some(module) => modules::module(names, module, &addresses),
-                    None => unknown("file unreadable"),
+                    Some(module) => {
+                        files.push((module.clone(), indexes, addresses));
+                        continue;
+                    }
+                    None => vec![Named::unknown("file unreadable"); addresses.len()],
                 },
             };
-            for (index, named) in indexes.into_iter().zip(named) {
-                let location = &mut self.profile.locations[index as usize];
-                match (named.lines.is_empty(), named.problem) {
-                    (true, problem) => {
-                        // All of a function's code without a name is one frame.
-                        location.address = named.start.unwrap_or(location.address);
-                        self.unnamed.insert(index, problem.unwrap_or("no symbol"));
-                    }
-                    (false, Some(problem)) => drop(self.poorer.insert(index, problem)),
-                    (false, None) => {}
-                }
-                location.lines = named.lines;
+            self.set_names(&indexes, named);
+        }
+        let named: Vec<Mutex<Vec<Named>>> = files.iter().map(|_| Mutex::default()).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some((module, _, addresses)) = files.get(at) else { return };
+                let answer = naming::module(module, addresses, deadline);
+                *named[at].lock().unwrap_or_else(PoisonError::into_inner) = answer;
             }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..NAMERS.min(files.len()) {
+                // Without it the others do its work.
+                let _ = std::thread::Builder::new().name("namer".into()).spawn_scoped(scope, work);
+            }
+            work();
+        });
+        for ((_, indexes, _), named) in files.iter().zip(named) {
+            self.set_names(indexes, named.into_inner().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn set_names(&mut self, indexes: &[u32], named: Vec<Named>) {
+        for (&index, named) in indexes.iter().zip(named) {
+            let location = &mut self.profile.locations[index as usize];
+            match (named.lines.is_empty(), named.problem) {
+                (true, problem) => {
+                    // All of a function's code without a name is one frame.
+                    location.address = named.start.unwrap_or(location.address);
+                    self.unnamed.insert(index, problem.unwrap_or("no symbol"));
+                }
+                (false, Some(problem)) => drop(self.poorer.insert(index, problem)),
+                (false, None) => {}
+            }
+            location.lines = named.lines;
         }
     }
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use object::elf::{FileHeader32, FileHeader64, NT_GNU_BUILD_ID, PF_X, PT_LOAD, PT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind, ReadCache, ReadRef};
+use serde::{Deserialize, Serialize};
 
 /// A note segment larger than this is not read.
 const MAX_NOTE_BYTES: u64 = 1 << 20;
@@ -16,7 +17,7 @@ const MAX_SEGMENTS: usize = 512;
 const MAX_BUILD_ID: usize = 64;
 
 /// A loadable segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// Offset in the file.
     pub offset: u64,

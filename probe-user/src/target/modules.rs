@@ -1,32 +1,34 @@
-//! Executable files that processes have mapped. A module keeps its file open, so that symbols can be looked up when the
-//! file was deleted or replaced, lives in another mount namespace, or its process is gone.
+//! Executable files that processes have mapped. A module keeps hold of its file, so that symbols can be looked up when the
+//! file was deleted or replaced, lives in another mount namespace, or its process is gone. It is known at once; its file is
+//! opened by a reader (`opening`), and what that finds comes later.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{Seek, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
-use anyhow::{Context, Result, ensure};
-use rustix::fs::{Mode, OFlags};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::elf::{self, Segment};
 use super::mappings::{Mapping, parse_maps};
-use super::perf_map;
+use super::opening;
+use super::regular;
 
 /// Not larger than any real vDSO.
 const MAX_VDSO_BYTES: usize = 1 << 20;
 
 /// What a module is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ModuleKind {
     /// A file.
     File,
     /// The kernel's code in user space.
     Vdso,
-    /// Memory without a file: generated code. Offsets in it are addresses.
+    /// Memory without a file: generated code. Offsets in it are addresses; its file is the perf map that its process writes.
     Anonymous,
 }
 
@@ -37,84 +39,184 @@ pub struct Module {
     pub kind: ModuleKind,
     /// Path as the process sees it, or a name in brackets.
     pub path: String,
+    /// Process in which it was seen first; 0 for a file that was opened by its path.
+    pub pid: u32,
+    /// Where it was mapped when it was first seen: start, end, file offset of the start.
+    pub mapped: (u64, u64, u64),
+    opened: OnceLock<Opened>,
+    readable: OnceLock<Option<File>>,
+}
+
+/// What is known of a module's file when it was opened, or could not be.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// What its headers say.
+    pub headers: Headers,
+    /// Why the file could not be opened; empty when it was.
+    pub problem: String,
+    /// Leads to the file, but does not read it: to close it waits for nobody.
+    handle: Option<OwnedFd>,
+}
+
+/// What a file's headers say, and which file it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Headers {
     /// GNU build id in lower-case hex; empty when there is none or the file could not be read.
     pub build_id: String,
     /// Loadable segments; empty when the file could not be read.
     pub segments: Vec<Segment>,
-    /// Where it was mapped when it was first seen: start, end, file offset of the start.
-    pub mapped: (u64, u64, u64),
-    /// Why the file could not be opened; empty when it was.
-    pub problem: String,
-    /// Of generated code the perf map.
-    file: Option<File>,
+    /// Which file it is, and as of when.
+    pub identity: Identity,
+}
+
+/// A file as it was: device, inode, time of change in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    changed_ns: i64,
+}
+
+/// A module as it is told to a reader, who gets its file as well.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Told {
+    kind: ModuleKind,
+    path: String,
+    headers: Headers,
 }
 
 impl Module {
     /// Opens a file that nobody need have mapped.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = open_regular(path, None)?;
-        let module = Self::of_file(ModuleKind::File, &std::path::absolute(path)?.to_string_lossy(), (0, 0, 0), file);
-        ensure!(module.problem.is_empty(), "{}", module.problem);
-        Ok(module)
+        let handle = regular::find(path, None)?;
+        let headers = headers(&handle)?;
+        let path = std::path::absolute(path)?.to_string_lossy().into_owned();
+        Ok(Self::with(ModuleKind::File, &path, Opened::file(headers, handle)))
+    }
+
+    /// The module that was told, with the file that came with it.
+    pub fn of_told(told: Told, handle: OwnedFd) -> Self {
+        let Told { kind, path, headers } = told;
+        Self::with(kind, &path, Opened::file(headers, handle))
+    }
+
+    /// The module for a reader, with its file; without it when it could not be opened. Waits as [`Self::wait`].
+    pub fn tell(&self) -> (Told, Option<BorrowedFd<'_>>) {
+        let opened = self.wait();
+        let told = Told { kind: self.kind, path: self.path.clone(), headers: opened.headers.clone() };
+        (told, opened.handle.as_ref().map(|file| file.as_fd()))
+    }
+
+    /// What is known of its file; `None` until it was opened.
+    pub fn opened(&self) -> Option<&Opened> {
+        self.opened.get()
+    }
+
+    /// What is known of its file. Waits until it was opened or could not be, a few seconds at most: nothing for a thread that
+    /// others wait for.
+    pub fn wait(&self) -> &Opened {
+        self.opened.wait()
+    }
+
+    /// GNU build id in lower-case hex; empty when there is none or the file could not be read. Waits as [`Self::wait`].
+    pub fn build_id(&self) -> &str {
+        &self.wait().headers.build_id
+    }
+
+    /// Loadable segments; empty when the file could not be read. Waits as [`Self::wait`].
+    pub fn segments(&self) -> &[Segment] {
+        &self.wait().headers.segments
+    }
+
+    /// Why the file could not be opened; empty when it was. Waits as [`Self::wait`].
+    pub fn problem(&self) -> &str {
+        &self.wait().problem
     }
 
     /// A path under which this process can open the file: the real one if it still is the same file, since debug files
     /// are looked for beside it, else the open descriptor. `None` when the file could not be opened.
     pub fn open_path(&self) -> Option<PathBuf> {
-        let file = self.file.as_ref()?;
+        let file = self.handle()?;
         let same = |ours: &Metadata, theirs: &Metadata| (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino());
-        match (file.metadata(), std::fs::metadata(&self.path)) {
+        match (regular::metadata(file), std::fs::metadata(&self.path)) {
             (Ok(ours), Ok(theirs)) if same(&ours, &theirs) => Some(PathBuf::from(&self.path)),
-            _ => Some(PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))),
+            _ => self.handle_path(),
         }
     }
 
-    /// The perf map of generated code, if its process writes one.
-    pub fn perf_map(&self) -> Option<&File> {
-        self.file.as_ref().filter(|_| self.kind == ModuleKind::Anonymous)
+    /// The path of the open descriptor, which leads to the very file; `None` when it could not be opened.
+    pub fn handle_path(&self) -> Option<PathBuf> {
+        Some(PathBuf::from(format!("/proc/self/fd/{}", self.handle()?.as_raw_fd())))
     }
 
-    /// The open file; `None` when it could not be opened or there is none. Its position is anyone's: read at offsets, or
-    /// seek first.
+    fn handle(&self) -> Option<&OwnedFd> {
+        self.wait().handle.as_ref().filter(|_| self.kind != ModuleKind::Anonymous)
+    }
+
+    /// The file, open for reading; `None` when it cannot be opened or there is none. Its position is anyone's: read at
+    /// offsets, or seek first. Waits for the file system: nothing for a thread that others wait for.
     pub fn file(&self) -> Option<&File> {
-        self.file.as_ref().filter(|_| self.kind != ModuleKind::Anonymous)
+        self.readable().filter(|_| self.kind != ModuleKind::Anonymous)
+    }
+
+    /// The perf map of generated code, open for reading, if its process writes one. Waits as [`Self::file`].
+    pub fn perf_map(&self) -> Option<&File> {
+        self.readable().filter(|_| self.kind == ModuleKind::Anonymous)
+    }
+
+    fn readable(&self) -> Option<&File> {
+        let reopen = || regular::reopen(self.wait().handle.as_ref()?).ok();
+        self.readable.get_or_init(reopen).as_ref()
     }
 
     /// The address that symbols use for a file offset.
     pub fn virtual_address(&self, file_offset: u64) -> Option<u64> {
         let segment =
-            self.segments.iter().find(|s| (s.offset..s.offset.saturating_add(s.size)).contains(&file_offset))?;
+            self.segments().iter().find(|s| (s.offset..s.offset.saturating_add(s.size)).contains(&file_offset))?;
         Some(segment.address.wrapping_add(file_offset - segment.offset))
     }
 
-    /// By how much the addresses of a mapping are higher than those that the file's symbols use.
+    /// By how much the addresses of a mapping are higher than those that the file's symbols use; `None` where that is not
+    /// known, or not yet.
     pub fn bias(&self, start: u64, file_offset: u64) -> Option<u64> {
         // A mapping begins at a page boundary, a segment anywhere in its first page.
         const PAGE: u64 = 4096;
         let covers = |s: &&Segment| {
             s.executable && (s.offset & !(PAGE - 1)..s.offset.saturating_add(s.size)).contains(&file_offset)
         };
-        let segment = self.segments.iter().find(covers)?;
+        let segment = self.opened()?.headers.segments.iter().find(covers)?;
         Some(start.wrapping_sub(file_offset).wrapping_add(segment.offset).wrapping_sub(segment.address))
     }
 
-    fn without_file(kind: ModuleKind, path: &str, mapped: (u64, u64, u64), problem: String) -> Self {
-        Self { kind, path: path.to_owned(), build_id: String::new(), segments: Vec::new(), mapped, problem, file: None }
+    /// A module whose file is being opened.
+    fn unopened(kind: ModuleKind, path: &str, pid: u32, mapped: (u64, u64, u64)) -> Self {
+        let (opened, readable) = (OnceLock::new(), OnceLock::new());
+        Self { kind, path: path.to_owned(), pid, mapped, opened, readable }
     }
 
-    fn of_file(kind: ModuleKind, path: &str, mapped: (u64, u64, u64), file: File) -> Self {
-        match elf::read(&file) {
-            Ok((build_id, segments)) => Self {
-                kind,
-                path: path.to_owned(),
-                build_id,
-                segments,
-                mapped,
-                problem: String::new(),
-                file: Some(file),
-            },
-            Err(error) => Self::without_file(kind, path, mapped, format!("{error:#}")),
-        }
+    fn with(kind: ModuleKind, path: &str, opened: Opened) -> Self {
+        Self { opened: OnceLock::from(opened), ..Self::unopened(kind, path, 0, (0, 0, 0)) }
+    }
+
+    /// Its file was opened, or could not be.
+    pub(super) fn set(&self, opened: Opened) {
+        // Nobody else sets it.
+        let _ = self.opened.set(opened);
+    }
+}
+
+impl Opened {
+    /// True if there is a file.
+    pub fn is_file(&self) -> bool {
+        self.handle.is_some()
+    }
+
+    pub(super) fn file(headers: Headers, handle: OwnedFd) -> Self {
+        Self { headers, problem: String::new(), handle: Some(handle) }
+    }
+
+    pub(super) fn problem(problem: String) -> Self {
+        Self { problem, ..Self::default() }
     }
 }
 
@@ -123,14 +225,14 @@ impl Module {
 pub struct Modules {
     /// By device and inode, with the process in which it was opened last.
     files: HashMap<(u32, u32, u64), (u32, Weak<Module>)>,
-    /// Memory without a file, by process: only of those that name their code is there more than one.
+    /// Memory without a file, by process.
     anonymous: HashMap<u32, Weak<Module>>,
     vdso: Option<Arc<Module>>,
 }
 
 impl Modules {
-    /// The module of a mapping of a process. Reads the file while the process lives; a module without symbols is the
-    /// answer when that fails.
+    /// The module of a mapping of a process. Its file is asked for at once, while the process lives, and comes later; a
+    /// module without symbols is what it is when that fails.
     pub fn of(&mut self, pid: u32, mapping: &Mapping) -> Arc<Module> {
         if mapping.path == "[vdso]" {
             return self.vdso.get_or_insert_with(|| Arc::new(vdso())).clone();
@@ -143,39 +245,26 @@ impl Modules {
             && let Some(module) = known.upgrade()
         {
             // A module that could not be opened is tried again by another process, which may have the file.
-            if module.file.is_some() || *tried == pid {
+            if *tried == pid || module.opened().is_none_or(Opened::is_file) {
                 return module;
             }
         }
         let mapped = (mapping.start, mapping.end, mapping.file_offset);
         let path = mapping.path.trim_end_matches(" (deleted)");
-        let module = Arc::new(match open(pid, mapping) {
-            Ok(file) => Module::of_file(ModuleKind::File, path, mapped, file),
-            Err(error) => {
-                tracing::debug!(pid, path, error = format!("{error:#}"), "a mapped file cannot be opened");
-                Module::without_file(ModuleKind::File, path, mapped, format!("{error:#}"))
-            }
-        });
+        let module = Arc::new(Module::unopened(ModuleKind::File, path, pid, mapped));
+        opening::request(pid, mapping, &module);
         self.files.insert(key, (pid, Arc::downgrade(&module)));
         module
     }
 
     /// Generated code of a process, with its perf map if it writes one.
     fn anonymous(&mut self, pid: u32) -> Arc<Module> {
-        if let Some(known) = self.anonymous.get(&pid).and_then(Weak::upgrade)
-            && known.file.is_some()
-        {
+        if let Some(known) = self.anonymous.get(&pid).and_then(Weak::upgrade) {
             return known;
         }
-        let file = perf_map::open(pid);
-        // All that is not named is alike.
-        let key = if file.is_some() { pid } else { 0 };
-        if let Some(known) = self.anonymous.get(&key).filter(|_| key == 0).and_then(Weak::upgrade) {
-            return known;
-        }
-        let nothing = Module::without_file(ModuleKind::Anonymous, "[anon]", (0, 0, 0), String::new());
-        let module = Arc::new(Module { file, ..nothing });
-        self.anonymous.insert(key, Arc::downgrade(&module));
+        let module = Arc::new(Module::unopened(ModuleKind::Anonymous, "[anon]", pid, (0, 0, 0)));
+        opening::request_perf_map(pid, &module);
+        self.anonymous.insert(pid, Arc::downgrade(&module));
         module
     }
 
@@ -196,45 +285,38 @@ impl Modules {
     }
 }
 
-/// Opens a mapped file. `map_files` leads to the very file, deleted or not, in whatever mount namespace; it wants
+/// Finds a mapped file. `map_files` leads to the very file, deleted or not, in whatever mount namespace; it wants
 /// CAP_CHECKPOINT_RESTORE. The path below the process's root is the second best, if it still is the same inode.
-fn open(pid: u32, mapping: &Mapping) -> Result<File> {
+pub(super) fn find(pid: u32, range: (u64, u64), inode: u64, path: &str) -> Result<(Headers, OwnedFd)> {
+    let path = path.trim_end_matches(" (deleted)");
     let folder = super::folder(pid);
-    let link = folder.join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end));
-    let direct = open_regular(&link, Some(mapping.inode));
-    if direct.is_ok() {
-        return direct;
-    }
-    let path = mapping.path.trim_end_matches(" (deleted)");
-    let mut last = direct;
-    for path in [folder.join("root").join(path.trim_start_matches('/')), PathBuf::from(path)] {
-        last = open_regular(&path, Some(mapping.inode));
-        if last.is_ok() {
-            break;
+    let paths = [
+        folder.join(format!("map_files/{:x}-{:x}", range.0, range.1)),
+        folder.join("root").join(path.trim_start_matches('/')),
+        PathBuf::from(path),
+    ];
+    let mut last = anyhow::anyhow!("no file");
+    for candidate in paths {
+        match regular::find(&candidate, Some(inode)) {
+            Ok(handle) => return Ok((headers(&handle)?, handle)),
+            Err(error) => last = error,
         }
     }
-    last.with_context(|| format!("cannot open {path} of pid {pid}"))
+    Err(last.context(format!("cannot open {path} of pid {pid}")))
 }
 
-/// Opens a file that somebody else named: only if it is a regular one, and without waiting for anybody.
-pub fn open_plain(path: &Path) -> Result<File> {
-    open_regular(path, None)
-}
-
-fn open_regular(path: &Path, inode: Option<u64>) -> Result<File> {
-    // Opening a device can have effects, opening a pipe can wait for ever; and it may become one in between.
-    ensure!(std::fs::metadata(path)?.is_file(), "not a regular file");
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+fn headers(handle: &OwnedFd) -> Result<Headers> {
+    let file = regular::reopen(handle)?;
     let metadata = file.metadata()?;
-    ensure!(metadata.is_file(), "not a regular file");
-    ensure!(inode.is_none_or(|inode| metadata.ino() == inode), "replaced by another file");
-    Ok(file)
+    let (build_id, segments) = elf::read(&file)?;
+    let changed_ns = metadata.ctime().wrapping_mul(1_000_000_000).wrapping_add(metadata.ctime_nsec());
+    let identity = Identity { device: metadata.dev(), inode: metadata.ino(), changed_ns };
+    Ok(Headers { build_id, segments, identity })
 }
 
 /// The vDSO is the same in every 64-bit process of a kernel: our own serves.
 fn vdso() -> Module {
-    let copy = || -> Result<(File, Mapping)> {
+    let copy = || -> Result<(Opened, Mapping)> {
         let maps = std::fs::read_to_string("/proc/self/maps")?;
         let mapping = parse_maps(&maps).find(|m| m.path == "[vdso]").context("no [vdso] in our own maps")?;
         let mut bytes = vec![0; ((mapping.end - mapping.start) as usize).min(MAX_VDSO_BYTES)];
@@ -242,11 +324,15 @@ fn vdso() -> Module {
         let mut file = File::from(rustix::fs::memfd_create("vdso", rustix::fs::MemfdFlags::CLOEXEC)?);
         file.write_all(&bytes)?;
         file.rewind()?;
-        Ok((file, mapping))
+        let handle = OwnedFd::from(file);
+        Ok((Opened::file(headers(&handle)?, handle), mapping))
     };
     match copy() {
-        Ok((file, mapping)) => Module::of_file(ModuleKind::Vdso, "[vdso]", (mapping.start, mapping.end, 0), file),
-        Err(error) => Module::without_file(ModuleKind::Vdso, "[vdso]", (0, 0, 0), format!("{error:#}")),
+        Ok((opened, mapping)) => {
+            let module = Module::with(ModuleKind::Vdso, "[vdso]", opened);
+            Module { mapped: (mapping.start, mapping.end, 0), ..module }
+        }
+        Err(error) => Module::with(ModuleKind::Vdso, "[vdso]", Opened::problem(format!("{error:#}"))),
     }
 }
 
@@ -275,15 +361,15 @@ mod tests {
     #[test]
     fn the_vdso_has_segments() {
         let module = Modules::default().of(std::process::id(), &own(|path| path == "[vdso]"));
-        assert_eq!((module.kind, module.problem.as_str()), (ModuleKind::Vdso, ""));
-        assert!(!module.segments.is_empty());
+        assert_eq!((module.kind, module.problem()), (ModuleKind::Vdso, ""));
+        assert!(!module.segments().is_empty());
     }
 
     #[test]
     fn a_file_that_is_gone_is_a_module_with_a_reason() {
         let mapping = Mapping { path: "/nowhere/lib.so".into(), inode: 5, ..Mapping::default() };
         let module = Modules::default().of(u32::MAX, &mapping);
-        assert!(module.problem.contains("/nowhere/lib.so"), "{}", module.problem);
+        assert!(module.problem().contains("/nowhere/lib.so"), "{}", module.problem());
         assert_eq!(module.open_path(), None);
     }
 }

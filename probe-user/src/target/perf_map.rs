@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
 
-use super::modules::open_plain;
-use super::{folder, read_small};
+use anyhow::{Context, Result, ensure};
+
+use super::{folder, read_small, regular};
 use crate::text::sanitize;
 
 /// No more of a map is read: a large server's has some ten megabytes.
@@ -19,18 +20,18 @@ const MAX_ENTRIES: usize = 1 << 20;
 /// A longer line is none.
 const MAX_LINE: u64 = 64 << 10;
 
-/// Opens the map of a process, below its own root and with the number that it has there; `None` if it has none. The file has
-/// to belong to the process's user or to root: anybody may write to `/tmp`.
-pub fn open(pid: u32) -> Option<File> {
+/// Finds the map of a process, below its own root and with the number that it has there. The file has to belong to the
+/// process's user or to root: anybody may write to `/tmp`.
+pub(super) fn find(pid: u32) -> Result<OwnedFd> {
     let folder = folder(pid);
-    let status = read_small(folder.join("status"))?;
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-    let inner = field("NStgid:")?.split_whitespace().last()?;
-    let owner: u32 = field("Uid:")?.split_whitespace().nth(1)?.parse().ok()?;
-    let inner: u32 = inner.parse().ok()?;
-    let file = open_plain(Path::new(&folder.join(format!("root/tmp/perf-{inner}.map")))).ok()?;
-    let uid = file.metadata().ok()?.uid();
-    (uid == owner || uid == 0).then_some(file)
+    let status = read_small(folder.join("status")).context("the process has ended")?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::split_whitespace);
+    let inner: u32 = field("NStgid:").and_then(|mut pids| pids.next_back()).context("no pid")?.parse()?;
+    let owner: u32 = field("Uid:").and_then(|mut users| users.nth(1)).context("no user")?.parse()?;
+    let handle = regular::find(&folder.join(format!("root/tmp/perf-{inner}.map")), None)?;
+    let uid = regular::metadata(&handle)?.uid();
+    ensure!(uid == owner || uid == 0, "the perf map is of another user");
+    Ok(handle)
 }
 
 /// What a map says.
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn who_writes_none_has_none() {
-        assert!(open(std::process::id()).is_none());
-        assert!(open(u32::MAX).is_none());
+        assert!(find(std::process::id()).is_err());
+        assert!(find(u32::MAX).is_err());
     }
 }

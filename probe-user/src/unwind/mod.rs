@@ -14,6 +14,7 @@ use self::fragments::Fragments;
 
 mod fragments;
 mod golang;
+mod packed;
 mod pages;
 mod rules;
 mod sections;
@@ -21,6 +22,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod trampolines;
+
+pub use packed::{Build, Packed};
 
 /// Sections larger than this are not read: ten times a browser's.
 const MAX_SECTION_BYTES: u64 = 128 << 20;

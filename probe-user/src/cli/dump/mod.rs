@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 
-use super::{Descriptors, print, print_bytes, targets};
+use super::{Descriptors, print, print_bytes, readers, targets};
 use crate::export;
 use crate::kernel::{self, WaitFilter};
 use crate::problem::{Exit, Problem};
@@ -94,6 +94,7 @@ struct ShownThread {
 
 /// Runs `probe dump`.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    readers::start();
     // Every library of the process is kept open.
     let _descriptors = Descriptors::raise();
     targets::check(&[args.pid])?;

@@ -18,7 +18,7 @@ use slow::Destination;
 
 use super::pids::Pids;
 use super::record::Signals;
-use super::{Descriptors, print, targets, tell};
+use super::{Descriptors, print, readers, targets, tell};
 use crate::functions::{Finder, Missing, Spec};
 use crate::kernel::{Refused, closer, feature};
 use crate::latency::{ErrorTest, Function, Row, choose, judgement, parks};
@@ -81,6 +81,7 @@ pub struct Args {
 
 /// Runs `probe latency`.
 pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
+    readers::start();
     closer::start();
     let signals = Signals::listen()?;
     let _descriptors = Descriptors::raise();

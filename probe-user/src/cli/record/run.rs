@@ -14,7 +14,7 @@ use super::output::{Output, is_stdout};
 use super::plan::{Plan, Target};
 use super::signals::{self, Signals};
 use super::summary;
-use crate::cli::{Descriptors, targets, tell};
+use crate::cli::{Descriptors, readers, targets, tell};
 use crate::export;
 use crate::kernel::{self, closer, target_flags};
 use crate::problem::{Exit, Problem};
@@ -36,6 +36,7 @@ const UNWIND_MEMORY: usize = 256 << 20;
 const TABLES: Duration = Duration::from_secs(2);
 
 pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCode> {
+    readers::start();
     if plan.events.malloc {
         closer::start();
     }

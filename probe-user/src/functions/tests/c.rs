@@ -28,7 +28,7 @@ fn a_function_is_found_in_every_kind_of_executable() {
         let Some(made) = workshop.compile("cc", SOURCE, "made", options) else { continue };
         let place = one(&made, "push_one");
         assert_eq!((marker(&place), &place.kind), (Some(0x11), &Kind::Entry), "{options:?}");
-        assert!(place.size > 7 && place.kind == Kind::Entry && !place.module.build_id.is_empty(), "{place:?}");
+        assert!(place.size > 7 && place.kind == Kind::Entry && !place.module.build_id().is_empty(), "{place:?}");
         assert_eq!(one(&made, "made:push_one").file_offset, place.file_offset);
         // The same place by its address and by its offset in the file.
         let by_address = one(&made, &format!("made@{:#x}", place.address));

@@ -40,7 +40,7 @@ fn a_debug_file_is_found_by_build_id_below_any_root() {
     let workshop = Workshop::new();
     let Some((made, offset)) = stripped(&workshop, &["-Wl,--build-id=sha1"]) else { return };
     let module = std::sync::Arc::new(crate::target::Module::open(&made).unwrap());
-    let (start, rest) = module.build_id.split_at(2);
+    let (start, rest) = module.build_id().split_at(2);
     let folder = workshop.path("root/usr/lib/debug/.build-id").join(start);
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::rename(workshop.path("made.debug"), folder.join(format!("{rest}.debug"))).unwrap();

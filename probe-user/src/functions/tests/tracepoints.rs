@@ -30,7 +30,7 @@ fn static_tracepoints_are_found_with_their_counters_and_arguments() {
         let writable = |s: &&crate::target::Segment| {
             !s.executable && (s.address..s.address + s.size).contains(&refusals[0].address)
         };
-        let segment = place.module.segments.iter().find(writable).unwrap();
+        let segment = place.module.segments().iter().find(writable).unwrap();
         assert_eq!(*semaphore, Some(refusals[0].address - segment.address + segment.offset));
         let edi = Value::Register(Register { name: "rdi", is_high_byte: false });
         assert_eq!((&arguments[0].value, &arguments[1].value), (&edi, &Value::Constant(5)));

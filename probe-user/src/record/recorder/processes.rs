@@ -12,7 +12,7 @@ use probe_ebpf::abi::EXACT_FRAME;
 
 use crate::functions::Finder;
 use crate::kernel::{End, RawStack, thread_name};
-use crate::target::{Mapping, Mappings, Module, Modules, Process};
+use crate::target::{Mapping, Mappings, Module, ModuleKind, Modules, Opened, Process};
 use crate::text::until_zero;
 
 /// Mappings of a process are read again for an unknown address at most once in this time.
@@ -213,12 +213,15 @@ impl Processes {
         self.changed.extend(pids);
     }
 
-    /// The files that a process has mapped as code, as far as they could be opened; none if it is not watched.
+    /// The files that a process has mapped as code, but for those that could not be opened; none if it is not watched.
     pub fn files(&self, pid: u32) -> Vec<Arc<Module>> {
         let mut files: Vec<Arc<Module>> = Vec::new();
         for (_, _, _, module) in self.tracked.get(&pid).into_iter().flat_map(|tracked| tracked.process.mappings.iter())
         {
-            if module.file().is_some() && !files.iter().any(|known| Arc::ptr_eq(known, module)) {
+            if module.kind != ModuleKind::Anonymous
+                && module.opened().is_none_or(Opened::is_file)
+                && !files.iter().any(|known| Arc::ptr_eq(known, module))
+            {
                 files.push(module.clone());
             }
         }
