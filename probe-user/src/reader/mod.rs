@@ -88,8 +88,11 @@ impl Access {
 #[derive(Clone, Copy)]
 pub struct Handler {
     name: &'static str,
-    run: fn(&[u8], Vec<OwnedFd>) -> Result<Done<Vec<u8>>>,
+    run: Run,
 }
+
+/// From a job and its files, as they were sent, to its answer.
+type Run = fn(&[u8], Vec<OwnedFd>) -> Result<Done<Vec<u8>>>;
 
 impl Handler {
     /// That of a job.
