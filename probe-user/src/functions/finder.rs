@@ -20,7 +20,7 @@ use super::place::{Place, Refusal};
 use super::spec::{Spec, Wanted};
 use super::symbols::{Sort, Symbol};
 use super::usdt;
-use crate::target::{Module, ModuleKind, Process, folder};
+use crate::target::Module;
 use crate::text::sanitize;
 
 /// A pattern that means more than this is a mistake; what is left out is counted.
@@ -37,25 +37,13 @@ pub struct Found {
     pub omitted: usize,
 }
 
-/// The files in which functions are looked for. What was read of them is remembered as long as it lives.
+/// The files in which functions are looked for. What was read of them is remembered as long as it lives. They are read by
+/// this process: those of targets belong into a reader.
 pub struct Finder {
     files: Vec<Searched>,
 }
 
 impl Finder {
-    /// The files that a process has mapped as code.
-    pub fn of_process(process: &Process) -> Self {
-        let mut modules: Vec<Arc<Module>> = Vec::new();
-        for (_, _, _, module) in process.mappings.iter() {
-            if module.kind == ModuleKind::File && !modules.iter().any(|known| Arc::ptr_eq(known, module)) {
-                modules.push(module.clone());
-            }
-        }
-        // Debug files are installed beside the program, which may be in a container, or on the host.
-        let roots = [folder(process.pid).join("root"), PathBuf::from("/")];
-        Self::of_modules(modules, roots)
-    }
-
     /// These files, whether anybody has mapped them or not.
     pub fn of_files(paths: &[impl AsRef<Path>]) -> Result<Self> {
         let open = |path: &Path| Module::open(path).with_context(|| format!("cannot read {}", path.display()));

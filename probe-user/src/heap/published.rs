@@ -10,62 +10,96 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::functions::{Argument, Finder, Kind, Place, Value};
 use crate::kernel::{CONSTANT, Layout, Operand, Role, Wanted};
 use crate::target::Module;
 
 const PROVIDER: &str = "otel_memory";
 
-/// A tracepoint of the contract.
+/// A tracepoint of the contract in some file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Published {
+    /// File offset.
+    offset: u64,
+    role: Role,
+    arguments: [Source; 3],
+    /// See [`Layout::signed`].
+    signed: u32,
+    /// File offset of the counter that is above zero while somebody listens.
+    semaphore: Option<u64>,
+}
+
+/// See [`Operand`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Source {
+    source: u32,
+    reads: u32,
+    offsets: [i64; 3],
+    bits: u32,
+}
+
+/// A tracepoint of the contract in a file that a process has mapped.
 #[derive(Clone, Debug)]
 pub(super) struct Publication {
-    pub place: Place,
+    pub module: Arc<Module>,
     pub role: Role,
+    offset: u64,
     layout: Layout,
     semaphore: Option<u64>,
 }
 
-impl Publication {
-    /// Those in some files whose arguments can be read.
-    pub fn find(finder: &Finder) -> Vec<Self> {
-        finder.tracepoints(PROVIDER).into_iter().filter_map(Self::new).collect()
-    }
+/// Those in some files whose arguments can be read.
+pub(super) fn find(finder: &Finder) -> Vec<Published> {
+    finder.tracepoints(PROVIDER).into_iter().filter_map(|place| Published::new(&place)).collect()
+}
 
-    fn new(place: Place) -> Option<Self> {
+impl Published {
+    fn new(place: &Place) -> Option<Self> {
         let Kind::Usdt { name, semaphore, arguments, .. } = &place.kind else { return None };
         let (role, count) = match name.as_str() {
             "alloc" => (Role::AllocatePublished, 3),
             "free" => (Role::FreePublished, 1),
             _ => return None,
         };
-        let Some(layout) = layout(arguments, count) else {
-            tracing::warn!("{place} is left out: its arguments are where they cannot be read");
-            return None;
-        };
-        let semaphore = *semaphore;
-        Some(Self { place, role, layout, semaphore })
+        let Layout { arguments, signed, .. } = layout(arguments, count)?;
+        let source = |Operand { source, reads, offsets, bits, .. }: Operand| Source { source, reads, offsets, bits };
+        let (offset, semaphore) = (place.file_offset, *semaphore);
+        Some(Self { offset, role, arguments: arguments.map(source), signed, semaphore })
+    }
+}
+
+impl Publication {
+    pub fn new(module: Arc<Module>, Published { offset, role, arguments, signed, semaphore }: Published) -> Self {
+        let operand = |Source { source, reads, offsets, bits }| Operand { source, reads, offsets, bits, padding: 0 };
+        let layout = Layout { arguments: arguments.map(operand), signed, padding: 0 };
+        Self { module, role, offset, layout, semaphore }
     }
 
     /// Its probe, for heap number `heap`; the layout of its arguments has `number`.
     pub fn probe(&self, heap: u32, number: impl FnOnce(&Layout) -> Option<u32>) -> Option<Wanted> {
         let number = heap | number(&self.layout)?;
-        let Self { place, role, semaphore, .. } = self;
-        let file = place.module.open_path()?;
-        Some(Wanted { file, offset: place.file_offset, role: *role, number, semaphore: *semaphore })
+        let file = self.module.handle_path()?;
+        Some(Wanted { file, offset: self.offset, role: self.role, number, semaphore: self.semaphore })
+    }
+
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.module, &other.module) && self.offset == other.offset
     }
 }
 
 /// Leaves the files that tell of samples; with `live` only those that tell of their end as well.
 pub(super) fn usable(mut all: Vec<Publication>, live: bool) -> Vec<Publication> {
     let tells = |all: &[Publication], module: &Arc<Module>, role: Role| {
-        all.iter().any(|one| one.role == role && Arc::ptr_eq(&one.place.module, module))
+        all.iter().any(|one| one.role == role && Arc::ptr_eq(&one.module, module))
     };
-    let files: Vec<Arc<Module>> = all.iter().map(|one| one.place.module.clone()).collect();
+    let files: Vec<Arc<Module>> = all.iter().map(|one| one.module.clone()).collect();
     let is_usable = |module: &&Arc<Module>| {
         tells(&all, module, Role::AllocatePublished) && (!live || tells(&all, module, Role::FreePublished))
     };
     let files: Vec<Arc<Module>> = files.iter().filter(is_usable).cloned().collect();
-    all.retain(|one| files.iter().any(|file| Arc::ptr_eq(file, &one.place.module)));
+    all.retain(|one| files.iter().any(|file| Arc::ptr_eq(file, &one.module)));
     // The end first: a sample whose beginning is seen has its end seen.
     all.retain(|one| live || one.role == Role::AllocatePublished);
     all.sort_by_key(|one| one.role == Role::AllocatePublished);

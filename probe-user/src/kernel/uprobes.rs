@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
+use serde::{Deserialize, Serialize};
 
 use super::multi::{Multi, MultiLink};
 use super::placing::Elsewhere;
@@ -16,7 +17,7 @@ use super::text::Text;
 use crate::problem::{Exit, Problem};
 
 /// Where a probe stands in its function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Role {
     /// At its first instruction.
     Enter,

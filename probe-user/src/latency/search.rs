@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::choose::choose;
 use super::definition::Definition;
 use super::function::Function;
-use crate::functions::Finder;
+use crate::functions::Files;
 use crate::target::{Module, Modules, Process};
 use crate::text::sanitize;
 
@@ -122,12 +122,12 @@ impl Memory {
         if self.found.len() + definitions.len() > MAX_REMEMBERED {
             self.found.clear();
         }
-        let mut finder = None;
+        let files_of_process = Files::of_process(&process);
         let mut look = |definition: &Definition| {
             if let Some(Remembered { found, .. }) = self.found.get(&(definition.symbol.clone(), key.clone())) {
                 return as_defined(found.clone(), definition);
             }
-            let found = find(finder.get_or_insert_with(|| Finder::of_process(&process)), definition);
+            let found = find(&files_of_process, definition);
             self.found.insert(
                 (definition.symbol.clone(), key.clone()),
                 Remembered { _files: files.clone(), found: found.clone() },
@@ -147,11 +147,11 @@ fn as_defined(found: Found, definition: &Definition) -> Found {
     found.map(|function| Function { name, judgement, has_threshold: definition.threshold.is_some(), ..function })
 }
 
-fn find(finder: &Finder, definition: &Definition) -> Found {
+fn find(files: &Files, definition: &Definition) -> Found {
     let spec = definition.spec().map_err(|error| format!("{error:#}"))?;
     let (functions, notes) =
-        choose(finder, &spec, definition.judgement(), definition.threshold.is_some()).map_err(|missing| {
-            let hint = missing.hint();
+        choose(files, &spec, definition.judgement(), definition.threshold.is_some()).map_err(|missing| {
+            let hint = &missing.hint;
             if hint.is_empty() { missing.to_string() } else { format!("{missing}; {hint}") }
         })?;
     if functions.len() > MAX_PLACES {

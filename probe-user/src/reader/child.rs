@@ -11,8 +11,8 @@ use super::wire;
 use super::{Access, Done, Handler};
 use crate::sandbox;
 
-/// Descriptors of a reader: a file, its debug files, and theirs.
-const MAX_DESCRIPTORS: u64 = 64;
+/// Descriptors of a reader: some hundred files, each found and opened, and their debug files.
+const MAX_DESCRIPTORS: u64 = 4096;
 
 /// What comes before a job.
 #[derive(Serialize, Deserialize)]

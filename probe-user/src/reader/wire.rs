@@ -1,5 +1,5 @@
-//! Messages between a process and its readers, over a stream socket: two lengths, a text, bytes; descriptors come with the
-//! lengths. Both sides take the other for hostile: lengths are bounded, and the owner waits until a deadline only.
+//! Messages between a process and its readers, over a stream socket: how long its text and its bytes are and how many
+//! descriptors it has; the descriptors, some with each byte of zero; text and bytes. Both sides take the other for hostile: lengths are bounded, and the owner waits until a deadline only.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,11 +13,13 @@ use rustix::net::{
     recvmsg, send as send_bytes, sendmsg,
 };
 
-/// Descriptors of a message.
-pub(super) const MAX_FILES: usize = 16;
+/// Descriptors of a message: a large program has some hundred files.
+const MAX_FILES: usize = 1024;
+/// Descriptors that are sent at once; the kernel takes 253 (`SCM_MAX_FD`).
+const AT_ONCE: usize = 64;
 /// Bytes of a message: an unwind table of the largest size, the names of a hundred thousand addresses.
 const MAX_BYTES: usize = 64 << 20;
-const HEADER: usize = 8;
+const HEADER: usize = 12;
 
 /// What is sent and received.
 #[derive(Debug, Default)]
@@ -47,46 +49,34 @@ pub(super) fn send(
         return Err(Broken::Gone);
     }
     let mut header = [0; HEADER];
-    header[..4].copy_from_slice(&(text.len() as u32).to_le_bytes());
-    header[4..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+    for (part, length) in header.chunks_mut(4).zip([text.len(), bytes.len(), files.len()]) {
+        part.copy_from_slice(&(length as u32).to_le_bytes());
+    }
     let flags = SendFlags::NOSIGNAL | if deadline.is_some() { SendFlags::DONTWAIT } else { SendFlags::empty() };
-    let sent = until(socket, PollFlags::OUT, deadline, || {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !files.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(files));
-        }
-        sendmsg(socket, &[IoSlice::new(&header)], &mut control, flags)
-    })?;
-    let rest = [&header[sent..], text, bytes];
-    for mut part in rest {
+    let send_all = |mut part: &[u8]| {
         while !part.is_empty() {
             let sent = until(socket, PollFlags::OUT, deadline, || send_bytes(socket, part, flags))?;
             part = &part[sent..];
         }
+        Ok(())
+    };
+    send_all(&header)?;
+    for files in files.chunks(AT_ONCE) {
+        until(socket, PollFlags::OUT, deadline, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            control.push(SendAncillaryMessage::ScmRights(files));
+            sendmsg(socket, &[IoSlice::new(&[0])], &mut control, flags)
+        })?;
     }
-    Ok(())
+    send_all(text)?;
+    send_all(bytes)
 }
 
 pub(super) fn receive(socket: &OwnedFd, deadline: Option<Instant>) -> Result<Message, Broken> {
     let flags = if deadline.is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-    let (mut header, mut files) = ([0; HEADER], Vec::new());
-    let have = until(socket, PollFlags::IN, deadline, || {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut into = [IoSliceMut::new(&mut header)];
-        let received = recvmsg(socket, &mut into, &mut control, flags | RecvFlags::CMSG_CLOEXEC)?;
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                files.extend(descriptors);
-            }
-        }
-        Ok(received.bytes)
-    })?;
-    if have == 0 {
-        return Err(Broken::Gone);
-    }
-    let fill = |part: &mut [u8], mut have: usize| {
+    let fill = |part: &mut [u8]| {
+        let mut have = 0;
         while have < part.len() {
             let (got, _) = until(socket, PollFlags::IN, deadline, || recv(socket, &mut part[have..], flags))?;
             if got == 0 {
@@ -96,16 +86,38 @@ pub(super) fn receive(socket: &OwnedFd, deadline: Option<Instant>) -> Result<Mes
         }
         Ok(())
     };
-    fill(&mut header, have)?;
+    let mut header = [0; HEADER];
+    fill(&mut header)?;
     let length = |at: usize| header[at..at + 4].iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
-    let (text, bytes) = (length(0), length(4));
-    if text.saturating_add(bytes) > MAX_BYTES {
+    let (text, bytes, count) = (length(0), length(4), length(8));
+    if text.saturating_add(bytes) > MAX_BYTES || count > MAX_FILES {
         return Err(Broken::Gone);
     }
+    let mut files = Vec::new();
+    while files.len() < count {
+        let before = files.len();
+        files.extend(until(socket, PollFlags::IN, deadline, || receive_files(socket, flags))?);
+        if files.len() == before {
+            return Err(Broken::Gone);
+        }
+    }
     let mut message = Message { text: vec![0; text], bytes: vec![0; bytes], files };
-    fill(&mut message.text, 0)?;
-    fill(&mut message.bytes, 0)?;
+    fill(&mut message.text)?;
+    fill(&mut message.bytes)?;
     Ok(message)
+}
+
+/// Those that come with a byte.
+fn receive_files(socket: &OwnedFd, flags: RecvFlags) -> Result<Vec<OwnedFd>, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags | RecvFlags::CMSG_CLOEXEC)?;
+    let descriptors = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    Ok(descriptors.flatten().collect())
 }
 
 /// Tries again when there is something to be done, until the deadline.

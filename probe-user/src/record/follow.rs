@@ -2,6 +2,7 @@
 //! nobody does any more; beside [`super::heap`], which samples those of a whole recording.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,10 @@ use rustix::process::{getpriority_process, setpriority_process};
 use super::collector::Collector;
 use super::recorder::Recorder;
 use super::recording::{Events, Heap, Kind, Recording};
-use crate::heap::{Allocators, Scale, chance};
+use crate::heap::{Allocators, Found, Scale, chance};
 use crate::kernel::{MAX_HEAPS, RawAllocation, Sampler};
 use crate::probes::{self, Change, ProbeSet};
-use crate::target::monotonic_ns;
+use crate::target::{folder, monotonic_ns};
 
 /// Processes that are followed at once: each has probes that may cost the budget, and shares the table of what is in use.
 pub const MAX_FOLLOWED: usize = 4;
@@ -270,10 +271,12 @@ impl Collector {
     /// Follows the allocations of a watched process from now on until they are freed, at a cost of at most `budget` (a share of
     /// one core). Looking for allocators takes as long as its files are large, setting probes some milliseconds each.
     pub fn follow(&self, pid: u32, budget: f64) -> Result<()> {
-        let finder = self.ask(move |state| state.recorder.processes.finder(pid))?;
-        let finder = finder.with_context(|| format!("pid {pid} is not watched"))?;
+        let files = self.ask(move |state| state.recorder.processes.files(pid))?;
+        ensure!(!files.is_empty(), "pid {pid} is not watched");
         // Here, not where the events of all processes wait.
-        let allocators = Allocators::find(pid, &finder, true)?;
+        let roots = [folder(pid).join("root"), PathBuf::from("/")];
+        let found: Vec<Found> = files.iter().map(|file| Found::look(file, roots.clone())).collect();
+        let allocators = Allocators::of(&found, pid, true)?;
         self.ask(move |state| {
             let scene = (&mut state.sampler, &mut state.recorder);
             state.follows.start(scene, pid, allocators, budget)

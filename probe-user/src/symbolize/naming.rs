@@ -1,6 +1,6 @@
 //! Names for the addresses of a module, by a reader: what reads it may end or take too long, which costs this file its names.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,13 +12,9 @@ use super::named::Named;
 use super::profile::Line;
 use super::sources::Depth;
 use crate::reader::{self, Access, Done, Failure, Job};
-use crate::target::{Identity, Module, ModuleKind, Told, open_perf_map};
+use crate::target::{Module, ModuleKind, Told, open_perf_map, unreadable};
 use crate::text::sanitize;
 
-/// How long it is remembered that a file cannot be read, so that it slows down nobody twice.
-const BAD: Duration = Duration::from_secs(600);
-/// Files that are remembered.
-const MAX_BAD: usize = 1024;
 /// Different reasons why an address has no name.
 const MAX_REASONS: usize = 64;
 
@@ -69,8 +65,8 @@ pub fn module(module: &Module, offsets: &[u64], deadline: Option<Instant>) -> Ve
     };
     let mut failed = None;
     for depth in [Depth::Full, Depth::Symbols] {
-        let key = (module.wait().headers.identity, depth);
-        if let Some(failure) = known_bad(&key) {
+        let what = depth.what();
+        if let Some(failure) = unreadable::why(what, module) {
             failed = Some(failure);
             continue;
         }
@@ -90,7 +86,7 @@ pub fn module(module: &Module, offsets: &[u64], deadline: Option<Instant>) -> Ve
                 tracing::debug!(path = module.path, ?depth, %failure, "symbols cannot be read");
                 failed = Some(failure);
                 if left >= Name::TIME || failure != Failure::TooLong {
-                    remember(key, failure);
+                    unreadable::remember(what, module, failure);
                 }
             }
         }
@@ -129,22 +125,4 @@ fn known_reason(reason: &str) -> &'static str {
     let known: &'static str = sanitize(reason).leak();
     reasons.insert(known);
     known
-}
-
-type Key = (Identity, Depth);
-
-/// Files that cannot be read, since when, and why.
-static FILES: LazyLock<Mutex<HashMap<Key, (Instant, Failure)>>> = LazyLock::new(Mutex::default);
-
-fn known_bad(key: &Key) -> Option<Failure> {
-    let files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    files.get(key).filter(|(since, _)| since.elapsed() < BAD).map(|(_, failure)| *failure)
-}
-
-fn remember(key: Key, failure: Failure) {
-    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    files.retain(|_, (since, _)| since.elapsed() < BAD);
-    if files.len() < MAX_BAD {
-        files.insert(key, (Instant::now(), failure));
-    }
 }

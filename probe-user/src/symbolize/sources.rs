@@ -24,6 +24,16 @@ pub enum Depth {
     Symbols,
 }
 
+impl Depth {
+    /// A word for it.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Full => "debug information",
+            Self::Symbols => "symbols",
+        }
+    }
+}
+
 /// What names a module.
 pub struct Sources {
     debug: Vec<Dwarf>,

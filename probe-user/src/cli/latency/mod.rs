@@ -19,7 +19,7 @@ use slow::Destination;
 use super::pids::Pids;
 use super::record::Signals;
 use super::{Descriptors, print, readers, targets, tell};
-use crate::functions::{Finder, Missing, Spec};
+use crate::functions::{Files, Finder, Spec};
 use crate::kernel::{Refused, closer, feature};
 use crate::latency::{ErrorTest, Function, Row, choose, judgement, parks};
 use crate::problem::{Exit, Problem};
@@ -186,12 +186,12 @@ fn functions(args: &Args, pids: &[u32]) -> Result<Chosen> {
     let (specs, judgement) = (specs?, judgement(args.threshold, args.errors));
     let (mut functions, mut notes) = (Vec::<OfProcess>::new(), Vec::new());
     let mut parked = Vec::new();
-    let mut missing: Option<Box<Missing>> = None;
+    let mut missing: Option<Problem> = None;
     let mut modules = Modules::default();
     for &pid in pids {
-        let finder = Finder::of_process(&Process::read(pid, &mut modules));
+        let files = Files::of_process(&Process::read(pid, &mut modules));
         for spec in &specs {
-            let (found, more) = match choose(&finder, spec, judgement, args.threshold.is_some()) {
+            let (found, more) = match choose(&files, spec, judgement, args.threshold.is_some()) {
                 Ok(chosen) => chosen,
                 // Only one of the processes may have it.
                 Err(why) if pids.len() > 1 => {
@@ -199,7 +199,7 @@ fn functions(args: &Args, pids: &[u32]) -> Result<Chosen> {
                     missing = Some(why);
                     continue;
                 }
-                Err(why) => bail!(why.problem()),
+                Err(why) => bail!(why),
             };
             notes.extend(more);
             // Two names may mean the same function.
@@ -212,18 +212,19 @@ fn functions(args: &Args, pids: &[u32]) -> Result<Chosen> {
                 }
             }
         }
+        let finder = Finder::of_modules(files.modules.iter().cloned(), files.roots.clone());
         for span in &spans {
             let function = span.function(&finder, judgement, args.threshold.is_some());
             functions.push((pid, function.map_err(|error| usage(&error))?));
         }
         let is_go = functions.iter().any(|(of, function)| *of == pid && function.features & feature::GO != 0);
         if let Some(threshold) = args.threshold.filter(|_| is_go && args.slow.is_some()) {
-            parked.extend(parks(&finder, threshold / SHORT_WAITS).map(|function| (pid, function)));
+            parked.extend(parks(&files, threshold / SHORT_WAITS).map(|function| (pid, function)));
         }
     }
     if functions.is_empty() {
         if let Some(why) = missing {
-            bail!(why.problem());
+            bail!(why);
         }
         bail!(Problem::new(Exit::Usage, "nothing of what was named can be timed", notes.join("\n")));
     }

@@ -7,7 +7,8 @@ use crate::target::{Modules, Process};
 fn our_own_functions_are_found_where_they_run() {
     let mut modules = Modules::default();
     let process = Process::read(std::process::id(), &mut modules);
-    let finder = Finder::of_process(&process);
+    let Files { modules, roots } = Files::of_process(&process);
+    let finder = Finder::of_modules(modules, roots);
     let spec = "probe::functions::tests::process::our_own_functions_are_found_where_they_run";
     let found = finder.find(&spec.parse().unwrap()).unwrap();
     let address = our_own_functions_are_found_where_they_run as fn() as usize as u64;
@@ -20,7 +21,8 @@ fn our_own_functions_are_found_where_they_run() {
 fn the_c_library_has_indirect_functions_and_plain_ones() {
     let mut modules = Modules::default();
     let process = Process::read(std::process::id(), &mut modules);
-    let finder = Finder::of_process(&process);
+    let Files { modules, roots } = Files::of_process(&process);
+    let finder = Finder::of_modules(modules, roots);
     let Ok(found) = finder.find(&"libc.so.6:malloc".parse().unwrap()) else {
         println!("skipped: this program is not linked to glibc");
         return;

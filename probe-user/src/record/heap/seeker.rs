@@ -8,7 +8,6 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::functions::Finder;
 use crate::heap::{Allocators, Found};
 use crate::kernel::{MAX_HEAPS, Prober, Probes, Wanted, takes};
 use crate::target::{Module, exists, folder, monotonic_ns};
@@ -151,7 +150,7 @@ impl Memory {
         }
         // Debug files are installed beside the program, which may be in a container, or on the host.
         let roots = [folder(pid).join("root"), PathBuf::from("/")];
-        let found = Arc::new(Found::look(&Finder::of_modules([file.clone()], roots)));
+        let found = Arc::new(Found::look(file, roots));
         if self.files.len() >= MAX_FILES {
             self.files.clear();
             self.probes.clear();

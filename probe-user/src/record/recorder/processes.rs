@@ -10,7 +10,6 @@ use super::super::recording::{RecordedProcess, Thread};
 use super::super::stacks::{Frame, Space, Stack};
 use probe_ebpf::abi::EXACT_FRAME;
 
-use crate::functions::Finder;
 use crate::kernel::{End, RawStack, thread_name};
 use crate::target::{Mapping, Mappings, Module, ModuleKind, Modules, Opened, Process};
 use crate::text::until_zero;
@@ -226,11 +225,6 @@ impl Processes {
             }
         }
         files
-    }
-
-    /// Finds functions in what a process has mapped; `None` if it is not watched.
-    pub fn finder(&self, pid: u32) -> Option<Finder> {
-        self.tracked.get(&pid).map(|tracked| Finder::of_process(&tracked.process))
     }
 
     /// What is known of a process.
