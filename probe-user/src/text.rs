@@ -30,6 +30,16 @@ pub fn until_zero(bytes: &[u8]) -> &[u8] {
     bytes.split(|&b| b == 0).next().unwrap_or_default()
 }
 
+/// A number of things: `1 sample`, `2 samples`, `1 process`, `2 processes`. `many` is the plural.
+pub fn count(number: u64, many: &str) -> String {
+    let first = many.split(' ').next().unwrap_or_default();
+    let one = match first {
+        "processes" => "process",
+        other => other.strip_suffix('s').unwrap_or(other),
+    };
+    if number == 1 { format!("1 {one}{}", &many[first.len()..]) } else { format!("{number} {many}") }
+}
+
 /// Bytes in MiB, for people.
 pub fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
@@ -56,6 +66,13 @@ pub fn short_time(nanoseconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_no_plural() {
+        let one = [count(1, "stacks truncated: no frame pointer"), count(1, "processes"), count(1, "objects")];
+        assert_eq!(one, ["1 stack truncated: no frame pointer", "1 process", "1 object"]);
+        assert_eq!([count(0, "samples"), count(2, "processes")], ["0 samples", "2 processes"]);
+    }
 
     #[test]
     fn times_have_three_figures() {

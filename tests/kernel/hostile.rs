@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use probe_tests::folded::Folded;
 use probe_tests::running::Running;
-use probe_tests::trial::{require, trial};
+use probe_tests::trial::{Skip, require, trial};
 use probe_tests::{probe, workload};
 
 /// A recording of a second, the time after which reading a file is given up, and patience with a busy machine.
@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         trial("hostile::a_pipe_and_a_sparse_file_where_a_debug_link_leads", debug_links),
         trial("hostile::a_section_that_claims_a_petabyte", petabyte),
         trial("hostile::a_library_that_is_cut_costs_only_its_own_names", cut),
+        trial("hostile::a_file_system_that_answers_no_more", deaf),
     ]
 }
 
@@ -97,6 +98,23 @@ fn cut() -> Result<()> {
     let target = Running::ready(Command::new(workload::c("dlopen.c", &[])?).arg(&plugin))?;
     File::options().write(true).open(&plugin)?.set_len(end_of_segments(&fs::read(&plugin)?) as u64)?;
     recorded(&target)?.expect("main", 0.5)
+}
+
+/// Who opens the library cannot even be killed.
+fn deaf() -> Result<()> {
+    if !Path::new("/dev/fuse").exists() {
+        return Err(Skip("this kernel has no FUSE".into()).into());
+    }
+    let folder = workload::scratch()?;
+    let plugin = workload::c("plugin.c", &["-shared", "-fPIC"])?;
+    let target = Running::ready(Command::new(workload::c("deaf.c", &[])?).arg(plugin).arg(folder.path()))?;
+    recorded(&target)?.expect("own_work", 0.25)?;
+    let begin = Instant::now();
+    let pid = target.pid().to_string();
+    let rows = probe::run(&["latency", "-p", &pid, "own_work", "-d", "1", "--json"])?.expect(0)?.json()?;
+    ensure!(rows[0]["calls"].as_u64() > Some(0), "{rows:#}");
+    ensure!(begin.elapsed() < IN_TIME, "it took {:?}", begin.elapsed());
+    Ok(())
 }
 
 fn word(bytes: &[u8], at: usize) -> usize {

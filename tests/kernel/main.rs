@@ -1,6 +1,6 @@
 //! End-to-end tests: the real `probe`, on this machine's kernel, against programs whose truth is known. One file per
-//! question. Those that ask how stacks, names and files look run two at a time; those that measure time or shares of the
-//! processor run one after the other.
+//! question. They run two at a time, and alone where they fail like that; those that measure time or shares of the processor
+//! most exactly run one after the other from the first.
 
 use libtest_mimic::{Conclusion, Trial};
 use probe_tests::trial;
@@ -35,28 +35,28 @@ const COMPANY: usize = 2;
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
     let threads = arguments.test_threads;
-    let in_company =
-        [stacks::tests(), unwind::in_company(), symbols::tests(), names::tests(), formats::tests(), errors::tests()];
-    let alone = [
-        unwind::alone(),
-        waits::tests(),
+    let in_company = [
+        stacks::tests(),
+        unwind::in_company(),
+        symbols::tests(),
+        names::tests(),
+        formats::tests(),
+        errors::tests(),
+        hostile::tests(),
         dump::tests(),
         faults::tests(),
-        hostile::tests(),
         latency::tests(),
         functions::tests(),
-        governor::tests(),
-        incidents::tests(),
         memory::tests(),
-        patched::tests(),
         live::tests(),
+        patched::tests(),
         rules::tests(),
         containers::tests(),
-        counts::tests(),
         lifetime::tests(),
         daemon::tests(),
         processes::tests(),
     ];
+    let alone = [unwind::alone(), waits::tests(), counts::tests(), governor::tests(), incidents::tests()];
     let run = |groups: Vec<Vec<Trial>>, usual| {
         trial::run(&arguments, groups.into_iter().flatten().collect(), threads.unwrap_or(usual))
     };

@@ -150,7 +150,7 @@ fn collector_is_killed() -> Result<()> {
     kill(&daemon, "probe-collector", "collector", 2)?;
     ensure!(daemon.ids()?.contains(&first), "the snapshot is gone");
     // It goes on from where the other was: nothing is told again, and the end is told as soon as it is known.
-    let goes_on = || daemon.read_log().contains("it was firing before, and is looked at on").then_some(());
+    let goes_on = || daemon.read_log().contains("it was firing before and is still watched").then_some(());
     poll::until("the alert goes on", BACK, goes_on).with_context(|| daemon.read_log())?;
     target.signal("KILL")?;
     target.wait(BACK)?;

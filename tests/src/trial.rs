@@ -1,11 +1,11 @@
 //! Tests that may find that they cannot run here: such a test is counted as ignored and says why; it never passes silently.
-//! And tests that measure a machine which is never quite still: what fails once is run again, and says so.
+//! And tests that measure a machine which is never quite still: what fails once is run again, alone, and says so.
 
 use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
@@ -31,6 +31,8 @@ const ATTEMPTS: usize = 3;
 
 /// Whether tests run beside each other: then the harness writes a test's line when it has ended.
 static IN_COMPANY: AtomicBool = AtomicBool::new(false);
+/// Read by a test that bears company, written by one that is run again.
+static COMPANY: RwLock<()> = RwLock::new(());
 
 /// Runs tests, several at a time where `threads` is more than one.
 pub fn run(arguments: &Arguments, tests: Vec<Trial>, threads: usize) -> Conclusion {
@@ -48,12 +50,15 @@ pub fn trial(name: &str, test: impl Fn() -> Result<()> + Send + 'static) -> Tria
 }
 
 /// A test that needs no root: skipped where it finds that it cannot run. What it measures, others on the machine may have
-/// disturbed: if it fails it is run again, when the machine is calmer, which the line of its name tells, and the report of
+/// disturbed, the tests beside it not least: if it fails it is run again, alone and when the machine is calmer, which the line of its name tells, and the report of
 /// `cargo xtask test`. What fails three times fails.
 pub fn unprivileged(name: &str, test: impl Fn() -> Result<()> + Send + 'static) -> Trial {
     let shown = name.to_owned();
     Trial::ignorable_test(name, move || {
-        let mut done = test();
+        let mut done = {
+            let _shared = COMPANY.read().unwrap_or_else(PoisonError::into_inner);
+            test()
+        };
         for _ in 1..ATTEMPTS {
             let Some(error) = done.as_ref().err().filter(|error| !error.is::<Skip>()) else { break };
             // What has happened stands before what was done meanwhile, which may be a whole log.
@@ -68,6 +73,7 @@ pub fn unprivileged(name: &str, test: impl Fn() -> Result<()> + Send + 'static) 
             }
             // Without the line the test is as good.
             let _ = std::io::stdout().flush();
+            let _alone = COMPANY.write().unwrap_or_else(PoisonError::into_inner);
             calm::wait();
             done = test();
         }

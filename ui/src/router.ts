@@ -12,7 +12,7 @@ declare module 'vue-router' {
 export const router = createRouter({
   history: createWebHistory(),
   routes: [
-    { path: '/', name: 'targets', component: () => import('./views/TargetsView.vue'), meta: { title: 'Targets' } },
+    { path: '/', alias: '/targets', name: 'targets', component: () => import('./views/TargetsView.vue'), meta: { title: 'Targets' } },
     { path: '/targets/:name', name: 'target', component: () => import('./views/TargetView.vue'), props: true, meta: { title: 'Target' } },
     { path: '/snapshots', name: 'snapshots', component: () => import('./views/SnapshotsView.vue'), meta: { title: 'Snapshots' } },
     { path: '/snapshots/:id', name: 'snapshot', component: () => import('./views/SnapshotView.vue'), props: true, meta: { title: 'Snapshot' } },

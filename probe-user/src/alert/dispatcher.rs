@@ -288,7 +288,7 @@ impl Shared {
             let waiting = super::disk::ids(&entry.path().join("queue")).unwrap_or_default().len();
             if waiting > 0 && !known.contains(&*entry.file_name().to_string_lossy()) {
                 let path = entry.path();
-                tracing::warn!("{waiting} alerts wait in {} for a channel that there is no longer", path.display());
+                tracing::warn!("{waiting} alerts wait in {} for a channel that no longer exists", path.display());
             }
         }
     }

@@ -79,7 +79,7 @@ impl Endpoint {
         let url = self.url.read()?;
         match &self.url {
             Secret::File(path) => {
-                check_url(&url).with_context(|| format!("the first line of {} is no address", path.display()))?;
+                check_url(&url).with_context(|| format!("the first line of {} is not an address", path.display()))?;
             }
             Secret::Text(_) => check_url(&url)?,
         }
@@ -106,7 +106,7 @@ impl Endpoint {
         let Some(path) = &self.ca_file else { return Ok(None) };
         let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let items: Result<Vec<_>, _> = parse_pem(&pem).collect();
-        let items = items.with_context(|| format!("{} is no PEM file", path.display()))?;
+        let items = items.with_context(|| format!("{} is not a PEM file", path.display()))?;
         let certificates: Vec<_> = items
             .into_iter()
             .filter_map(|item| if let PemItem::Certificate(c) = item { Some(c) } else { None })
@@ -227,7 +227,7 @@ pub fn check_url(url: &str) -> Result<()> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
     if host.is_none_or(|host| host.is_empty()) || url.parse::<ureq::http::Uri>().is_err() {
-        bail!("an address is a URL that begins with http:// or https://");
+        bail!("must be a URL that begins with http:// or https://");
     }
     Ok(())
 }

@@ -144,7 +144,7 @@ impl Journal {
             }
             let Some(oldest) = state.firing.values().min_by_key(|notice| notice.id) else { return Ok(()) };
             let Notice { rule, fingerprint, .. } = oldest;
-            tracing::error!("{} alerts fire at once: gave {rule} ({fingerprint}) up, the oldest", state.firing.len());
+            tracing::error!("{} alerts fire at once: gave up {rule} ({fingerprint}), the oldest", state.firing.len());
             let end = oldest.out_of_sight();
             state.hold(end);
         }

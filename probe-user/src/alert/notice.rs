@@ -22,7 +22,7 @@ pub enum NoticeKind {
     /// A rule was broken.
     #[default]
     Firing,
-    /// A rule was broken by a process that is too hot to be profiled: there is no snapshot.
+    /// A rule was broken by a process that is too busy to be profiled: there is no snapshot.
     Skipped,
     /// What was broken is normal again.
     Resolved,
@@ -190,7 +190,7 @@ impl Notice {
 
     /// Its end for those who are told, because there is no room for it any more.
     pub(super) fn out_of_sight(&self) -> Self {
-        self.ended(format!("followed no longer, as too many alerts fire; it was {}", self.compared))
+        self.ended(format!("no longer followed, because too many alerts fire; it was {}", self.compared))
     }
 
     fn ended(&self, compared: String) -> Self {

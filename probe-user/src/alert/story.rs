@@ -157,7 +157,7 @@ pub(super) fn lines(notice: &Notice) -> Vec<(&'static str, String)> {
     let Notice { host, process, culprit, note, started_at, resolved_at, labels, .. } = notice;
     let mut lines = vec![("Value", compared(notice))];
     match notice.kind {
-        NoticeKind::Skipped => lines.push(("Note", "too hot to be profiled: there is no snapshot".to_owned())),
+        NoticeKind::Skipped => lines.push(("Note", "too busy to be profiled: there is no snapshot".to_owned())),
         _ if !culprit.is_empty() => lines.push(("Culprit", culprit.clone())),
         _ => {}
     }
@@ -200,8 +200,8 @@ pub fn sentence(notice: &Notice, links: &Links) -> String {
     let Notice { rule, target, host, process, culprit, note, snapshot, .. } = notice;
     let culprit = if culprit.is_empty() { String::new() } else { format!(": {culprit}") };
     let end = match (notice.kind, snapshot) {
-        (NoticeKind::Resolved, _) if !notice.is_completion => "it is normal again".to_owned(),
-        (NoticeKind::Skipped, _) => "too hot to be profiled".to_owned(),
+        (NoticeKind::Resolved, _) if !notice.is_completion => "back to normal".to_owned(),
+        (NoticeKind::Skipped, _) => "too busy to be profiled".to_owned(),
         (_, Some(snapshot)) => format!("snapshot {} in {}", snapshot.id, links.place(notice)),
         (_, None) => "there is no snapshot".to_owned(),
     };

@@ -99,8 +99,8 @@ fn make(folder: &Path, mode: u32) -> Result<()> {
         made => made,
     });
     made.with_context(|| {
-        let hint = "make it, or name another in the configuration: [store] path, [serve] state, [collector] socket";
-        Problem::new(Exit::Failure, format!("cannot make the folder {}", folder.display()), hint)
+        let hint = "create it, or name another in the configuration: [store] path, [serve] state, [collector] socket";
+        Problem::new(Exit::Failure, format!("cannot create the folder {}", folder.display()), hint)
     })
 }
 

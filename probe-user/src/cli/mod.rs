@@ -2,6 +2,7 @@
 
 mod alert;
 mod check;
+mod columns;
 mod config;
 mod daemon;
 mod descriptors;
@@ -120,9 +121,7 @@ pub fn run() -> ExitCode {
         ExitCode::from(problem.map_or(Exit::Failure, |p| p.exit) as u8)
     });
     if !probes::settle(LEAVING) {
-        tell(
-            "warning: some probes were not gone after 5 seconds; what is left of them costs until the kernel takes it away",
-        );
+        tell("warning: some probes were not removed within 5 seconds; they cost time until the kernel removes them");
     }
     exit
 }

@@ -8,7 +8,7 @@ use crate::problem::Problem;
 pub(super) fn set_name(name: &CStr) {
     // It is run by a link, whose name would be shown.
     if let Err(error) = rustix::thread::set_name(name) {
-        tracing::debug!("this process has no name of its own: {error}");
+        tracing::debug!("cannot set the name of this process: {error}");
     }
 }
 

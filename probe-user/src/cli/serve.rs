@@ -128,7 +128,7 @@ async fn serve(settings: &Settings, args: &Args, files: &Files, heart: Heart) ->
             _ = forget.recv() => settings.forget(),
             _ = look.tick() => {
                 if heart.is_supervised() && self::place(&config.store.path).is_some_and(|now| place != Some(now)) {
-                    tracing::warn!("the store was made anew: the server ends, to be started again where it sees that");
+                    tracing::warn!("the store was created again: the server restarts to see it");
                     break;
                 }
                 // One of which a thread hangs is to be started anew.
@@ -156,7 +156,7 @@ fn switch(
     let mut goes_on = true;
     settings.switch(|new| {
         if self::files(new, args) != *files || new.serve != config.serve || new.http != config.http {
-            tracing::info!("what the server may see has changed: it ends, to be started anew");
+            tracing::info!("what the server may access has changed: it restarts");
             goes_on = false;
             return Ok(());
         }

@@ -18,13 +18,13 @@ pub fn check(pids: &[u32]) -> Result<()> {
         match target::process_of_thread(pid) {
             Some(process) if process == pid && target::is_running(pid) => {
                 if let Err(error) = target::check_access(pid) {
-                    let message = format!("may not look into process {pid}: {error}");
+                    let message = format!("not allowed to inspect process {pid}: {error}");
                     bail!(Problem::new(Exit::NotPermitted, message, PRIVILEGES));
                 }
             }
             Some(process) if process == pid => bail!(Problem::new(
                 Exit::NoTarget,
-                format!("process {pid} has ended; only its parent has not asked for it yet"),
+                format!("process {pid} has ended: it is a zombie that its parent has not reaped"),
                 "`pgrep -a NAME` finds processes by name"
             )),
             Some(process) => bail!(Problem::new(

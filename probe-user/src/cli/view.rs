@@ -18,11 +18,13 @@ use crate::symbolize::Profile;
 
 /// Largest file that is opened, in bytes. `export::read` has its own bound for what it decompresses to.
 const MAX_FILE: u64 = 256 << 20;
+/// How a page begins.
+const PAGE: &[u8] = b"<!doctype html>";
 
 /// Flags of `probe view`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A file (pprof, probe's JSON or folded stacks; - is stdin) or the id of a snapshot
+    /// A file (a page, pprof, probe's JSON or folded stacks; - is stdin) or the id of a snapshot
     #[arg(value_name = "FILE|ID")]
     what: String,
     /// Where to serve the page; loopback addresses only, port 0 takes a free one
@@ -44,7 +46,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         bail!(Problem::new(
             Exit::Usage,
             format!(
-                "--listen {}: a profile is served on this machine only, and that is no loopback address",
+                "--listen {}: a profile is served on this machine only, and that is not a loopback address",
                 args.listen
             ),
             format!("give 127.0.0.1:{0}; from elsewhere, `ssh -L {0}:127.0.0.1:{0}` leads to it", port(args.listen)),
@@ -54,16 +56,26 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let name = Path::new(&args.what).file_name().unwrap_or_default().to_string_lossy().into_owned();
         Page { name, profile: Arc::new(profile), options: Options { memory, ..Options::default() } }
     };
-    let router = match ulid::Ulid::from_string(&args.what) {
-        Ok(id) if !Path::new(&args.what).exists() => {
-            let store = args.place.open()?;
+    let is_id = args.what.len() <= ulid::ULID_LEN && args.what.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let stored = if is_id && !Path::new(&args.what).exists() {
+        let store = args.place.open()?;
+        let id = store.id_of(&args.what)?;
+        Some((store, id))
+    } else {
+        None
+    };
+    let router = match stored {
+        Some((store, id)) => {
             let memory = EventName::shows_memory(args.event, Some(&store.sidecar(id)?));
             let profile = stored_profile(&store, id, args.window.into())?;
             let window = snapshot::Window::from(args.window);
             let event = args.event.map(|event| format!("&event={}", event.name())).unwrap_or_default();
             serve::view_snapshot(page(profile, memory), store, id, &format!("?window={}{event}", window.name()))?
         }
-        _ => serve::view(page(load(&args.what)?, EventName::shows_memory(args.event, None))),
+        None => match load(&args.what)? {
+            File::Page(html) => serve::view_html(html),
+            File::Profile(profile) => serve::view(page(profile, EventName::shows_memory(args.event, None))),
+        },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve_page(router, args.listen))?;
@@ -93,22 +105,31 @@ async fn serve_page(router: axum::Router, listen: SocketAddr) -> Result<()> {
     }
 }
 
-/// The profile in a file.
-fn load(what: &str) -> Result<Profile> {
+/// What a file holds.
+enum File {
+    /// A page of `probe record`, which shows itself.
+    Page(Vec<u8>),
+    Profile(Profile),
+}
+
+fn load(what: &str) -> Result<File> {
     let mut bytes = Vec::new();
     let read = match what {
         "-" => std::io::stdin().lock().take(MAX_FILE + 1).read_to_end(&mut bytes),
         path => std::fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)),
     };
     let problem = |message| {
-        let hint = "give a file that `probe record -o` wrote (.pb.gz, .json, .folded) or the id of a snapshot";
+        let hint = "give a file that `probe record -o` wrote (.html, .pb.gz, .json, .folded) or the id of a snapshot";
         Problem::new(Exit::Failure, message, hint)
     };
     read.map_err(|error| problem(format!("cannot read {what}: {error}")))?;
     if bytes.len() as u64 > MAX_FILE {
         bail!(problem(format!("cannot read {what}: it is larger than {} MiB", MAX_FILE >> 20)));
     }
-    export::read(&bytes, what).map_err(|error| problem(format!("{error:#}")).into())
+    if bytes.get(..PAGE.len()).is_some_and(|start| start.eq_ignore_ascii_case(PAGE)) {
+        return Ok(File::Page(bytes));
+    }
+    Ok(File::Profile(export::read(&bytes, what).map_err(|error| problem(format!("{error:#}")))?))
 }
 
 #[cfg(test)]

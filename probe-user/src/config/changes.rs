@@ -81,10 +81,10 @@ fn text(section: &str, name: &str, table: &Table) -> Result<String, Problem> {
     match table.insert("name".to_owned(), name.into()) {
         Some(Value::String(other)) if other != name => return Err(wrong(format!("its `name` is `{other}`"))),
         Some(Value::String(_)) | None => {}
-        Some(_) => return Err(wrong("its `name` is no string".into())),
+        Some(_) => return Err(wrong("its `name` is not a string".into())),
     }
     if let Some((key, _)) = table.iter().find(|(_, value)| value.is_null()) {
-        return Err(wrong(format!("`{key}` is null; leave it away")));
+        return Err(wrong(format!("`{key}` is null; leave it out")));
     }
     let whole = Map::from_iter([(section.to_owned(), Value::Array(vec![Value::Object(table)]))]);
     toml::to_string(&whole).map_err(|error| wrong(error.to_string()))
@@ -172,8 +172,8 @@ mod tests {
                 "rule `x`: there is no [[target]] named `ap`; did you mean `app`?",
             ),
             (json!({ "name": "y", "target": "app" }), "rule `x`: its `name` is `y`"),
-            (json!({ "name": null }), "rule `x`: its `name` is no string"),
-            (json!({ "target": null }), "rule `x`: `target` is null; leave it away"),
+            (json!({ "name": null }), "rule `x`: its `name` is not a string"),
+            (json!({ "target": null }), "rule `x`: `target` is null; leave it out"),
             (json!({ "target": "app", "metric": "cpu" }), "rule `x`: [[rule]] needs `above`, `below` or `change`"),
         ] {
             let changes = Changes { rules: [("x".to_owned(), table(value))].into(), ..Changes::default() };

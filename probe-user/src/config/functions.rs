@@ -62,7 +62,7 @@ impl Check<'_> {
         let name = metric.name();
         let Some(function) = function.filter(|_| metric.is_of_function()) else {
             return match function {
-                Some(function) => Err(self.error(&function.span(), format!("`{name}` is no metric of a function"))),
+                Some(function) => Err(self.error(&function.span(), format!("`{name}` is not a metric of a function"))),
                 None if metric.is_of_function() => {
                     Err(self.error(table, format!("[[rule]] needs `function`: `{name}` is the metric of one")))
                 }

@@ -85,7 +85,9 @@ impl Check<'_> {
         if let Some(url) = external_url {
             let is_plain = |c: char| c.is_ascii_graphic() && !"<>()[]|\"'`\\".contains(c);
             if alert::check_url(url.get_ref()).is_err() || !url.get_ref().chars().all(is_plain) {
-                return Err(self.error(&url.span(), "`external_url` is a URL that begins with http:// or https://"));
+                return Err(
+                    self.error(&url.span(), "`external_url` must be a URL that begins with http:// or https://")
+                );
             }
         }
         let external_url = external_url.as_ref().map(|url| url.get_ref().clone());
@@ -115,7 +117,9 @@ impl Check<'_> {
     ) -> Checked<PathBuf> {
         match path {
             Some(path) if path.get_ref().starts_with('/') => Ok(path.get_ref().into()),
-            Some(path) => Err(self.error(&path.span(), format!("`{key}` must be absolute: it begins with `/`"))),
+            Some(path) => {
+                Err(self.error(&path.span(), format!("`{key}` must be an absolute path, beginning with `/`")))
+            }
             None if store == Path::new(STORE) => Ok(usual.into()),
             None => {
                 let mut path = store.as_os_str().to_owned();
@@ -136,7 +140,7 @@ impl Check<'_> {
         let limits =
             Limits { cpu: cpu.as_ref().map_or(Ok(0.02), share)?, memory: self.size(memory.as_ref(), 150 << 20)? };
         if let Some(memory) = memory.as_ref().filter(|_| limits.memory < 32 << 20) {
-            return Err(self.error(&memory.span(), "`memory` is below 32MiB, with which nothing works"));
+            return Err(self.error(&memory.span(), "`memory` must be at least 32MiB"));
         }
         Ok(limits)
     }

@@ -234,7 +234,7 @@ section! {
         /// With `change`: values up to this break no rule, as little is soon twice as much; with a negative `change`, no
         /// average up to this does.
         "min" min: Scalar, "value", "`0`";
-        /// Above this the process is too hot to be profiled: the breach is told of, but no evidence is collected.
+        /// Above this the process is too busy to be profiled: the breach is told of, but no evidence is collected.
         "max" max: Scalar, "value", "-";
         /// How long the value must stay there without a break.
         "for" lasting: Scalar, "duration", "`5s`";

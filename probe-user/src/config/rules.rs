@@ -70,7 +70,7 @@ impl Check<'_> {
         known.copied().ok_or_else(|| {
             let names: Vec<&str> = Metric::ALL.iter().map(|metric| metric.name()).collect();
             let near = nearest(metric.get_ref(), &names).unwrap_or_default();
-            let text = format!("there is no metric `{}`; did you mean `{near}`?", metric.get_ref());
+            let text = format!("unknown metric `{}`; did you mean `{near}`?", metric.get_ref());
             let mut problem = self.error(&metric.span(), text);
             problem.hint = format!("known: {}", names.join(", "));
             problem
@@ -104,7 +104,7 @@ impl Check<'_> {
             return Err(self.error(table, "[[rule]] needs `above`, `below` or `change`"));
         };
         if let Some((other, second)) = given.next() {
-            return Err(self.error(&second.span(), format!("`{key}` and `{other}` exclude each other")));
+            return Err(self.error(&second.span(), format!("`{key}` and `{other}` cannot be used together")));
         }
         if key != "change" {
             for (extra, span) in
@@ -164,7 +164,7 @@ impl Check<'_> {
                 wrong("`max` is for rules that are broken by high values")
             }
             Condition::Level { threshold, .. } if number <= threshold => {
-                wrong("`max` is not above `above`: every breach would be too hot to be looked at")
+                wrong("`max` is not above `above`: every breach would be too high to be profiled")
             }
             _ => Ok(Some(number)),
         }
@@ -172,7 +172,7 @@ impl Check<'_> {
 
     fn quiet(&self, raw: &raw::Rule) -> Checked<Quiet> {
         if let (Some(zone), None) = (&raw.timezone, &raw.quiet) {
-            return Err(self.error(&zone.span(), "`timezone` is that of `quiet`, which is not there"));
+            return Err(self.error(&zone.span(), "`timezone` needs `quiet`"));
         }
         let zone = raw.timezone.as_ref().map(|zone| zone.get_ref().as_str());
         let hours = raw.quiet.as_ref().map_or(&[][..], |list| list.get_ref());

@@ -64,15 +64,15 @@ fn unknown_keys_name_the_line_and_the_nearest() {
         (format!("{BASE}cooldwn = 3\n"), "probe.toml:13: unknown key `cooldwn` in [[rule]]; did you mean `cooldown`?"),
         ("\n[stor]\n".into(), "probe.toml:2: unknown key `stor`; did you mean `store`?"),
         ("[serve]\nuser = ''".into(), "probe.toml:2: `user` is a name or a number, not empty"),
-        ("[serve]\nstate = 'x'".into(), "probe.toml:2: `state` must be absolute: it begins with `/`"),
-        ("[collector]\nsocket = 'x'".into(), "probe.toml:2: `socket` must be absolute: it begins with `/`"),
+        ("[serve]\nstate = 'x'".into(), "probe.toml:2: `state` must be an absolute path, beginning with `/`"),
+        ("[collector]\nsocket = 'x'".into(), "probe.toml:2: `socket` must be an absolute path, beginning with `/`"),
         ("[collector]\nhost = ''".into(), "probe.toml:2: `host` is empty"),
         (
             "[collector]\naddress = 'here'".into(),
             "probe.toml:2: `address` is an IP address such as 192.0.2.1, not `here`",
         ),
         ("[limits]\ncpu = 0".into(), "probe.toml:2: `cpu` is a number of percent of one core above 0, not `0`"),
-        ("[limits]\nmemory = '1MiB'".into(), "probe.toml:2: `memory` is below 32MiB, with which nothing works"),
+        ("[limits]\nmemory = '1MiB'".into(), "probe.toml:2: `memory` must be at least 32MiB"),
         ("[log]\nformat = 'xml'".into(), "probe.toml:2: `format` is text or json, not `xml`"),
         (
             "[log]\nlevel = 'loud'".into(),
@@ -107,7 +107,7 @@ fn unknown_keys_name_the_line_and_the_nearest() {
 #[test]
 fn wrong_values_name_the_line() {
     for (text, expected) in [
-        ("[store]\npath = 'x'", "probe.toml:2: `path` must be absolute: it begins with `/`"),
+        ("[store]\npath = 'x'", "probe.toml:2: `path` must be an absolute path, beginning with `/`"),
         (
             "[store]\nmax_age = 'soon'",
             "probe.toml:2: `soon` is not a duration; write `30s`, `5m`, `500ms`, or a number of seconds",
@@ -117,7 +117,7 @@ fn wrong_values_name_the_line() {
             "probe.toml:4: `64 parsecs` is not a size; write `64MiB`, `1GB`, or a number of bytes",
         ),
         ("[sampling]\nfrequency = 0", "probe.toml:2: `frequency` is between 1 and 10000, not 0"),
-        ("[sampling]\nmemory = 10", "probe.toml:2: `memory` is below 1MiB, which records nothing"),
+        ("[sampling]\nmemory = 10", "probe.toml:2: `memory` must be at least 1MiB"),
         ("[[target]]\nmatch = { pid = 1 }", "probe.toml:1: [[target]] needs `name`"),
         ("[[target]]\nname = 'a'\n", "probe.toml:1: [[target]] needs `match`"),
         (
@@ -193,7 +193,7 @@ fn functions_are_checked_with_the_rules_that_look_at_them() {
             &p99.replace("function.p99", "function.p9"),
             "there is no metric `function.p9`; did you mean `function.p99`?",
         ),
-        ("", "", &p99.replace("function.p99", "cpu"), "`cpu` is no metric of a function"),
+        ("", "", &p99.replace("function.p99", "cpu"), "`cpu` is not a metric of a function"),
         (
             "",
             "",
@@ -249,7 +249,7 @@ fn wrong_settings_name_the_variable_or_flag() {
             "PROBE__SAMPLNG__PATH: no such setting; did you mean `PROBE__SAMPLING__MAX_OVERHEAD`?",
         ),
         ("PROBE__SAMPLING__FREQUENCY", "0", "PROBE__SAMPLING__FREQUENCY: `frequency` is between 1 and 10000, not 0"),
-        ("PROBE__STORE__PATH", "x", "PROBE__STORE__PATH: `path` must be absolute: it begins with `/`"),
+        ("PROBE__STORE__PATH", "x", "PROBE__STORE__PATH: `path` must be an absolute path, beginning with `/`"),
     ] {
         let problem =
             Config::parse("probe.toml", BASE, [(name.into(), value.into())], &[], &Changes::default()).expect_err(name);
@@ -321,17 +321,17 @@ fn contradictions_in_rules_are_refused() {
             "change = 50\nclear_below = 70",
             "13: `clear_below` is for thresholds: what changes is compared with its own average",
         ),
-        ("above = 80\nmax = 80", "13: `max` is not above `above`: every breach would be too hot to be looked at"),
+        ("above = 80\nmax = 80", "13: `max` is not above `above`: every breach would be too high to be profiled"),
         ("below = 80\nmax = 90", "13: `max` is for rules that are broken by high values"),
         ("above = 80\nper = 'host'", "13: `per` is process, service or thread, not `host`"),
-        ("above = 80\ntimezone = 'UTC'", "13: `timezone` is that of `quiet`, which is not there"),
+        ("above = 80\ntimezone = 'UTC'", "13: `timezone` needs `quiet`"),
         (
             "above = 80\nquiet = ['night']",
-            "13: `night` is no time of the week; write `22:00-06:00`, `Mon-Fri 22:00-06:00`, or `Sat,Sun`",
+            "13: `night` is not a time of the week; write `22:00-06:00`, `Mon-Fri 22:00-06:00`, or `Sat,Sun`",
         ),
         (
             "above = 80\nquiet = ['Sat']\ntimezone = 'Mars'",
-            "14: `Mars` is no time zone; write `UTC`, a name such as `Europe/Berlin`, or `+02:00`",
+            "14: `Mars` is not a time zone; write `UTC`, a name such as `Europe/Berlin`, or `+02:00`",
         ),
     ] {
         assert_eq!(refusal(&BASE.replace("above = 80", keys)), format!("probe.toml:{expected}"));

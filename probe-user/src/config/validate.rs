@@ -79,7 +79,7 @@ impl Check<'_> {
         let limits = snapshot::Limits::default();
         let path = match path {
             Some(path) if !path.get_ref().starts_with('/') => {
-                return Err(self.error(&path.span(), "`path` must be absolute: it begins with `/`"));
+                return Err(self.error(&path.span(), "`path` must be an absolute path, beginning with `/`"));
             }
             Some(path) => PathBuf::from(path.get_ref()),
             None => PathBuf::from(super::processes::STORE),
@@ -113,10 +113,10 @@ impl Check<'_> {
             max_overhead: self.max_overhead(max_overhead.as_ref())?,
         };
         if let Some(memory) = memory.as_ref().filter(|_| sampling.memory < 1 << 20) {
-            return Err(self.error(&memory.span(), "`memory` is below 1MiB, which records nothing"));
+            return Err(self.error(&memory.span(), "`memory` must be at least 1MiB"));
         }
         if let Some(window) = window.as_ref().filter(|_| sampling.window < Duration::from_secs(1)) {
-            return Err(self.error(&window.span(), "`window` is below one second"));
+            return Err(self.error(&window.span(), "`window` must be at least one second"));
         }
         Ok(sampling)
     }

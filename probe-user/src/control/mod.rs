@@ -41,7 +41,7 @@ pub trait Collector: Send + Sync {
     /// The threads of a target's processes, the busiest first.
     fn threads(&self, target: &str) -> Result<Vec<Thread>, Refusal>;
 
-    /// Records a target's processes and returns a gzip pprof. Ends with a refusal when nobody waits for it any more.
+    /// Records a target's processes and returns a gzip pprof. Ends with a refusal when nobody waits for the answer any more.
     fn record(&self, target: &str, request: &RecordRequest, is_wanted: IsWanted<'_>) -> Result<Vec<u8>, Refusal>;
 
     /// Takes the stack of every thread of a target's processes, now, and returns a gzip pprof.

@@ -29,7 +29,7 @@ impl<'de> Deserialize<'de> for Seconds {
                 if let Ok(seconds) = text.trim().parse::<f64>() {
                     return self.visit_f64(seconds);
                 }
-                let wrong = || E::custom(format!("`{text}` is no duration; write \"30s\", or a number of seconds"));
+                let wrong = || E::custom(format!("`{text}` is not a duration; write \"30s\", or a number of seconds"));
                 humantime::parse_duration(text.trim()).map(Seconds).map_err(|_| wrong())
             }
 

@@ -63,7 +63,7 @@ impl Answers {
         let pids = found.ok_or_else(|| missing(format!("there is no target named `{target}`")))?;
         match pid {
             Some(pid) if pids.contains(&pid) => Ok(vec![pid]),
-            Some(pid) => Err(missing(format!("pid {pid} is no process of the target `{target}`"))),
+            Some(pid) => Err(missing(format!("pid {pid} is not a process of the target `{target}`"))),
             None if pids.is_empty() => Err(missing(format!("the target `{target}` has no process now"))),
             None => Ok(pids),
         }

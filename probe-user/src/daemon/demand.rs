@@ -66,7 +66,7 @@ impl Demand {
         let _running = self.begin()?;
         let recorded = record(pids, name, events, frequency, request.duration.0, || is_over() || !is_wanted());
         let recorded = recorded.and_then(|recording| {
-            ensure!(is_wanted(), "nobody waits for it any more");
+            ensure!(is_wanted(), "nobody waits for the answer any more");
             Ok(Symbolizer::within(NAMING).symbolize(&recording))
         });
         recorded.map_err(|error| Refusal::Failed { reason: format!("{error:#}") })

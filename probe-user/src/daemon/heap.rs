@@ -250,8 +250,8 @@ impl Shared {
 
     fn stop(&self, pid: u32) {
         match self.scene.unfollow(pid) {
-            Ok(()) => tracing::debug!("the allocations of pid {pid} are followed no longer"),
-            Err(error) => tracing::error!("the allocations of pid {pid} are followed on: {error:#}"),
+            Ok(()) => tracing::debug!("the allocations of pid {pid} are no longer followed"),
+            Err(error) => tracing::error!("the allocations of pid {pid} are still followed: {error:#}"),
         }
     }
 }

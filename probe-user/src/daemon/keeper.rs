@@ -286,7 +286,7 @@ impl Keeper {
                 tracing::debug!("{error:#}");
                 break;
             }
-            tracing::info!("the snapshot {} is stored after all", first.sidecar.id);
+            tracing::info!("the snapshot {} is stored now", first.sidecar.id);
             self.chronicle.kept(&first.sidecar, true);
             self.unstored.pop_front();
         }

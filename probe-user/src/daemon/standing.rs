@@ -56,7 +56,7 @@ impl Standings {
         let read = fs::read(path).and_then(|bytes| Ok(serde_json::from_slice::<Self>(&bytes)?));
         let read = read.unwrap_or_else(|error| {
             if error.kind() != ErrorKind::NotFound {
-                tracing::warn!("how rules stood is not known: {}: {error}", path.display());
+                tracing::warn!("the earlier states of rules are not known: {}: {error}", path.display());
             }
             Self::default()
         });
@@ -112,7 +112,7 @@ impl Watcher {
             let Some(breach) = kept.breach else { continue };
             if goes_on {
                 tracing::info!(
-                    "{rule}: {} (pid {}): it was firing before, and is looked at on",
+                    "{rule}: {} (pid {}): it was firing before and is still watched",
                     breach.target,
                     breach.pid
                 );

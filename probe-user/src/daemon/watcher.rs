@@ -333,7 +333,7 @@ impl Watcher {
     fn announce(&self, job: &Job, is_skipped: bool) {
         let sidecar = match headline(job, self.scene.now_ns()) {
             Ok(sidecar) => sidecar,
-            Err(error) => return tracing::error!("{}: nobody is told: {error:#}", job.breach.rule),
+            Err(error) => return tracing::error!("{}: the alert is not sent: {error:#}", job.breach.rule),
         };
         if is_skipped {
             let notice = Notice::of_snapshot(&sidecar, None, &job.notify);
@@ -379,8 +379,8 @@ impl Watcher {
             Transition::Resolved(over) => self.resolved(&over),
             Transition::Pending => tracing::debug!("{name}: pid {pid} is pending, {value:?}"),
             Transition::Recovering => tracing::debug!("{name}: pid {pid} is recovering, {value:?}"),
-            Transition::Relapsed => tracing::debug!("{name}: pid {pid} is firing on, {value:?}"),
-            Transition::Normal => tracing::debug!("{name}: pid {pid} is normal again"),
+            Transition::Relapsed => tracing::debug!("{name}: pid {pid} is still firing, {value:?}"),
+            Transition::Normal => tracing::debug!("{name}: pid {pid} is back to normal"),
         }
     }
 
@@ -388,7 +388,7 @@ impl Watcher {
     fn skipped(&self, breach: &Breach) {
         let Breach { rule, target, pid, metric, value, threshold, side, .. } = breach;
         let compared = metric.compare(*value, *side, *threshold);
-        tracing::warn!("{rule}: {target} (pid {pid}): {} {compared}; too hot to be profiled", metric.name());
+        tracing::warn!("{rule}: {target} (pid {pid}): {} {compared}; too busy to be profiled", metric.name());
     }
 
     /// A breach is over. Whoever is to be told of it is told from here.

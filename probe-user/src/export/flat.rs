@@ -137,7 +137,7 @@ fn summary_with(profile: &Profile, losses: &str) -> String {
         (sampler, frequency) => parts.push(format!("{sampler} at {frequency} Hz").trim().to_owned()),
     }
     let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
-    parts.push(format!("{samples} samples"));
+    parts.push(crate::text::count(samples, "samples"));
     if !profile.losses.is_empty() {
         parts.push(losses.to_owned());
     }

@@ -80,7 +80,7 @@ pub fn read(bytes: &[u8]) -> Result<Profile> {
     let lines = || text.lines().map(str::trim).enumerate().filter(|(_, line)| !is_skipped(line.as_bytes()));
     let mut threads = true;
     for (at, line) in lines() {
-        let Some((stack, _)) = split(line) else { bail!("line {} is no folded stack", at + 1) };
+        let Some((stack, _)) = split(line) else { bail!("line {} is not a folded stack", at + 1) };
         threads &= stack.split(';').nth(1).is_some_and(|name| thread(name).is_some());
     }
     let mut reader = Reader::default();

@@ -34,7 +34,7 @@ pub fn read(bytes: &[u8]) -> Result<Profile> {
         format: String,
         version: u32,
     }
-    let head: Head = serde_json::from_slice(bytes).context("it is no JSON profile of probe")?;
+    let head: Head = serde_json::from_slice(bytes).context("it is not a JSON profile of probe")?;
     ensure!(head.format == FORMAT, "it is JSON of another format: {:?}", crate::text::sanitize(&head.format));
     ensure!(head.version == VERSION, "its version is {}; this probe reads {VERSION}", head.version);
     let envelope: Envelope<'_> = serde_json::from_slice(bytes).context("it is a damaged JSON profile of probe")?;

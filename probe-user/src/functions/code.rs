@@ -39,7 +39,7 @@ pub(super) fn exits(code: &[u8], address: u64) -> Result<Exits, &'static str> {
     let mut since_table = usize::MAX;
     for instruction in instructions(code, address) {
         if instruction.is_invalid() {
-            return Err("its code cannot be taken apart");
+            return Err("its code cannot be disassembled");
         }
         since_table = if reads_table(&instruction) { 0 } else { since_table.saturating_add(1) };
         match instruction.flow_control() {
@@ -95,7 +95,7 @@ pub(super) fn reached_returns(
                 match instruction.is_invalid() {
                     // Its bytes may go on behind those that were read.
                     true if at != begin => continue 'block,
-                    true => return Err("its code cannot be taken apart"),
+                    true => return Err("its code cannot be disassembled"),
                     false => {}
                 }
                 let is_other = at != entry && others.contains(&at);

@@ -60,7 +60,7 @@ impl Finder {
     /// What is known of one of the files.
     pub(super) fn file(&self, module: &Arc<Module>) -> Result<&Searched> {
         let file = self.files.iter().find(|file| Arc::ptr_eq(&file.module, module));
-        file.context("it is none of the files in which functions are looked for")
+        file.context("it is not one of the files in which functions are looked for")
     }
 
     /// The places that are meant: at least one.

@@ -86,10 +86,10 @@ impl<'file> Image<'file> {
             source,
             budget: Cell::new(MAX_TOTAL),
         };
-        let bytes = image.bytes(0, size_of::<FileHeader64<Endian>>() as u64).context("no ELF file")?;
-        ensure!(bytes.starts_with(b"\x7fELF"), "no ELF file");
-        let header = FileHeader64::<Endian>::parse(&*bytes).ok().context("no 64-bit ELF file")?;
-        let endian = header.endian().ok().context("no little-endian ELF file")?;
+        let bytes = image.bytes(0, size_of::<FileHeader64<Endian>>() as u64).context("not an ELF file")?;
+        ensure!(bytes.starts_with(b"\x7fELF"), "not an ELF file");
+        let header = FileHeader64::<Endian>::parse(&*bytes).ok().context("not a 64-bit ELF file")?;
+        let endian = header.endian().ok().context("not a little-endian ELF file")?;
         image.machine = header.e_machine.get(endian);
         let count = header.e_phnum.get(endian);
         ensure!(count != PN_XNUM && count <= MAX_SEGMENTS, "{count} program headers");

@@ -26,7 +26,7 @@ impl Pattern {
             && let Some(inner) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'))
         {
             let regex = RegexBuilder::new(inner).size_limit(MAX_REGEX_BYTES).build();
-            return Ok(Self::Regex(regex.with_context(|| format!("no regular expression: `{inner}`"))?));
+            return Ok(Self::Regex(regex.with_context(|| format!("not a regular expression: `{inner}`"))?));
         }
         Ok(Self::glob(text))
     }

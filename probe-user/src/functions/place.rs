@@ -143,7 +143,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Data => f.write_str("it is data, no function"),
+            Self::Data => f.write_str("it is data, not a function"),
             Self::NotExecutable => f.write_str("it is not in executable code"),
             Self::NoSize => f.write_str("its symbol has no size, so it may be no function"),
             Self::Indirect(places) if places.is_empty() => {

@@ -108,7 +108,7 @@ fn parse(text: &str) -> Result<(Option<Library>, Wanted)> {
     ensure!(!name.is_empty(), "`{text}` names a library, but no function");
     let (name, offset) = offset(name);
     let name = Pattern::parse(name)?;
-    ensure!(offset == 0 || name.exact().is_some(), "`{text}`: an offset wants one function, not a pattern");
+    ensure!(offset == 0 || name.exact().is_some(), "`{text}`: an offset needs one function, not a pattern");
     Ok((library, Wanted::Function { name, offset }))
 }
 

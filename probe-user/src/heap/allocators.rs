@@ -57,7 +57,7 @@ impl Allocators {
             && live
         {
             let what = format!("cannot follow the memory of pid {pid} until it is freed: {} is Go", go.path);
-            bail!(Problem::new(Exit::Failure, what, "Go frees by garbage collection: leave --live away"));
+            bail!(Problem::new(Exit::Failure, what, "Go frees by garbage collection: leave out --live"));
         }
         if functions.iter().all(|(_, function)| function.takes == takes::OLD) {
             bail!(Problem::new(

@@ -36,7 +36,7 @@ impl Timer {
             functions: slots + 1,
         })?;
         let timing = Timing::new(&mut sampler, slots)?;
-        let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("cannot make an eventfd")?;
+        let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("cannot create an eventfd")?;
         Ok(Self { timing, sampler, alarm })
     }
 

@@ -81,7 +81,7 @@ pub struct Reading {
     pub is_set: bool,
     /// Calls that have not returned, and the age of the oldest in nanoseconds; known while the probes are set.
     pub in_flight: (u64, Option<u64>),
-    /// Why it is timed no longer; empty as long as it is.
+    /// Why it is no longer timed; empty as long as it is.
     pub problem: String,
 }
 

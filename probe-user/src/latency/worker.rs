@@ -368,7 +368,7 @@ impl Worker {
                 {
                     self.timer.iter_mut().for_each(|timer| timer.remove(slot));
                     self.has_changed = true;
-                    tracing::warn!("function {name}: timed no longer in pid {pid}: {}", reading.problem);
+                    tracing::warn!("function {name}: no longer timed in pid {pid}: {}", reading.problem);
                     pair.state = PairState::Missing(reading.problem.clone(), Instant::now());
                 }
                 let state = match &mut pair.state {

@@ -73,7 +73,7 @@ impl Quiet {
 impl Hours {
     fn parse(text: &str) -> Result<Self> {
         let bad =
-            || anyhow!("`{text}` is no time of the week; write `22:00-06:00`, `Mon-Fri 22:00-06:00`, or `Sat,Sun`");
+            || anyhow!("`{text}` is not a time of the week; write `22:00-06:00`, `Mon-Fri 22:00-06:00`, or `Sat,Sun`");
         let mut days = [false; 7];
         let mut times = None;
         for (index, word) in text.split_ascii_whitespace().enumerate() {
@@ -95,7 +95,7 @@ impl Hours {
             days = [true; 7];
         }
         let (from, to) = times.unwrap_or((0, MINUTES_OF_A_DAY));
-        ensure!(from != to, "`{text}` is no time: it ends when it begins; write `00:00-24:00` for a whole day");
+        ensure!(from != to, "`{text}` is empty: it ends when it begins; write `00:00-24:00` for a whole day");
         Ok(Self { days, from, to, written: text.trim().to_owned() })
     }
 
@@ -128,7 +128,7 @@ fn minutes(text: &str) -> Option<u16> {
 }
 
 fn parse_zone(name: &str) -> Result<TimeZone> {
-    let wrong = || anyhow!("`{name}` is no time zone; write `UTC`, a name such as `Europe/Berlin`, or `+02:00`");
+    let wrong = || anyhow!("`{name}` is not a time zone; write `UTC`, a name such as `Europe/Berlin`, or `+02:00`");
     if name.starts_with(['+', '-']) {
         let (sign, text) = name.split_at(1);
         let seconds = i32::from(minutes(text).with_context(wrong)?) * 60;

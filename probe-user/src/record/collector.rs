@@ -109,7 +109,7 @@ impl Collector {
             recorder.processes.follow_strangers();
         }
         let unwinding = Unwinding::start(sampler.unwind_tables(), options.unwind_memory)?;
-        let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("cannot make an eventfd")?;
+        let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("cannot create an eventfd")?;
         let alarm = Arc::new(alarm);
         let mut state = State {
             alarm: alarm.clone(),

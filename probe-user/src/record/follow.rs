@@ -136,7 +136,7 @@ impl Follows {
     pub fn look(&mut self, sampler: &mut Sampler) {
         for (pid, followed) in &mut self.followed {
             if let Err(error) = followed.look(sampler) {
-                tracing::debug!(pid, error = format!("{error:#}"), "its allocations are followed no longer");
+                tracing::debug!(pid, error = format!("{error:#}"), "its allocations are no longer followed");
                 followed.end();
             }
         }

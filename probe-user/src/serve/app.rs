@@ -75,7 +75,7 @@ pub fn serve(mode: Mode, request: &Request) -> Option<Response> {
 fn is_page(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     match parts[..] {
-        [page] => ["", "snapshots", "alerts", "rules", "functions", "health", "view"].contains(&page),
+        [page] => ["", "targets", "snapshots", "alerts", "rules", "functions", "health", "view"].contains(&page),
         ["snapshots" | "targets", name] => !name.is_empty(),
         _ => false,
     }
@@ -191,7 +191,9 @@ mod tests {
 
     #[test]
     fn pages_are_those_of_the_application() {
-        for path in ["", "snapshots", "snapshots/01HF7YBW5R0000000000000007", "targets/a%2Fb", "health", "view"] {
+        for path in
+            ["", "targets", "snapshots", "snapshots/01HF7YBW5R0000000000000007", "targets/a%2Fb", "health", "view"]
+        {
             assert!(is_page(path), "{path}");
         }
         for path in ["snapshots/", "snapshots/a/b", "api", "api/v1/targets", "index.html", "nothing", "assets/x.js"] {

@@ -63,11 +63,8 @@ pub fn same_site(request: &Request) -> Result<(), Problem> {
     }
     let is_simple = *request.method() == axum::http::Method::POST && !is_json(headers);
     if is_simple && site.is_none() && origin.is_none() && text("x-requested-with").is_none() {
-        return Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "the request does not say that it is no form of a page elsewhere",
-        )
-        .hint("send `Content-Type: application/json` with the body, or a header `X-Requested-With`"));
+        return Err(Problem::new(StatusCode::FORBIDDEN, "the request may come from a form on another site")
+            .hint("send `Content-Type: application/json` with the body, or a header `X-Requested-With`"));
     }
     Ok(())
 }

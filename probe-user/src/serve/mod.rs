@@ -43,7 +43,7 @@ use app::Mode;
 pub use listen::{Listener, check, serve};
 pub use metrics::{Exposition, Family, Kind};
 pub use on_demand::Allowance;
-pub use page::{Page, view, view_snapshot};
+pub use page::{Page, view, view_html, view_snapshot};
 use server::Server;
 pub use server::{Definitions, Limits, Setup, Source};
 pub use tls::{Tls, TlsFiles};

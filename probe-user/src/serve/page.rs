@@ -75,6 +75,15 @@ pub fn view(page: Page) -> Router {
     guarded(downloads(routes).with_state(served))
 }
 
+/// A page that shows itself: a flamegraph in one file. It may run its own script, and nothing else.
+pub fn view_html(html: Vec<u8>) -> Router {
+    const POLICY: &str =
+        "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
+    let html = Bytes::from(html);
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    guarded(Router::new().route("/", get(move || async move { (headers, html) })))
+}
+
 /// The application on a store without a collector; `/` leads to a snapshot of it, in the window and event of the query
 /// `shown`.
 pub fn view_snapshot(page: Page, store: Store, id: Ulid, shown: &str) -> Result<Router> {

@@ -136,7 +136,7 @@ pub fn render_profile(profile: &Profile, what: &str, view: View) -> Result<Vec<u
         Options { threads: view.threads, memory: view.memory, stretch_ms: view.stretch_ms, ..Options::default() };
     let mut bytes = Vec::new();
     if view.format == ProfileFormat::Svg && profile.samples.is_empty() {
-        let detail = format!("there is no sample in {what}, which is no image");
+        let detail = format!("there is no sample in {what}, so there is nothing to draw");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).hint("ask for another format"));
     }
     if let Some(shape) = view.format.shape() {

@@ -131,7 +131,7 @@ impl Server {
         let Ok(permit) = Arc::clone(&self.renders).acquire_owned().await else { return Err(broken()) };
         let snapshots = Arc::clone(&self.snapshots);
         blocking(move || {
-            // Until the work is done, even if nobody waits for it any more.
+            // Until the work is done, even if nobody waits for the answer any more.
             let _permit = permit;
             work(&snapshots)
         })

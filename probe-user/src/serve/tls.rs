@@ -57,7 +57,7 @@ fn read(files: &TlsFiles) -> Result<ServerConfig> {
             for certificate in all(path)? {
                 roots
                     .add(certificate)
-                    .with_context(|| format!("a certificate in {} is no authority", path.display()))?;
+                    .with_context(|| format!("a certificate in {} is not an authority", path.display()))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
             builder.with_client_cert_verifier(verifier.with_context(|| format!("cannot use {}", path.display()))?)

@@ -177,6 +177,35 @@ impl Store {
         Ok(())
     }
 
+    /// The id of the snapshot that is meant: a whole one, whether there is such a snapshot or not, or the beginning or end of
+    /// the id of a single one.
+    pub fn id_of(&self, text: &str) -> Result<Ulid> {
+        /// Fewer characters are no help.
+        const SHORTEST: usize = 4;
+        if let Ok(id) = Ulid::from_string(text) {
+            return Ok(id);
+        }
+        let usage = |problem: String| {
+            let hint = "give the whole id, or as much of its beginning or end as no other has; `probe snapshots ls` lists them";
+            Problem::new(Exit::Usage, problem, hint).into()
+        };
+        let shown = crate::text::sanitize(text);
+        if text.len() < SHORTEST || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(usage(format!("`{shown}` is not the id of a snapshot")));
+        }
+        let part = text.to_ascii_uppercase();
+        let mut ids = self.ids()?;
+        ids.retain(|id| {
+            let id = id.to_string();
+            id.starts_with(&part) || id.ends_with(&part)
+        });
+        match ids[..] {
+            [id] => Ok(id),
+            [] => Err(usage(format!("there is no snapshot `{shown}` in {}", self.path.display()))),
+            _ => Err(usage(format!("{} snapshots have an id that begins or ends with `{shown}`", ids.len()))),
+        }
+    }
+
     /// Ids of all folders that are named by one, newest first.
     fn ids(&self) -> Result<Vec<Ulid>> {
         let entries = match fs::read_dir(&self.path) {

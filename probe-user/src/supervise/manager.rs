@@ -69,6 +69,6 @@ impl Manager {
 /// Without a service manager this does nothing.
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = notify(states) {
-        tracing::debug!("the service manager cannot be told: {error}");
+        tracing::debug!("cannot notify the service manager: {error}");
     }
 }

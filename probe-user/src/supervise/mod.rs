@@ -100,7 +100,7 @@ impl Supervisor {
             }
         }
         if self.stop.is_some_and(|stop| stop <= now) {
-            tracing::error!("not everything has ended in time: it is killed");
+            tracing::error!("not all processes ended in time: they are killed");
             self.signal_all(Signal::KILL);
             self.stop = Some(now + LOOK);
         }
@@ -125,7 +125,7 @@ impl Supervisor {
             return;
         }
         match status.code() {
-            Some(0) => tracing::info!("the {name} is started anew"),
+            Some(0) => tracing::info!("the {name} is restarted"),
             Some(code) if !ward.was_ready => {
                 tracing::debug!("the {name} ended {manner} before it was ready");
                 self.exit = ExitCode::from(u8::try_from(code).unwrap_or(1));

@@ -68,7 +68,7 @@ pub fn stuck() -> Vec<Stuck> {
         let since = lock(&pulse.since).map(|since| since.elapsed()).filter(|since| *since > pulse.deadline)?;
         if !pulse.is_told.swap(true, Ordering::Relaxed) {
             let (name, seconds) = (&pulse.name, since.as_secs());
-            tracing::error!("the {name} thread has been at one piece of work for {seconds} s: it seems to hang");
+            tracing::error!("the {name} thread has made no progress for {seconds} s: it seems to hang");
         }
         Some(Stuck { thread: pulse.name.clone(), since })
     });

@@ -88,7 +88,7 @@ impl Reload {
             }
         }
         if now.saturating_duration_since(self.since) >= PATIENCE {
-            tracing::error!("the configuration stays as it was: not both processes have answered in time");
+            tracing::error!("the configuration stays as it was: a process did not answer in time");
             return Some(self.end(wards, Outcome::Refused));
         }
         match self.step.as_mut()? {
@@ -118,7 +118,7 @@ impl Reload {
                         wards.iter_mut().for_each(|ward| ward.ask(SWITCH));
                         self.step = Some(Step::Switch);
                     } else if self.tries >= MOST_TRIES {
-                        tracing::error!("the configuration stays as it was: it changes while it is read");
+                        tracing::error!("the configuration stays as it was: it was changed while it was read");
                         return Some(self.end(wards, Outcome::Refused));
                     } else {
                         self.forget(wards);

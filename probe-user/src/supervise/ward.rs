@@ -103,7 +103,7 @@ impl Ward {
             command.env(ARENAS, "1");
         }
         let mut child = command.spawn().context("cannot run this program again")?;
-        let pipe = child.stdout.take().context("its output is no pipe")?;
+        let pipe = child.stdout.take().context("its output is not a pipe")?;
         ioctl_fionbio(&pipe, true).context("its output cannot be waited for")?;
         tracing::debug!("the {} is pid {}", self.name, child.id());
         self.process = Some((child, pipe));

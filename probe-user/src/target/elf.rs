@@ -32,10 +32,10 @@ pub struct Segment {
 /// Build id (lower-case hex, empty when there is none) and loadable segments.
 pub fn read(file: &File) -> Result<(String, Vec<Segment>)> {
     let cache = ReadCache::new(file);
-    match FileKind::parse(&cache).context("no ELF file")? {
+    match FileKind::parse(&cache).context("not an ELF file")? {
         FileKind::Elf64 => read_class::<FileHeader64<Endianness>>(&cache),
         FileKind::Elf32 => read_class::<FileHeader32<Endianness>>(&cache),
-        _ => anyhow::bail!("no ELF file"),
+        _ => anyhow::bail!("not an ELF file"),
     }
 }
 

@@ -130,7 +130,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotElf => "no ELF file",
+            Self::NotElf => "not an ELF file",
             Self::Machine => "not for x86-64",
             Self::NoCode => "no code",
             Self::NoUnwindInfo => "no unwind information",

@@ -7,7 +7,7 @@ import { LOOK, LOOK_NAMES, lookOf } from '../chart/palette'
 import { Tip } from '../chart/tip'
 import { describe } from '../profile/describe'
 import { Engine } from '../profile/engine'
-import { formatInteger, formatShare, formatTime } from '../profile/format'
+import { formatInteger, formatNumber, formatShare, formatTime } from '../profile/format'
 import { ALL_FRAMES } from '../profile/grow'
 import type { FlamegraphJson } from '../profile/json'
 import { nodeOfPath, pathId, type Tree } from '../profile/layout'
@@ -79,8 +79,8 @@ function fillHeader(): void {
   if (profile.startedMs > 0) facts.push(`${new Date(profile.startedMs).toISOString().slice(0, 19).replace('T', ' ')} UTC`)
   if (profile.durationMs > 0) facts.push(formatTime(profile.durationMs))
   if (profile.sampler) facts.push(profile.frequency ? `${profile.sampler} at ${profile.frequency} Hz` : profile.sampler)
-  facts.push(`${formatInteger(profile.samples)} samples`)
-  facts.push(`${profile.threads.length} ${profile.threads.length === 1 ? 'thread' : 'threads'}`)
+  facts.push(formatNumber(profile.samples, 'sample'))
+  facts.push(formatNumber(profile.threads.length, 'thread'))
   if (profile.host) facts.push(`host ${profile.host}`)
   if (profile.kernel) facts.push(`Linux ${profile.kernel}`)
   element('facts').textContent = element('facts').title = facts.map((fact) => cut(fact, 200)).join('  ·  ')

@@ -8,6 +8,11 @@ export function formatInteger(number: number): string {
   return integer.format(number)
 }
 
+/** A number of things: `1 sample`, `2 samples`. */
+export function formatNumber(number: number, one: string, many = `${one}s`): string {
+  return `${formatInteger(number)} ${number === 1 ? one : many}`
+}
+
 /** Milliseconds, in what is handy. */
 export function formatTime(ms: number): string {
   const size = Math.abs(ms)

@@ -136,7 +136,7 @@ export function wrongOf(fields: Field[], texts: Record<string, string>): Map<str
   const metric = texts['metric'] ?? ''
   if (metric) {
     if (metric.startsWith('function.') && !texts['function']) wrong.set('function', `${metric} needs a function`)
-    if (!metric.startsWith('function.') && texts['function']) wrong.set('function', `${metric} is no metric of a function`)
+    if (!metric.startsWith('function.') && texts['function']) wrong.set('function', `${metric} is not a metric of a function`)
     const given = ['above', 'below', 'change'].filter((key) => texts[key]?.trim())
     if (given.length !== 1) wrong.set(given[1] ?? 'above', 'exactly one of above, below and change is needed')
     const isLow = !!texts['below']?.trim() || texts['change']?.trim().startsWith('-')

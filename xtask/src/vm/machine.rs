@@ -32,7 +32,7 @@ pub fn run(kernel: &Path, image: &Path, console: &Path, limit: Duration, mut lin
         for bytes in BufReader::new(port).split(b'\n').map_while(Result::ok) {
             let text = String::from_utf8_lossy(&bytes).trim_end_matches('\r').to_owned();
             if send.send(text).is_err() {
-                break; // nobody waits for it any more
+                break; // nobody waits for the answer any more
             }
         }
     });

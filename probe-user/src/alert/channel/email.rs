@@ -109,10 +109,10 @@ impl Email {
         if let Some(path) = &self.ca_file {
             let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             let certificates =
-                Certificate::from_pem(&pem).with_context(|| format!("{} is no PEM file", path.display()))?;
+                Certificate::from_pem(&pem).with_context(|| format!("{} is not a PEM file", path.display()))?;
             builder = builder.certificate_store(CertificateStore::None).add_root_certificate(certificates);
         }
-        builder.build().context("cannot set TLS up")
+        builder.build().context("cannot set up TLS")
     }
 
     fn message(&self, batch: &Batch<'_>) -> Result<Message> {

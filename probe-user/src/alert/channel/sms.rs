@@ -59,7 +59,7 @@ impl Sms {
         let more = json!({"text": text(batch, self.max_chars), "to": self.to.join(",")});
         // Braces are no part of a URL: it is checked when it is filled in.
         let url = render(&self.endpoint.url.read()?, Escaping::Query, &context(batch, more.clone()))
-            .map_err(|_| anyhow::anyhow!("the address of the gateway is no template"))?;
+            .map_err(|_| anyhow::anyhow!("the gateway's address is not a valid template"))?;
         check_url(&url)?;
         let render = |template: &Template| template.render(batch, more);
         Ok((url, self.template.as_ref().map(render).transpose()?.unwrap_or_default().into_bytes()))

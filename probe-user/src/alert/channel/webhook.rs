@@ -55,7 +55,7 @@ impl Webhook {
 pub(super) fn expect_match(answer: &Answer, success: Option<&Regex>) -> Result<(), Failure> {
     match success {
         Some(success) if !success.is_match(&answer.body) => {
-            Err(Failure::later(answer.describe("gave an answer that is none of success")))
+            Err(Failure::later(answer.describe("gave an answer that does not report success")))
         }
         _ => Ok(()),
     }

@@ -26,7 +26,7 @@ impl Reader {
     /// Reads the journal in a folder, which need not be there yet, from where it came to the last time; `state` is the
     /// folder in which it keeps that.
     pub fn open(journal: &Path, state: &Path) -> Result<Self> {
-        disk::make_folder(state, None).with_context(|| format!("cannot make the folder {}", state.display()))?;
+        disk::make_folder(state, None).with_context(|| format!("cannot create the folder {}", state.display()))?;
         let cursor_file = state.join("cursor.json");
         let cursor = match disk::read(&cursor_file) {
             Ok(cursor) => Some(cursor),

@@ -133,7 +133,7 @@ fn of_too_many_that_fire_the_oldest_are_ended() {
     let ends: Vec<&Notice> =
         read.iter().filter_map(|(_, notice)| notice.as_ref()).filter(|n| n.is_resolved()).collect();
     assert_eq!(ends.iter().map(|end| end.process.pid).collect::<Vec<_>>(), [1, 2]);
-    assert!(ends[0].compared.starts_with("followed no longer, as too many alerts fire; it was 97.5 above 80"));
+    assert!(ends[0].compared.starts_with("no longer followed, because too many alerts fire; it was 97.5 above 80"));
 }
 
 #[test]

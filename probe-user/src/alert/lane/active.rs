@@ -42,7 +42,7 @@ impl Active {
             match disk::read::<Alert>(&path) {
                 Ok(alert) => drop(alerts.insert(alert.notice.fingerprint.clone(), alert)),
                 Err(error) => {
-                    tracing::warn!("{} is no alert: {error}", path.display());
+                    tracing::warn!("{} is not an alert: {error}", path.display());
                     disk::remove(&path)?;
                 }
             }

@@ -113,7 +113,7 @@ impl Lane {
                     waiting.insert(id, fresh);
                 }
                 Err(error) => {
-                    tracing::error!("{} is no alert: {error}", path.display());
+                    tracing::error!("{} is not an alert: {error}", path.display());
                     let _ = std::fs::rename(&path, path.with_extension("bad"));
                 }
             }
@@ -163,7 +163,7 @@ impl Lane {
             self.push(&mut state, notice.id, notice);
             if let Some(oldest) = state.active.insert(notice) {
                 let Notice { rule, fingerprint, .. } = &oldest;
-                tracing::error!("{}: too many alerts fire, gave {rule} ({fingerprint}) up, the oldest", self.name);
+                tracing::error!("{}: too many alerts fire: gave up {rule} ({fingerprint}), the oldest", self.name);
                 self.end(&mut state, &oldest.out_of_sight());
             }
             true
@@ -203,7 +203,11 @@ impl Lane {
     fn bury(&self, state: &mut State, id: Ulid, why: &str) {
         let Some(waiting) = state.waiting.remove(&id) else { return };
         let rule = &waiting.entry.notice.rule;
-        tracing::error!("gave up telling {} of {rule}: {why}; it is kept in {}/dead", self.name, self.folder.display());
+        tracing::error!(
+            "gave up sending to {} the alert of {rule}: {why}; it is kept in {}/dead",
+            self.name,
+            self.folder.display()
+        );
         state.dead.add(&waiting.entry, waiting.attempts, why);
         state.active.put_off(&waiting.entry.notice);
         self.counts.dead.fetch_add(1, Ordering::Relaxed);

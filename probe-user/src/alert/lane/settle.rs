@@ -73,8 +73,8 @@ impl Lane {
         // The first failure is news, the further ones are not.
         let (name, number) = (&self.name, state.failures + 1);
         match number {
-            1 => tracing::warn!("cannot tell {name}, will go on trying: {failure}"),
-            _ => tracing::debug!("attempt {number} to tell {name}: {failure}"),
+            1 => tracing::warn!("cannot send to {name}, will keep trying: {failure}"),
+            _ => tracing::debug!("attempt {number} to send to {name}: {failure}"),
         }
         let pause = backoff(state.failures, LONGEST_OF_CHANNEL);
         state.failures = number;

@@ -76,7 +76,7 @@ fn the_log_has_it_in_one_line() {
     assert!(text.contains("(pid 42 on node): function.p99 of push 20.3ms above 10.0ms: match_rules"), "{text}");
     assert!(text.ends_with("; there is no snapshot"), "{text}");
     let over = Notice { kind: NoticeKind::Resolved, ..alert };
-    assert!(sentence(&over, &Links::default()).ends_with("; it is normal again"));
+    assert!(sentence(&over, &Links::default()).ends_with("; back to normal"));
 }
 
 #[test]

@@ -31,8 +31,8 @@ pub fn render(shown: &Shown) -> String {
     }
     if !shown.profile.losses.is_empty() {
         text.push('\n');
-        for (reason, count) in &shown.profile.losses {
-            let _ = writeln!(text, "{count} {reason}");
+        for (reason, &lost) in &shown.profile.losses {
+            let _ = writeln!(text, "{}", crate::text::count(lost, reason));
         }
     }
     text

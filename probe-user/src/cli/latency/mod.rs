@@ -226,12 +226,12 @@ fn functions(args: &Args, pids: &[u32]) -> Result<Chosen> {
         if let Some(why) = missing {
             bail!(why);
         }
-        bail!(Problem::new(Exit::Usage, "nothing of what was named can be timed", notes.join("\n")));
+        bail!(Problem::new(Exit::Usage, "none of the functions that were named can be timed", notes.join("\n")));
     }
     if functions.len() > MAX_FUNCTIONS {
         bail!(Problem::new(
             Exit::Usage,
-            format!("{} functions are meant, {MAX_FUNCTIONS} at most can be timed at once", functions.len()),
+            format!("{} functions match; at most {MAX_FUNCTIONS} can be timed at once", functions.len()),
             "name fewer, or name the library as well: libpush.so:push_*"
         ));
     }

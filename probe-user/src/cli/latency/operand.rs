@@ -42,7 +42,7 @@ impl FromStr for OperandSpec {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || format!("`{text}` is no value: write arg0, arg1->0x18, ret or thread");
+        let wrong = || format!("`{text}` is not a value: write arg0, arg1->0x18, ret or thread");
         let (path, bits) = match text.rsplit_once(':') {
             None => (text, 64),
             Some((path, bits @ ("8" | "16" | "32" | "64"))) => (path, bits.parse()?),
@@ -59,7 +59,7 @@ impl FromStr for OperandSpec {
         };
         let offsets = parts.map(|part| number(part).with_context(wrong)).collect::<Result<Vec<_>>>()?;
         ensure!(offsets.len() <= MAX_READS, "`{text}`: at most {MAX_READS} pointers are followed");
-        ensure!(base != Base::Thread || offsets.is_empty(), "`{text}`: a thread's id is no pointer");
+        ensure!(base != Base::Thread || offsets.is_empty(), "`{text}`: a thread's id is not a pointer");
         Ok(Self { base, offsets, bits })
     }
 }
@@ -86,7 +86,7 @@ impl OperandSpec {
             (Base::Argument(number), Kind::Entry) => {
                 let registers: &[u32] = if place.is_go { &GO_ARGUMENTS } else { &C_ARGUMENTS };
                 let register = registers.get(number);
-                (*register.with_context(|| format!("arg{number} is in no register"))?, None, 64)
+                (*register.with_context(|| format!("arg{number} is not in a register"))?, None, 64)
             }
             (Base::Argument(number), Kind::Usdt { arguments, .. }) => {
                 let argument = arguments.get(number);

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::cli::columns;
 use crate::latency::Row;
 use crate::text::short_time;
 
@@ -16,7 +17,8 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
     let has_several = rows.iter().any(|row| row.pid != rows[0].pid);
     for row in rows {
         let time = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), short_time);
-        let name = if has_several { format!("{}:{}", row.pid, row.name) } else { row.name.clone() };
+        let name = columns::fit(&row.name);
+        let name = if has_several { format!("{}:{name}", row.pid) } else { name };
         // A zero would say that nobody calls it.
         if row.is_refused() {
             let mut line = vec!["-".to_owned(); head.len()];
@@ -42,11 +44,16 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
         ]);
     }
     let widths: Vec<usize> =
-        (0..head.len()).map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0)).collect();
+        (0..head.len()).map(|at| lines.iter().map(|line| columns::width(&line[at])).max().unwrap_or(0)).collect();
     let mut text = String::new();
     for line in &lines {
         for (at, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            let _ = if at == 0 { write!(text, "{cell:width$}") } else { write!(text, "  {cell:>width$}") };
+            if at == 0 {
+                text.push_str(&columns::left(cell, *width));
+            } else {
+                text.push_str("  ");
+                text.push_str(&columns::right(cell, *width));
+            }
         }
         text.push('\n');
     }
@@ -74,7 +81,7 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
     }
     text.push('\n');
     for row in rows.iter().filter(|row| !row.problem.is_empty()) {
-        let not = if row.is_refused() { "not timed" } else { "timed no longer" };
+        let not = if row.is_refused() { "not timed" } else { "no longer timed" };
         let _ = writeln!(text, "{}: {not}: {}", row.name, row.problem);
     }
     text

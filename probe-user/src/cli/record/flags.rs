@@ -35,12 +35,17 @@ pub struct Args {
     /// How long: 30s, 5m, or a number of seconds; until Ctrl-C or the end of the targets by default
     #[arg(short, long, value_parser = crate::cli::parse_length, value_name = "TIME")]
     pub(super) duration: Option<Duration>,
-    /// What to record: cpu (on which code CPU time is spent), off-cpu (where threads wait, and for how long), page-fault
-    /// (where memory grows: what page faults make resident, and what is mapped), or several of them: cpu,off-cpu; malloc
-    /// (where memory is allocated, of all that malloc, C++'s new and their kin return), or alloc: the same in the cheapest
-    /// way that each process has: by the samples of an allocator that publishes them as static tracepoints
-    /// otel_memory:alloc(address, size, weight) and otel_memory:free(address), else as malloc
-    #[arg(short, long, default_value = "cpu", value_parser = parse_event, value_delimiter = ',')]
+    /// What to record: one of these, or several of the first three with commas between them
+    ///
+    /// cpu         which code runs on the CPUs
+    /// off-cpu     where threads wait, and for how long
+    /// page-fault  where memory grows: what page faults make resident, and
+    ///             what is mapped
+    /// malloc      where memory is allocated: by malloc, C++'s new and the like
+    /// alloc       the same in the cheapest way that each process has: by the
+    ///             samples that its allocator publishes (static tracepoints
+    ///             otel_memory:alloc and otel_memory:free), else as malloc
+    #[arg(short, long, default_value = "cpu", value_parser = parse_event, value_delimiter = ',', verbatim_doc_comment)]
     pub(super) event: Vec<Event>,
     /// off-cpu: leave shorter waits out, such as 100us
     #[arg(long, value_parser = parse_wait, value_name = "TIME")]

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 /// Starts the command; `prepare` is called with the process id before it runs.
 pub fn spawn(mut command: Command, prepare: impl FnOnce(u32) + Send) -> Result<Child> {
     // Both are closed on exec.
-    let (mut told, tell) = io::pipe().context("cannot make a pipe")?;
-    let (wait, mut open) = io::pipe().context("cannot make a pipe")?;
+    let (mut told, tell) = io::pipe().context("cannot create a pipe")?;
+    let (wait, mut open) = io::pipe().context("cannot create a pipe")?;
     hold_back(&mut command, tell, wait);
     std::thread::scope(|scope| {
         // The start returns only when the command runs.

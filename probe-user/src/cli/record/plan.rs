@@ -99,7 +99,7 @@ pub(super) fn plan(args: Args) -> Result<Plan> {
         bail!(Problem::new(
             Exit::Usage,
             "-K leaves nothing of page faults, which have user stacks only",
-            "leave it away"
+            "leave it out"
         ));
     }
     let is_split = events.page_fault && (events.cpu || events.off_cpu) && !format.has_units();

@@ -158,7 +158,7 @@ fn hint(plan: &Plan) -> String {
         return "record longer (-d), and see that --min-wait and --max-wait leave something".into();
     }
     match (&plan.target, plan.user_stacks) {
-        (_, false) => "samples without a kernel stack are left out: leave -K away, or record longer (-d)".into(),
+        (_, false) => "samples without a kernel stack are left out: leave out -K, or record longer (-d)".into(),
         (Target::Command(_), true) => format!("it may have been too short for {} Hz: raise -F", plan.frequency),
         _ => "record longer (-d), at a time when they work; waiting threads are not sampled".into(),
     }

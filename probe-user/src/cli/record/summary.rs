@@ -11,6 +11,7 @@ use crate::kernel::Clock;
 use crate::record::{Events, Stats};
 use crate::symbolize::{InUse, LIVE_EVENT, Measure, Profile, Sample};
 use crate::target::ThreadState;
+use crate::text::count;
 
 /// How memory is followed.
 const TIER: &str = "page faults and mappings (tier 1)";
@@ -98,9 +99,9 @@ pub fn finished(profile: &Profile, written: &str) {
     let seconds = profile.header.duration_ns as f64 / 1e9;
     let (threads, processes) = (profile.threads.len(), profile.processes.len());
     tell(&format!(
-        "{what} in {seconds:.1} s from {threads} thread{} of {processes} process{}; wrote {written}",
-        if threads == 1 { "" } else { "s" },
-        if processes == 1 { "" } else { "es" },
+        "{what} in {seconds:.1} s from {} of {}; wrote {written}",
+        count(threads as u64, "threads"),
+        count(processes as u64, "processes"),
     ));
     losses(profile);
 }
@@ -118,10 +119,10 @@ fn counted(profile: &Profile) -> String {
     }
     let mut kinds = Vec::new();
     if samples > 0 || profile.samples.is_empty() {
-        kinds.push(format!("{samples} samples"));
+        kinds.push(count(samples, "samples"));
     }
     if waits > 0 {
-        kinds.push(format!("{waits} waits"));
+        kinds.push(count(waits, "waits"));
     }
     if profile.has_memory() {
         let [resident, mapped] = [resident, mapped].map(crate::text::mebibytes);
@@ -137,8 +138,8 @@ fn finished_heaps(profile: &Profile, written: &str) {
     let what = if is_live { "in use of what was allocated" } else { "allocated" };
     let seconds = profile.header.duration_ns as f64 / 1e9;
     let (sampler, samples) = (&profile.header.sampler, profile.samples.len());
-    tell(&format!("{bytes:.1} MiB in {objects} objects {what} in {seconds:.1} s; wrote {written}"));
-    tell(&format!("  {sampler}; {samples} samples"));
+    tell(&format!("{bytes:.1} MiB in {} {what} in {seconds:.1} s; wrote {written}", count(objects, "objects")));
+    tell(&format!("  {sampler}; {}", count(samples as u64, "samples")));
     if sampler.contains("attached") {
         tell(
             "  what was seen is scaled up to all of the time; a program that is slowed while probes are set allocates more",
@@ -152,7 +153,7 @@ fn finished_heaps(profile: &Profile, written: &str) {
 }
 
 pub fn losses(profile: &Profile) {
-    for (reason, count) in &profile.losses {
-        tell(&format!("  {count} {reason}"));
+    for (reason, &lost) in &profile.losses {
+        tell(&format!("  {}", count(lost, reason)));
     }
 }

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use ulid::Ulid;
 
-use super::{Place, parse_id};
+use super::Place;
 use crate::cli::foreign;
 use crate::cli::{print, print_bytes};
 use crate::export::{self, Format};
 use crate::problem::{Exit, Problem};
 use crate::snapshot::{Sidecar, Store, Window};
 use crate::symbolize::Profile;
-use crate::text::mebibytes;
+use crate::text::{count, mebibytes};
 
 /// Flags of `probe snapshots get`.
 #[derive(Debug, clap::Args)]
@@ -97,7 +97,8 @@ impl From<WindowName> for Window {
 /// Runs `probe snapshots get`.
 pub(super) fn run(args: Args) -> Result<()> {
     let Args { id, place, json, output, format, window, event } = args;
-    let (store, id) = (place.open()?, parse_id(&id)?);
+    let store = place.open()?;
+    let id = store.id_of(&id)?;
     let sidecar = store.sidecar(id)?;
     match output {
         Some(output) => write_profile(&store, &sidecar, (window.into(), event), &output, format),
@@ -131,26 +132,40 @@ fn summary(snapshot: &Sidecar, folder: &Path) -> String {
     line(
         "process",
         format!(
-            "{:.1} % of one core, {:.1} % of the host, {:.1} MiB resident, {} threads",
+            "{:.1} % of one core, {:.1} % of the host, {:.1} MiB resident, {}",
             process.cpu_percent,
             process.cpu_percent_of_host,
             process.rss_bytes as f64 / f64::from(1 << 20),
-            process.threads
+            count(process.threads.into(), "threads")
         ),
     );
     line(
         "host",
-        format!("{} ({}), {} cpus at {:.1} %, Linux {}", host.name, host.ip, host.cpus, host.cpu_percent, host.kernel),
+        format!(
+            "{} ({}), {} at {:.1} %, Linux {}",
+            host.name,
+            host.ip,
+            count(host.cpus.into(), "cpus"),
+            host.cpu_percent,
+            host.kernel
+        ),
     );
     for thread in &snapshot.threads {
         let (name, tid) = (&thread.name, thread.tid);
         let state = thread.state.map_or_else(String::new, |state| format!(", {} at the breach", state.name()));
         let (samples, percent) = (thread.samples, thread.cpu_percent);
-        line("thread", format!("{name} ({tid}): {samples} samples, {percent:.1} % of one core{state}"));
+        line("thread", format!("{name} ({tid}): {}, {percent:.1} % of one core{state}", count(samples, "samples")));
     }
     if others.threads > 0 {
         let (before, breach) = (others.before_samples, others.breach_samples);
-        line("left out", format!("{} threads with {before} samples before and {breach} during", others.threads));
+        line(
+            "left out",
+            format!(
+                "{} with {} before and {breach} during",
+                count(others.threads.into(), "threads"),
+                count(before, "samples")
+            ),
+        );
     }
     for culprit in snapshot.culprits.iter().take(5) {
         line("culprit", culprit.sentence());
@@ -168,8 +183,8 @@ fn summary(snapshot: &Sidecar, folder: &Path) -> String {
             ),
         );
     }
-    for (reason, count) in &snapshot.losses {
-        line("lost", format!("{count}: {reason}"));
+    for (reason, &lost) in &snapshot.losses {
+        line("losses", count(lost, reason));
     }
     text
 }

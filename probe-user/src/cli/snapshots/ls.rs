@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use ulid::Ulid;
 
-use super::{Filter, Place, parse_id, warn_of};
+use super::{Filter, Place, warn_of};
+use crate::cli::columns;
 use crate::cli::print;
 use crate::snapshot::{Damaged, Query, Sidecar, Store};
 
@@ -33,8 +34,8 @@ pub(super) struct Args {
 /// Runs `probe snapshots ls`.
 pub(super) fn run(args: Args) -> Result<()> {
     let Args { filter, limit, before, place, json } = args;
-    let before = before.map(|id| parse_id(&id)).transpose()?;
     let store = place.open()?;
+    let before = before.map(|id| store.id_of(&id)).transpose()?;
     let limit = limit.unwrap_or(usize::MAX);
     let (text, damaged) = if json {
         let (sidecars, damaged) = collect(&store, filter.query(), (before, limit), |sidecar| sidecar)?;
@@ -76,7 +77,7 @@ fn row(snapshot: &Sidecar) -> [String; 6] {
         snapshot.target.clone(),
         snapshot.rule.clone(),
         format!("{} {}", snapshot.metric.name(), snapshot.metric.show(snapshot.value)),
-        culprit.map_or("-".to_owned(), |culprit| format!("{} {:.0} %", culprit.function, culprit.share)),
+        culprit.map_or("-".to_owned(), |culprit| format!("{} {:.0} %", columns::fit(&culprit.function), culprit.share)),
     ]
 }
 
@@ -85,12 +86,12 @@ fn table(mut rows: Vec<[String; 6]>) -> String {
     let mut widths = [0; 6];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(columns::width(cell));
         }
     }
     let mut text = String::new();
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| columns::left(cell, width)).collect();
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     text

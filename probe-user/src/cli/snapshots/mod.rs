@@ -8,10 +8,9 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::Result;
-use ulid::Ulid;
 
 use super::config::Place;
-use crate::problem::{Exit, Problem};
+
 use crate::snapshot::{Damaged, Query, Store};
 pub(super) use get::{EventName, WindowName, stored_profile};
 
@@ -66,13 +65,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn parse_id(text: &str) -> Result<Ulid> {
-    Ulid::from_string(text).map_err(|_| {
-        let message = format!("`{}` is not the id of a snapshot", crate::text::sanitize(text));
-        Problem::new(Exit::Usage, message, "ids have 26 letters and digits; `probe snapshots ls` lists them").into()
-    })
-}
-
 /// A time in UTC, with or without a time of day, or how long ago.
 fn parse_time(text: &str) -> Result<SystemTime, String> {
     let midnight = format!("{text}T00:00:00Z");
@@ -116,11 +108,5 @@ mod tests {
         for text in ["", "soon", "2026-13-01", "12:00", "-5"] {
             assert!(parse_time(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn what_is_no_id_is_a_usage_error() {
-        let error = parse_id("../../etc").expect_err("no id");
-        assert_eq!(error.downcast_ref::<Problem>().map(|problem| problem.exit), Some(Exit::Usage));
     }
 }

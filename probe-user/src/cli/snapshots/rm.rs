@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use ulid::Ulid;
 
-use super::{Filter, Place, parse_id};
+use super::{Filter, Place};
 use crate::cli::tell;
 use crate::problem::{Exit, Problem};
 use crate::snapshot::{Query, Store};
@@ -34,8 +34,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         (false, true) => return refuse("both ids and a filter say which snapshots are to be removed"),
         _ => {}
     }
-    let ids = ids.iter().map(|id| parse_id(id)).collect::<Result<Vec<_>>>()?;
     let store = place.open()?;
+    let ids = ids.iter().map(|id| store.id_of(id)).collect::<Result<Vec<_>>>()?;
     for &id in &ids {
         store.remove(id)?;
     }

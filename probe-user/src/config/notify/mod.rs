@@ -31,7 +31,7 @@ impl Check<'_> {
         let types = Kind::TYPES;
         if !types.contains(&kind.get_ref().as_str()) {
             let near = nearest(kind.get_ref(), types).unwrap_or_default();
-            let text = format!("there is no type `{}`; did you mean `{near}`?", kind.get_ref());
+            let text = format!("unknown type `{}`; did you mean `{near}`?", kind.get_ref());
             let mut problem = self.error(&kind.span(), text);
             problem.hint = format!("known: {}", types.join(", "));
             return Err(problem);
@@ -39,7 +39,7 @@ impl Check<'_> {
         let kind = kind.get_ref().as_str();
         let known = keys_of(kind);
         if let Some((key, place)) = raw.given().into_iter().find(|(key, _)| !known.contains(key)) {
-            let mut problem = self.error(&place, format!("`{key}` is no key of the type `{kind}`"));
+            let mut problem = self.error(&place, format!("`{key}` is not a key of the type `{kind}`"));
             problem.hint = format!("known here: {}", known.join(", "));
             return Err(problem);
         }
@@ -102,14 +102,16 @@ impl Check<'_> {
             (None, None) => {
                 return Err(self.error(table, format!("[[notify]] `{name}` needs `url` or `url_file`")));
             }
-            (Some(_), Some(file)) => return Err(self.error(&file.span(), "`url` and `url_file` exclude each other")),
+            (Some(_), Some(file)) => {
+                return Err(self.error(&file.span(), "`url` and `url_file` cannot be used together"));
+            }
         };
         if let Some(url) = &raw.url {
             let text = url.get_ref();
             let host = text.split("://").nth(1).and_then(|rest| rest.split(['/', '?', '#']).next());
             if host.is_some_and(|host| host.contains('@')) {
                 return Err(
-                    self.error(&url.span(), "a password does not stand in `url`: use `username` and `password_file`")
+                    self.error(&url.span(), "do not put a password into `url`: use `username` and `password_file`")
                 );
             }
             // A template is an address only when it is filled in.
@@ -125,10 +127,10 @@ impl Check<'_> {
                 Some(Auth::Basic(user.get_ref().clone(), password))
             }
             (Some(token), ..) => {
-                let text = "`token_file` excludes `username` and `password_file`";
+                let text = "`token_file` cannot be used with `username` and `password_file`";
                 return Err(self.error(&token.span(), text));
             }
-            _ => return Err(self.error(table, "`username` and `password_file` need each other")),
+            _ => return Err(self.error(table, "`username` and `password_file` must be set together")),
         };
         Ok(Endpoint {
             ca_file: raw.ca_file.as_ref().map(|file| self.file("ca_file", file)).transpose()?,
@@ -144,10 +146,10 @@ impl Check<'_> {
         for (name, value) in headers.get_ref() {
             let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
             if name.is_empty() || !name.chars().all(is_token) || value.chars().any(char::is_control) {
-                return Err(self.error(&headers.span(), format!("`{name}` is no header of HTTP")));
+                return Err(self.error(&headers.span(), format!("`{name}` is not an HTTP header")));
             }
             if name.eq_ignore_ascii_case("authorization") {
-                let text = "`headers` are for what is no secret: use `token_file`, or `username` and `password_file`";
+                let text = "`headers` must not hold secrets: use `token_file`, or `username` and `password_file`";
                 return Err(self.error(&headers.span(), text));
             }
         }
@@ -166,7 +168,7 @@ impl Check<'_> {
 
     pub(super) fn file(&self, key: &str, file: &Spanned<String>) -> Checked<PathBuf> {
         if !file.get_ref().starts_with('/') {
-            return Err(self.error(&file.span(), format!("`{key}` must be absolute: it begins with `/`")));
+            return Err(self.error(&file.span(), format!("`{key}` must be an absolute path, beginning with `/`")));
         }
         Ok(file.get_ref().into())
     }
@@ -210,11 +212,11 @@ impl Check<'_> {
             (Some(text), None) => Source::Text(text.get_ref().clone()),
             (None, Some(file)) => Source::File(self.file("template_file", file)?),
             (None, None) => match &raw.content_type {
-                Some(kind) => return Err(self.error(&kind.span(), "`content_type` is that of a `template`")),
+                Some(kind) => return Err(self.error(&kind.span(), "`content_type` needs a `template`")),
                 None => return Ok(None),
             },
             (Some(_), Some(file)) => {
-                return Err(self.error(&file.span(), "`template` and `template_file` exclude each other"));
+                return Err(self.error(&file.span(), "`template` and `template_file` cannot be used together"));
             }
         };
         let content_type = raw.content_type.as_ref().map_or("application/json", |kind| kind.get_ref()).to_owned();
@@ -264,7 +266,7 @@ impl Check<'_> {
             Security::None => 25,
         };
         let address = |key: &str, text: &str, place: &Range<usize>| {
-            text.parse().map_err(|_| self.error(place, format!("`{key}`: `{text}` is no address of e-mail")))
+            text.parse().map_err(|_| self.error(place, format!("`{key}`: `{text}` is not an e-mail address")))
         };
         let login = match (&raw.username, &raw.password_file) {
             (None, None) => None,
@@ -274,7 +276,7 @@ impl Check<'_> {
                 }
                 Some((user.get_ref().clone(), Secret::File(self.file("password_file", file)?)))
             }
-            _ => return Err(self.error(table, "`username` and `password_file` need each other")),
+            _ => return Err(self.error(table, "`username` and `password_file` must be set together")),
         };
         let from = self.required(SECTION, "from", table, raw.from.as_ref())?;
         let to = self.required(SECTION, "to", table, raw.to.as_ref())?;

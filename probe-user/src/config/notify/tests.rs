@@ -101,41 +101,41 @@ fn what_is_wrong_is_refused_with_its_line() {
         ("type = 'slack'", "probe.toml:1: [[notify]] `a` needs `url` or `url_file`"),
         (
             "type = 'slack'\nurl = 'http://x/'\nsecret_file = '/x'",
-            "probe.toml:5: `secret_file` is no key of the type `slack`",
+            "probe.toml:5: `secret_file` is not a key of the type `slack`",
         ),
         (
             "type = 'sms'\nurl = 'http://x/'\nto = ['1']\ngroup_wait = 3",
-            "probe.toml:6: `group_wait` is no key of the type `sms`",
+            "probe.toml:6: `group_wait` is not a key of the type `sms`",
         ),
         (
             "type = 'slack'\nurl_fil = '/x'",
             "probe.toml:4: unknown key `url_fil` in [[notify]]; did you mean `url_file`?",
         ),
-        ("type = 'slack'\nurl_file = 'x'", "probe.toml:4: `url_file` must be absolute: it begins with `/`"),
+        ("type = 'slack'\nurl_file = 'x'", "probe.toml:4: `url_file` must be an absolute path, beginning with `/`"),
         ("type = 'webhook'\nurl = 'http://u:p@x/'", "probe.toml:4: a password does not stand in `url`"),
         (
             "type = 'webhook'\nurl = 'http://x/'\nusername = 'u'",
-            "probe.toml:1: `username` and `password_file` need each other",
+            "probe.toml:1: `username` and `password_file` must be set together",
         ),
         (
             "type = 'webhook'\nurl = 'http://x/'\nheaders = { Authorization = 'x' }",
             "probe.toml:5: `headers` are for what is no secret",
         ),
-        ("type = 'webhook'\nurl = 'http://x/'\nheaders = { 'a b' = 'x' }", "probe.toml:5: `a b` is no header of HTTP"),
+        ("type = 'webhook'\nurl = 'http://x/'\nheaders = { 'a b' = 'x' }", "probe.toml:5: `a b` is not an HTTP header"),
         (
             "type = 'webhook'\nurl = 'http://x/'\nmethod = 'get'",
             "probe.toml:5: `method` is POST or PUT or PATCH or GET, not `get`",
         ),
         (
             "type = 'webhook'\nurl = 'http://x/'\ncontent_type = 'text/plain'",
-            "probe.toml:5: `content_type` is that of a `template`",
+            "probe.toml:5: `content_type` needs a `template`",
         ),
         ("type = 'webhook'\nurl = 'http://x/'\nsuccess = '('", "probe.toml:5: `(` is not a regular expression"),
         ("type = 'pagerduty'", "probe.toml:1: [[notify]] needs `routing_key_file`"),
         ("type = 'email'\nhost = 'x'\nto = ['a@b.c']", "probe.toml:1: [[notify]] needs `from`"),
         (
             "type = 'email'\nhost = 'x'\nfrom = 'nobody'\nto = ['a@b.c']",
-            "probe.toml:5: `from`: `nobody` is no address of e-mail",
+            "probe.toml:5: `from`: `nobody` is not an e-mail address",
         ),
         (
             "type = 'email'\nhost = 'x'\nfrom = 'a@b.c'\nto = ['a@b.c']\ntls = 'none'\nusername = 'u'\npassword_file = '/x'",

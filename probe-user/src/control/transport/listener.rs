@@ -109,7 +109,7 @@ fn accept(socket: &UnixListener, peers: Peers, collector: &Arc<dyn Collector>) {
                 continue;
             }
             Err(error) => {
-                tracing::warn!("refused a connection of nobody knows whom: {error}");
+                tracing::warn!("refused a connection whose user is not known: {error}");
                 continue;
             }
         }

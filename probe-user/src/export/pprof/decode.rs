@@ -18,8 +18,11 @@ use crate::target::ThreadState;
 /// Reads uncompressed pprof.
 pub fn decode(raw: &[u8]) -> Result<Profile> {
     size::check(raw)?;
-    let message = proto::Profile::decode(raw).context("it is no pprof file, or a damaged one")?;
-    ensure!(message.string_table.first().is_some_and(String::is_empty), "it is no pprof file: it has no string table");
+    let message = proto::Profile::decode(raw).context("it is not a pprof file, or it is damaged")?;
+    ensure!(
+        message.string_table.first().is_some_and(String::is_empty),
+        "it is not a pprof file: it has no string table"
+    );
     let decoder = Decoder { message: &message, profile: Profile::default() };
     decoder.run()
 }

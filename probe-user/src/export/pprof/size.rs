@@ -16,21 +16,21 @@ pub fn check(raw: &[u8]) -> Result<()> {
 /// Walks over the messages without building them, two levels deep, to know how many there are.
 fn count_records(mut raw: &[u8], depth: u32, records: &mut usize) -> Result<()> {
     while raw.has_remaining() {
-        let (_, wire) = decode_key(&mut raw).context("it is no pprof file")?;
+        let (_, wire) = decode_key(&mut raw).context("it is not a pprof file")?;
         *records += 1;
         ensure!(*records <= MAX_RECORDS, "it has more than {MAX_RECORDS} records");
         let skip = match wire {
             WireType::Varint => {
-                decode_varint(&mut raw).context("it is no pprof file")?;
+                decode_varint(&mut raw).context("it is not a pprof file")?;
                 0
             }
             WireType::SixtyFourBit => 8,
             WireType::ThirtyTwoBit => 4,
-            WireType::LengthDelimited => decode_varint(&mut raw).context("it is no pprof file")?,
-            WireType::StartGroup | WireType::EndGroup => bail!("it is no pprof file: it has groups"),
+            WireType::LengthDelimited => decode_varint(&mut raw).context("it is not a pprof file")?,
+            WireType::StartGroup | WireType::EndGroup => bail!("it is not a pprof file: it has groups"),
         };
         let skip = usize::try_from(skip).ok().filter(|&skip| skip <= raw.len());
-        let skip = skip.context("it is no pprof file, or it was cut short")?;
+        let skip = skip.context("it is not a pprof file, or it was cut short")?;
         if wire == WireType::LengthDelimited && depth == 0 {
             // Strings and packed numbers are no messages; what cannot be walked counts as it is.
             let _ = count_records(&raw[..skip], depth + 1, records);

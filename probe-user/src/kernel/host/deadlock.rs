@@ -12,7 +12,7 @@ use crate::problem::{Exit, Problem};
 const OVERRIDE: &str = "PROBE_ALLOW_UNSAFE_KERNEL";
 
 /// What to do about such a kernel.
-pub const HINT: &str = "update the kernel: 6.1.36, 6.3.10, 6.4 and later ones are mended; if yours has the change under another \
+pub const HINT: &str = "update the kernel: 6.1.36, 6.3.10, 6.4 and later are fixed; if yours has the change under another \
                         version, set PROBE_ALLOW_UNSAFE_KERNEL=1 in the environment";
 
 /// The release that a kernel is made from, such as (6, 1, 90).

@@ -266,7 +266,7 @@ impl Heaps {
                 && let Some(sampled) = &mut followed.sampled
             {
                 // It is gone, or the kernel says no: it does not get better by asking again.
-                tracing::warn!(pid, error = format!("{error:#}"), "allocations are sampled no more");
+                tracing::warn!(pid, error = format!("{error:#}"), "allocations are no longer sampled");
                 drop(sampled.stop(monotonic_ns()));
             }
         }

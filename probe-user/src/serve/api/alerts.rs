@@ -47,7 +47,7 @@ struct Alert {
     id: String,
     /// When it was told.
     at: Timestamp,
-    /// What: `firing`, `resolved`, `skipped` (too hot to be profiled), or `culprit`, where that was not known at first.
+    /// What: `firing`, `resolved`, `skipped` (too busy to be profiled), or `culprit`, where that was not known at first.
     kind: &'static str,
     /// Name of the rule.
     rule: String,
@@ -101,7 +101,7 @@ pub async fn list(
         return Err(Problem::parameter("limit", format!("it is between 1 and {MAX_LIMIT}, not {limit}")));
     }
     let before = cursor.as_deref().map(Ulid::from_string).transpose();
-    let before = before.map_err(|_| Problem::parameter("cursor", "it is no `next` of a page"))?;
+    let before = before.map_err(|_| Problem::parameter("cursor", "it is not the `next` of a page"))?;
     let journal = server.journal.clone();
     let read =
         move || alert::history(&journal, before, limit).map_err(|error| Problem::from(anyhow::Error::new(error)));

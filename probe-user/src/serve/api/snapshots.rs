@@ -129,7 +129,7 @@ pub async fn list(
         return Err(Problem::parameter("limit", format!("it is between 1 and {MAX_LIMIT}, not {limit}")));
     }
     let before = cursor.as_deref().map(Ulid::from_string).transpose();
-    let before = before.map_err(|_| Problem::parameter("cursor", "it is no `next` of a page"))?;
+    let before = before.map_err(|_| Problem::parameter("cursor", "it is not the `next` of a page"))?;
     let (since, until) = (since.map(|since| since.0), until.map(|until| until.0));
     let query = Query { target, rule, since, until, before, limit };
     let Page { snapshots, damaged, next } = server.look(move |snapshots| of_host(snapshots, query, host)).await?;

@@ -110,7 +110,7 @@ impl Store {
             return Ok(());
         }
         *held = lock(&self.path, Access::new(self.options.group), Duration::ZERO)?;
-        tracing::warn!("the store {} was removed: it is made anew", self.path.display());
+        tracing::warn!("the store {} was removed: it is created again", self.path.display());
         Ok(())
     }
 

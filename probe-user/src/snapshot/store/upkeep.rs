@@ -63,7 +63,7 @@ impl Store {
         });
         let built = kept.or_else(|error| {
             if !ids.is_empty() {
-                tracing::info!("the index of {} is built anew: {error:#}", self.path.display());
+                tracing::info!("the index of {} is built again: {error:#}", self.path.display());
             }
             let rows: Rows = ids.iter().filter_map(|&id| Some((id, self.row(id)?))).collect();
             Index::build(&self.path, Access::new(self.options.group), &rows)

@@ -128,7 +128,7 @@ impl Store {
         let Some(open) = &mut *index else { return };
         let told = self.step(Step::Index).context("the index").and_then(|()| open.insert(&[(id, row)]));
         if let Err(error) = told {
-            tracing::warn!("{}: {error:#}; it is built anew later", self.path.display());
+            tracing::warn!("{}: {error:#}; it is built again later", self.path.display());
             *index = None;
         }
     }
