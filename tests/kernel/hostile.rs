@@ -111,7 +111,7 @@ fn deaf() -> Result<()> {
     recorded(&target)?.expect("own_work", 0.25)?;
     let begin = Instant::now();
     let pid = target.pid().to_string();
-    let rows = probe::run(&["latency", "-p", &pid, "own_work", "-d", "1", "--json"])?.expect(0)?.json()?;
+    let rows = probe::run(["latency", "-p", &pid, "own_work", "-d", "1", "--json"])?.expect(0)?.json()?;
     ensure!(rows[0]["calls"].as_u64() > Some(0), "{rows:#}");
     ensure!(begin.elapsed() < IN_TIME, "it took {:?}", begin.elapsed());
     Ok(())

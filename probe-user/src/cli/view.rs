@@ -15,6 +15,7 @@ use crate::problem::{Exit, Problem};
 use crate::serve::{self, Page};
 use crate::snapshot;
 use crate::symbolize::Profile;
+use crate::text::sanitize;
 
 /// Largest file that is opened, in bytes. `export::read` has its own bound for what it decompresses to.
 const MAX_FILE: u64 = 256 << 20;
@@ -59,7 +60,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let is_id = args.what.len() <= ulid::ULID_LEN && args.what.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let stored = if is_id && !Path::new(&args.what).exists() {
         let store = args.place.open()?;
-        let id = store.id_of(&args.what)?;
+        let id = store.id_of(&args.what).map_err(|error| match error.downcast::<Problem>() {
+            Ok(problem) => {
+                let message = format!("there is no file `{}`, and {}", sanitize(&args.what), problem.message);
+                Problem { message, ..problem }.into()
+            }
+            Err(error) => error,
+        })?;
         Some((store, id))
     } else {
         None
@@ -74,7 +81,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         None => match load(&args.what)? {
             File::Page(html) => serve::view_html(html),
-            File::Profile(profile) => serve::view(page(profile, EventName::shows_memory(args.event, None))),
+            File::Profile(profile) => serve::view(page(*profile, EventName::shows_memory(args.event, None))),
         },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -109,7 +116,7 @@ async fn serve_page(router: axum::Router, listen: SocketAddr) -> Result<()> {
 enum File {
     /// A page of `probe record`, which shows itself.
     Page(Vec<u8>),
-    Profile(Profile),
+    Profile(Box<Profile>),
 }
 
 fn load(what: &str) -> Result<File> {
@@ -129,7 +136,8 @@ fn load(what: &str) -> Result<File> {
     if bytes.get(..PAGE.len()).is_some_and(|start| start.eq_ignore_ascii_case(PAGE)) {
         return Ok(File::Page(bytes));
     }
-    Ok(File::Profile(export::read(&bytes, what).map_err(|error| problem(format!("{error:#}")))?))
+    let profile = export::read(&bytes, what).map_err(|error| problem(format!("{error:#}")))?;
+    Ok(File::Profile(Box::new(profile)))
 }
 
 #[cfg(test)]
@@ -170,8 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_shown_as_it_is() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "<!DOCTYPE html>\n<html>").expect("written");
+        assert!(matches!(load(file.path().to_str().expect("text")), Ok(File::Page(_))));
+    }
+
+    #[test]
     fn a_saved_profile_is_loaded() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/profile.json");
-        assert_eq!(load(path).unwrap().header.host, "node-7");
+        let File::Profile(profile) = load(path).unwrap() else { panic!("it is no page") };
+        assert_eq!(profile.header.host, "node-7");
     }
 }

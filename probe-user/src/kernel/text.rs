@@ -8,10 +8,10 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::uprobes::Wanted;
-use crate::target::{Mapping, parse_maps};
+use crate::target::{Mapping, folder, parse_maps};
 
 /// The instruction that the kernel puts in the place of another: int3.
 const TRAP: u8 = 0xcc;
@@ -76,9 +76,11 @@ impl Text {
     /// What they should have is read from the files of `real`, which are in the same order.
     pub fn of(pid: u32, wanted: &[Wanted], real: &[Wanted]) -> Result<Self, Refused> {
         let unreadable = |error| Refused(format!("the code of pid {pid} cannot be read: {error}"));
-        let (folder, maps) = living(pid).ok_or_else(|| Refused(format!("pid {pid} has ended")))?;
-        let memory = File::open(format!("{folder}/mem")).map_err(unreadable)?;
-        let maps: Vec<Mapping> = parse_maps(&maps).collect();
+        let folder = folder(pid);
+        let maps = fs::read(folder.join("maps")).ok().filter(|maps| !maps.is_empty());
+        let maps = maps.ok_or_else(|| Refused(format!("pid {pid} has ended")))?;
+        let memory = File::open(folder.join("mem")).map_err(unreadable)?;
+        let maps: Vec<Mapping> = parse_maps(&String::from_utf8_lossy(&maps)).collect();
         let mut places = Vec::with_capacity(wanted.len());
         let mut pairs: Vec<(usize, (&Wanted, &Wanted))> = wanted.iter().zip(real).enumerate().collect();
         pairs.sort_by(|(_, (one, _)), (_, (other, _))| (&one.file, one.offset).cmp(&(&other.file, other.offset)));
@@ -194,18 +196,6 @@ impl fmt::Display for Place {
     }
 }
 
-/// A folder in `/proc` that tells of a process, and its mappings: that of a thread where the first one has ended.
-fn living(pid: u32) -> Option<(String, String)> {
-    let maps = |folder: String| {
-        let maps = fs::read(format!("{folder}/maps")).ok().filter(|maps| !maps.is_empty())?;
-        Some((folder, String::from_utf8_lossy(&maps).into_owned()))
-    };
-    maps(format!("/proc/{pid}")).or_else(|| {
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
-        threads.filter_map(|thread| maps(thread.path().to_str()?.to_owned())).next()
-    })
-}
-
 fn open(path: &Path) -> std::io::Result<File> {
     // It may have become a pipe.
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
@@ -220,7 +210,7 @@ fn code(file: &File, offset: u64) -> std::io::Result<Vec<u8>> {
 
 /// The mappings of a file. Where a file system numbers files in another way for `stat` than for `maps` (btrfs, overlays), what
 /// `map_files` leads to is the same file.
-fn mappings_of<'a>(file: &File, maps: &'a [Mapping], folder: &str) -> std::io::Result<Vec<&'a Mapping>> {
+fn mappings_of<'a>(file: &File, maps: &'a [Mapping], process: &Path) -> std::io::Result<Vec<&'a Mapping>> {
     let metadata = file.metadata()?;
     let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let by_number = |mapping: &&Mapping| (mapping.device, mapping.inode) == (device, metadata.ino());
@@ -228,9 +218,8 @@ fn mappings_of<'a>(file: &File, maps: &'a [Mapping], folder: &str) -> std::io::R
     if !found.is_empty() {
         return Ok(found);
     }
-    let pid = PathBuf::from(folder);
     let leads_to = |mapping: &&Mapping| {
-        let link = pid.join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end));
+        let link = process.join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end));
         let led = mapping.inode != 0 && mapping.path.starts_with('/');
         led && fs::metadata(link).is_ok_and(|led| (led.dev(), led.ino()) == (metadata.dev(), metadata.ino()))
     };

@@ -136,7 +136,7 @@ fn summary(snapshot: &Sidecar, folder: &Path) -> String {
             process.cpu_percent,
             process.cpu_percent_of_host,
             process.rss_bytes as f64 / f64::from(1 << 20),
-            count(process.threads.into(), "threads")
+            count(process.threads, "threads")
         ),
     );
     line(
@@ -162,7 +162,7 @@ fn summary(snapshot: &Sidecar, folder: &Path) -> String {
             "left out",
             format!(
                 "{} with {} before and {breach} during",
-                count(others.threads.into(), "threads"),
+                count(others.threads, "threads"),
                 count(before, "samples")
             ),
         );
