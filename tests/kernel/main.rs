@@ -11,6 +11,7 @@ mod daemon;
 mod dump;
 mod errors;
 mod faults;
+mod floods;
 mod formats;
 mod functions;
 mod governor;
@@ -54,6 +55,7 @@ fn main() {
         containers::tests(),
         counts::tests(),
         lifetime::tests(),
+        floods::tests(),
         daemon::tests(),
         processes::tests(),
     ];
