@@ -23,7 +23,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// Everything at once, each on its own: processes that end at once, programs that do, and code of ever other files.
 struct Floods {
-    running: Vec<Running>,
+    _running: Vec<Running>,
     _folder: tempfile::TempDir,
 }
 
@@ -35,7 +35,7 @@ impl Floods {
         for arguments in [&["forks", "800"][..], &["execs", "300"], &["self", "300"], &["maps", "2000", files]] {
             running.push(Running::ready(Command::new(&binary).args(arguments))?);
         }
-        Ok(Self { running, _folder: folder })
+        Ok(Self { _running: running, _folder: folder })
     }
 }
 
