@@ -3,6 +3,7 @@
 #![no_std]
 
 pub mod abi;
+pub mod allowance;
 pub mod calls;
 pub mod hash;
 pub mod heap;

@@ -29,6 +29,7 @@ mod goroutine;
 mod maps;
 mod memo;
 mod memory;
+mod newcomers;
 mod pair;
 mod place;
 mod process;
@@ -61,7 +62,7 @@ pub fn sample_fast(context: PerfEventContext) -> u32 {
 /// `sched_process_exec(struct task_struct *, pid_t old_pid, struct linux_binprm *)`
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn on_exec(context: BtfTracePointContext) -> i32 {
-    process::exec(context.arg(1), context.arg(2));
+    process::exec(context.arg(0), context.arg(1), context.arg(2));
     debug!(&context, "exec in process {}", task::current_tgid());
     0
 }

@@ -17,7 +17,7 @@ use probe_ebpf::table::Block;
 #[unsafe(no_mangle)]
 static SETTINGS: Global<Settings> = Global::new(Settings {
     all: 0,
-    all_lifecycle: 0,
+    newcomers: 0,
     user_stacks: 1,
     kernel_stacks: 1,
     min_wait_ns: 0,
@@ -41,10 +41,10 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         task_runtime_at_arrival: 0,
         task_arrival: 0,
         task_queued: 0,
+        task_parent: 0,
         signal_live: 0,
         binprm_filename: 0,
         task_thread_memory: 0,
-        padding: 0,
     },
 });
 

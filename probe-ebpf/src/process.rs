@@ -2,18 +2,44 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
-use probe_ebpf::abi::{Counter, ExecEvent, ExitEvent, ForkEvent, MAX_PATH, Target, kind, target_flags};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use probe_ebpf::abi::{
+    Counter, ExecEvent, ExitEvent, ForkEvent, MAX_DELAY_NS, MAX_PATH, SetAsideEvent, Target, kind, target_flags,
+};
+use probe_ebpf::allowance::{Allowance, Limit};
 
 use crate::allocation;
 use crate::call;
 use crate::goroutine;
 use crate::maps::{EVENTS, TARGETS, count, setting, target};
 use crate::memory;
+use crate::newcomers;
 use crate::task::{Struct, current, current_tgid, field, now};
 use crate::wait;
 
-/// Wake the reader at once: what it must read of a process may be gone in a moment.
-const BPF_RB_FORCE_WAKEUP: u64 = 2;
+/// For how long the reader was not woken lately, see [`urgent`].
+#[map]
+static WAKEUPS: Array<Allowance> = Array::with_max_entries(1, 0);
+
+/// How to submit an event of a process: the reader is woken at once, because what it must read may be gone in a moment; but in
+/// a flood it reads once in [`MAX_DELAY_NS`].
+#[inline(always)]
+pub fn urgent() -> u64 {
+    const BPF_RB_NO_WAKEUP: u64 = 1;
+    const BPF_RB_FORCE_WAKEUP: u64 = 2;
+    const LIMIT: Limit = Limit { at_once: 20, every_ns: MAX_DELAY_NS };
+    let now_ns = now();
+    // SAFETY: in a map. Where another CPU changes it meanwhile, the reader is woken once more or once less, and reads in time.
+    match WAKEUPS.get_ptr_mut(0).and_then(|allowance| unsafe { allowance.as_mut() }) {
+        Some(allowance) if !allowance.has_left(LIMIT, now_ns) => BPF_RB_NO_WAKEUP,
+        Some(allowance) => {
+            allowance.take(LIMIT, now_ns);
+            BPF_RB_FORCE_WAKEUP
+        }
+        None => BPF_RB_FORCE_WAKEUP,
+    }
+}
 
 fn store(tgid: u32, target: Target) {
     // Where every process is a target, one that does not fit is followed nevertheless.
@@ -23,7 +49,7 @@ fn store(tgid: u32, target: Target) {
 }
 
 #[inline(always)]
-pub fn exec(old_tid: u32, binprm: Struct) {
+pub fn exec(task: Struct, old_tid: u32, binprm: Struct) {
     let tgid = current_tgid();
     // Whichever thread executes takes the process's id as its own, and its stacks are those of another program.
     if old_tid != tgid {
@@ -32,16 +58,18 @@ pub fn exec(old_tid: u32, binprm: Struct) {
     }
     call::forget(tgid, tgid);
     wait::forget(tgid);
-    let target = target(tgid);
-    if let Some(target) = target {
-        let flags = target.flags & !target_flags::AWAITS_EXEC;
-        store(tgid, Target { epoch: target.epoch.wrapping_add(1), flags });
-        if setting!(fault_gap_ns) != 0 {
-            memory::forget(tgid);
-        }
-    }
-    if target.is_none() && setting!(all_lifecycle) == 0 {
+    let Some(target) = target(tgid) else {
+        newcomers::executes(tgid, task);
         return;
+    };
+    if !newcomers::may_execute(tgid) {
+        set_aside(tgid, task);
+        return;
+    }
+    let flags = target.flags & !target_flags::AWAITS_EXEC;
+    store(tgid, Target { epoch: target.epoch.wrapping_add(1), flags });
+    if setting!(fault_gap_ns) != 0 {
+        memory::forget(tgid);
     }
     let Some(mut entry) = EVENTS.reserve::<ExecEvent>(0) else {
         count(Counter::ProcessEventsLost);
@@ -59,7 +87,20 @@ pub fn exec(old_tid: u32, binprm: Struct) {
             let _ = bpf_probe_read_kernel_str_bytes(path, &mut (*event).path);
         }
     }
-    entry.submit(BPF_RB_FORCE_WAKEUP);
+    entry.submit(urgent());
+}
+
+/// A target replaces its program all the time: to follow each would cost more than it tells.
+#[inline(always)]
+fn set_aside(tgid: u32, task: Struct) {
+    let Some(mut entry) = EVENTS.reserve::<SetAsideEvent>(0) else {
+        count(Counter::ProcessEventsLost);
+        return;
+    };
+    entry.write(SetAsideEvent { kind: kind::SET_ASIDE, tgid, time_ns: now() });
+    entry.submit(urgent());
+    let _ = TARGETS.remove(tgid);
+    newcomers::is_set_aside(tgid, task);
 }
 
 #[inline(always)]
@@ -87,7 +128,11 @@ pub fn fork(parent: Struct, child: Struct) {
             follow = true;
         }
     }
-    if !follow && setting!(all_lifecycle) == 0 {
+    if !follow {
+        // A child of a stranger is a stranger until it runs another program.
+        if target.is_some() {
+            newcomers::is_made(tgid, parent);
+        }
         return;
     }
     let Some(mut entry) = EVENTS.reserve::<ForkEvent>(0) else {
@@ -95,7 +140,7 @@ pub fn fork(parent: Struct, child: Struct) {
         return;
     };
     entry.write(ForkEvent { kind: kind::FORK, parent, child: tgid, padding: 0, time_ns: now() });
-    entry.submit(BPF_RB_FORCE_WAKEUP);
+    entry.submit(urgent());
 }
 
 #[inline(always)]
@@ -104,13 +149,17 @@ pub fn exit(task: Struct) {
     call::forget(tgid, tid);
     allocation::forget(tid);
     let is_target = target(tgid).is_some();
-    if !is_target && setting!(all_lifecycle) == 0 {
+    if !is_target && setting!(newcomers) == 0 {
         return;
     }
     // `signal->live` counts the threads that have not begun to exit (kernel/exit.c, do_exit).
     let live = field::<Struct>(task, setting!(offsets.task_signal))
         .and_then(|signal| field::<u32>(signal, setting!(offsets.signal_live)));
     if live != Some(0) {
+        return;
+    }
+    if !is_target {
+        newcomers::leaves(tgid);
         return;
     }
     let _ = TARGETS.remove(tgid);
@@ -120,5 +169,5 @@ pub fn exit(task: Struct) {
         return;
     };
     entry.write(ExitEvent { kind: kind::EXIT, tgid, time_ns: now() });
-    entry.submit(BPF_RB_FORCE_WAKEUP);
+    entry.submit(urgent());
 }

@@ -147,7 +147,7 @@ url = "{url}"
     }
 
     /// The stacks of a snapshot.
-    fn folded(&self, id: &str) -> Result<Folded> {
+    pub(super) fn folded(&self, id: &str) -> Result<Folded> {
         let output = self.snapshots(&["get", id, "-f", "folded", "-o", "-"])?.expect(0)?;
         Folded::parse(&output.stdout)
     }

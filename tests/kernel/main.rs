@@ -11,6 +11,7 @@ mod daemon;
 mod dump;
 mod errors;
 mod faults;
+mod floods;
 mod formats;
 mod functions;
 mod governor;
@@ -53,6 +54,7 @@ fn main() {
         rules::tests(),
         containers::tests(),
         lifetime::tests(),
+        floods::tests(),
         daemon::tests(),
         processes::tests(),
     ];

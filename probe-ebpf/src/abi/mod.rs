@@ -23,7 +23,10 @@ pub use mapping::{
     MAPPINGS_PER_BLOCK, MAX_BLOCKS, MAX_MAPPING_BLOCKS, MAX_TABLES, MappedRange, MappingBlock, MappingKey, NO_TABLE,
 };
 pub use memory::{MemoryEvent, PAGE_BYTES, memory_change};
-pub use process::{ExecEvent, ExitEvent, ForkEvent, MAX_PATH, MAX_TARGETS, Target, target_flags};
+pub use process::{
+    ExecEvent, ExitEvent, ForkEvent, MAX_DELAY_NS, MAX_NEWCOMERS, MAX_PATH, MAX_TARGETS, Newcomer, NewcomerEvent,
+    SetAsideEvent, Target, target_flags,
+};
 pub use sample::{
     EXACT_FRAME, MAX_FRAMES, MAX_KERNEL_FRAMES, MAX_SEEN_STACKS, SampleEvent, StackEvent, StackId, stack_flags,
 };
@@ -56,6 +59,10 @@ pub mod kind {
     pub const WAIT: u32 = 6;
     /// A [`super::CallEvent`].
     pub const CALL: u32 = 7;
+    /// A [`super::SetAsideEvent`].
+    pub const SET_ASIDE: u32 = 8;
+    /// A [`super::NewcomerEvent`].
+    pub const NEWCOMER: u32 = 9;
     /// A [`super::MemoryEvent`].
     pub const MEMORY: u32 = 10;
     /// A [`crate::heap::AllocationEvent`].

@@ -6,6 +6,11 @@ use super::assert_packed;
 pub const MAX_PATH: usize = 256;
 /// Processes that can be targets at once.
 pub const MAX_TARGETS: u32 = 16 * 1024;
+/// Newcomers that can be kept at once. Those that do not fit are found when all processes are looked at.
+pub const MAX_NEWCOMERS: u32 = 16 * 1024;
+
+/// Where processes come and go all the time, events about that are read once in this time, in nanoseconds.
+pub const MAX_DELAY_NS: u64 = 10_000_000;
 
 /// A process replaced its program.
 #[repr(C)]
@@ -49,6 +54,47 @@ pub struct ExitEvent {
     pub time_ns: u64,
 }
 
+/// A process is no target any more, because it replaced its program too often: it is a [`Newcomer`] again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SetAsideEvent {
+    /// [`super::kind::SET_ASIDE`].
+    pub kind: u32,
+    /// Process.
+    pub tgid: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+}
+
+/// A process that may become a target: it has replaced its program, or is the child of a target. In a flood user space is not
+/// told of all of them, see [`Newcomer`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NewcomerEvent {
+    /// [`super::kind::NEWCOMER`].
+    pub kind: u32,
+    /// Process.
+    pub tgid: u32,
+    /// Process that made it; 0 where that is not known.
+    pub parent: u32,
+    /// How many of the same parent were not told of since the last that was.
+    pub passed_over: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+}
+
+/// Key: tgid. A process that may become a target and was not told of: it is kept until user space looks at those that have stayed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Newcomer {
+    /// Process that made it; 0 where that is not known.
+    pub parent: u32,
+    /// Zero.
+    pub padding: u32,
+    /// When that was, `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+}
+
 /// Key: tgid. A process that is sampled.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,5 +126,8 @@ assert_packed! {
     ExecEvent { kind, tgid, time_ns, path }
     ForkEvent { kind, parent, child, padding, time_ns }
     ExitEvent { kind, tgid, time_ns }
+    SetAsideEvent { kind, tgid, time_ns }
+    NewcomerEvent { kind, tgid, parent, passed_over, time_ns }
+    Newcomer { parent, padding, time_ns }
     Target { epoch, flags }
 }

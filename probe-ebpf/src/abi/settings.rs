@@ -18,8 +18,8 @@ pub mod generation {
 pub struct Settings {
     /// 1: every process is a target.
     pub all: u32,
-    /// 1: exec, fork and exit of every process are reported, not only of targets.
-    pub all_lifecycle: u32,
+    /// 1: processes that may become targets are kept as newcomers until user space looks at them.
+    pub newcomers: u32,
     /// 1: user stacks are taken.
     pub user_stacks: u32,
     /// 1: kernel stacks are taken.
@@ -73,14 +73,14 @@ pub struct Offsets {
     pub task_arrival: u32,
     /// `task_struct.sched_info.last_queued`; [`Offsets::MISSING`] in kernels without
     pub task_queued: u32,
+    /// `task_struct.real_parent`
+    pub task_parent: u32,
     /// `signal_struct.live`
     pub signal_live: u32,
     /// `linux_binprm.filename`
     pub binprm_filename: u32,
     /// `task_struct.thread.fsbase`; [`Offsets::MISSING`] where a thread's own memory is found in another way
     pub task_thread_memory: u32,
-    /// Zero.
-    pub padding: u32,
 }
 
 impl Offsets {
@@ -90,13 +90,13 @@ impl Offsets {
 
 assert_packed! {
     Settings {
-        all, all_lifecycle, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, fault_gap_ns, period_ns, fast_period_ns,
+        all, newcomers, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, fault_gap_ns, period_ns, fast_period_ns,
         follow_live, hits_per_cpu,
         offsets,
     }
     Offsets {
         task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
-        task_runtime_at_arrival, task_arrival, task_queued, signal_live, binprm_filename,
-        task_thread_memory, padding,
+        task_runtime_at_arrival, task_arrival, task_queued, task_parent, signal_live, binprm_filename,
+        task_thread_memory,
     }
 }

@@ -41,7 +41,7 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
             frequency: sampling.frequency.into(),
             fast_frequency: sampling.pending_frequency.into(),
             all: false,
-            all_lifecycle: true,
+            newcomers: true,
             user_stacks: true,
             kernel_stacks: true,
             waits: WaitFilter::default(),
@@ -160,6 +160,10 @@ impl Scene for Live {
 
     fn pace(&self, frequency: u32, memory: u64) -> Result<()> {
         self.collector.pace(frequency, memory as usize)
+    }
+
+    fn lose(&self, pid: u32, reason: String, count: u64) -> Result<()> {
+        self.collector.lose(pid, reason, count)
     }
 
     fn stats(&self) -> Result<Stats> {

@@ -133,7 +133,7 @@ fn record(
         kernel: kernel::Options {
             frequency: frequency.into(),
             all: false,
-            all_lifecycle: false,
+            newcomers: false,
             user_stacks: true,
             kernel_stacks: true,
             waits: WaitFilter::default(),

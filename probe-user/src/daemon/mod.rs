@@ -20,6 +20,7 @@ mod control;
 mod demand;
 mod evidence;
 mod figures;
+mod floods;
 mod functions;
 mod heap;
 mod holds;
@@ -124,6 +125,12 @@ pub trait Scene: Send + Sync {
     /// Samples at another rate, and keeps at most so many bytes, from now on.
     fn pace(&self, frequency: u32, memory: u64) -> Result<()> {
         let _ = (frequency, memory);
+        Ok(())
+    }
+
+    /// Something of a process is not recorded, for this reason.
+    fn lose(&self, pid: u32, reason: String, count: u64) -> Result<()> {
+        let _ = (pid, reason, count);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The roster: which processes belong to which targets.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::bounds::Bounds;
@@ -7,7 +8,7 @@ use super::causes::Waits;
 use super::figures::Figures;
 use super::memory::Memory;
 use crate::config::Target;
-use crate::target::{Candidate, Container, ContainerName, ProcFiles, Stat};
+use crate::target::{Candidate, Container, ContainerName, ProcFiles, Stat, read_status_comm};
 
 /// A process that belongs to at least one target.
 #[derive(Debug)]
@@ -130,6 +131,10 @@ impl Roster {
             return Look::Same;
         }
         let known = self.members.get(&pid);
+        // Most processes of a host are nobody's target, which one or two files tell.
+        if known.is_none() && !self.may_match(pid) {
+            return Look::Same;
+        }
         let (Some(stat), Some(who)) = (Stat::read(pid), Candidate::read(pid)) else {
             return if self.members.remove(&pid).is_some() { Look::Left } else { Look::Same };
         };
@@ -171,6 +176,14 @@ impl Roster {
 
     fn is_own(&self, who: &Candidate) -> bool {
         who.pid == self.own_pid || (!self.own_exe.is_empty() && who.exe == self.own_exe)
+    }
+
+    /// False where a process is no target, by what is cheap to learn of it.
+    fn may_match(&self, pid: u32) -> bool {
+        let exe = Candidate::read_exe(pid);
+        let comm = OnceCell::new();
+        let comm = || comm.get_or_init(|| read_status_comm(pid).unwrap_or_default()).as_str();
+        self.targets.iter().any(|target| target.matcher.may_match(pid, &exe, comm))
     }
 
     fn matching(&self, who: &Candidate) -> Vec<usize> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::*;
 use crate::alert::{Channel, Endpoint, Kind, Notice, Policy, Secret, Webhook};
 use crate::config::{Evidence, Rule, Sampling, Target};
+use crate::kernel::Newcomer;
 use crate::monitor::{Condition, Side};
 use crate::record::{RecordedProcess, Stretch};
 use crate::supervise::Heart;
@@ -225,7 +226,7 @@ fn calm_then_hot_gives_one_snapshot_although_the_webhook_fails() {
     let mut process = Killed(Command::new("sh").args(["-c", &script]).spawn().expect("sh runs"));
     let pid = process.0.id();
     std::thread::sleep(Duration::from_millis(300));
-    events.send(Lifecycle::Exec { pid }).expect("the daemon runs");
+    events.send(Lifecycle::Newcomer(Newcomer { pid, parent: 0, passed_over: 0 })).expect("the daemon runs");
     let read = Store::read(&path, crate::snapshot::Limits::default());
     let end = Instant::now() + Duration::from_secs(30);
     while read.list().expect("listed").snapshots.is_empty() {

@@ -13,6 +13,7 @@ use super::calm::Calm;
 use super::causes::Waits;
 use super::chronicle::Chronicle;
 use super::evidence::headline;
+use super::floods::Floods;
 use super::heap::Heaps;
 use super::holds::Holds;
 use super::inbox::Heard;
@@ -24,6 +25,7 @@ use super::standing::OfProcess;
 use super::{Control, Scene};
 use crate::alert::{Notice, NoticeKind};
 use crate::config::{Config, Rule};
+use crate::kernel::Newcomer;
 use crate::latency::Registry;
 use crate::monitor::{Breach, Engine, Observation, Over, Subject, Transition};
 use crate::record::Lifecycle;
@@ -65,6 +67,7 @@ pub(super) struct Watcher {
     pub(super) limits: Watch,
     /// Processes (pid, start) that could not be watched, of which the log knows already.
     refused: BTreeSet<(u32, u64)>,
+    floods: Floods,
     pub(super) host: Host,
     pub(super) host_cpu: Option<HostCpu>,
     pub(super) host_percent: f64,
@@ -114,6 +117,7 @@ impl Watcher {
             chronicle,
             limits: Watch::new(config.limits, config.sampling),
             refused: BTreeSet::new(),
+            floods: Floods::new(),
             host: called(config),
             host_cpu: HostCpu::read(),
             host_percent: 0.0,
@@ -232,14 +236,12 @@ impl Watcher {
                 self.heaps.executed(pid);
                 self.look(pid, true);
             }
-            // A child of a stranger is a stranger until it runs another program.
-            Lifecycle::Fork { parent, child } if self.roster.members.contains_key(&parent) => self.look(child, false),
-            Lifecycle::Fork { .. } => {}
-            Lifecycle::Exit { pid } => {
-                if self.roster.members.remove(&pid).is_some() {
-                    self.let_go(pid);
-                }
+            Lifecycle::Newcomer(newcomer) => self.greet(newcomer),
+            Lifecycle::SetAside { pid } => {
+                self.lose(pid, 1, |target| format!("processes not sampled: {target} replaces its program too often"));
+                self.end(pid);
             }
+            Lifecycle::Exit { pid } => self.end(pid),
         }
     }
 
@@ -258,7 +260,38 @@ impl Watcher {
         }
     }
 
+    fn end(&mut self, pid: u32) {
+        if self.roster.members.remove(&pid).is_some() {
+            self.let_go(pid);
+        }
+    }
+
+    /// A process has come. Whoever starts too many has them looked at later, when all processes are.
+    fn greet(&mut self, Newcomer { pid, parent, passed_over }: Newcomer) {
+        if passed_over > 0 {
+            let reason = |target: &str| format!("processes not sampled from their start: {target} starts too many");
+            self.lose(parent, passed_over.into(), reason);
+        }
+        if self.floods.may_look(parent, self.scene.now_ns()) {
+            self.look_at(pid, parent, true);
+        }
+    }
+
+    /// Counts that something of a member is not recorded, for a reason that the name of its target belongs to.
+    fn lose(&self, pid: u32, count: u64, reason: impl FnOnce(&str) -> String) {
+        let Some(member) = self.roster.members.get(&pid) else { return };
+        let reason = reason(self.roster.target_name(member.targets[0]));
+        if let Err(error) = self.scene.lose(pid, reason, count) {
+            tracing::error!("a loss is not counted: {error:#}");
+        }
+    }
+
     fn look(&mut self, pid: u32, has_execed: bool) {
+        self.look_at(pid, 0, has_execed);
+    }
+
+    /// The parent is 0 where it is not known.
+    fn look_at(&mut self, pid: u32, parent: u32, has_execed: bool) {
         let was_member = self.roster.members.contains_key(&pid);
         match self.roster.look(pid, self.scene.now_ns(), has_execed) {
             Look::Same => {}
@@ -267,9 +300,39 @@ impl Watcher {
                 if was_member {
                     self.let_go(pid);
                 }
-                self.join(pid);
+                if self.may_join(pid, parent) {
+                    self.join(pid);
+                } else {
+                    self.roster.members.remove(&pid);
+                }
             }
         }
+    }
+
+    /// Whether there is room for another process of its target. One that is not watched now is tried again when all processes
+    /// are looked at.
+    fn may_join(&mut self, pid: u32, parent: u32) -> bool {
+        let now_ns = self.scene.now_ns();
+        let Some(member) = self.roster.members.get(&pid) else { return false };
+        let index = member.targets[0];
+        let name = self.roster.target_name(index).to_owned();
+        // Those that were there before we were are no flood.
+        if self.rescans <= 1 || self.floods.may_join(&name, now_ns) {
+            return true;
+        }
+        if self.floods.is_news(&name, now_ns) {
+            tracing::warn!("target {name} starts too many processes: some are watched later, or not at all");
+        }
+        // The recordings that lack it are those of its target.
+        let others =
+            self.roster.members.iter().filter(|(other, member)| **other != pid && member.targets.contains(&index));
+        let lacking = others
+            .clone()
+            .find(|(other, _)| **other == parent)
+            .or_else(|| others.clone().next())
+            .map_or(pid, |(&other, _)| other);
+        self.lose(lacking, 1, |_| format!("processes not watched: {name} starts too many"));
+        false
     }
 
     fn join(&mut self, pid: u32) {

@@ -48,6 +48,14 @@ impl Event {
                 let (user_stack, comm) = (reader.stack_id()?, reader.array()?);
                 (time_ns, Self::Call(RawCall { function, since_ns, time_ns, pid, tid, goroutine, user_stack, comm }))
             }
+            kind::NEWCOMER => {
+                let (pid, parent, passed_over) = (reader.u32()?, reader.u32()?, reader.u32()?);
+                (reader.u64()?, Self::Newcomer(super::Newcomer { pid, parent, passed_over }))
+            }
+            kind::SET_ASIDE => {
+                let pid = reader.u32()?;
+                (reader.u64()?, Self::SetAside { pid })
+            }
             kind::MEMORY => {
                 let (change, time_ns, pid, tid) = (reader.u32()?, reader.u64()?, reader.u32()?, reader.u32()?);
                 let (start, bytes, old_start, old_bytes) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?);
@@ -163,7 +171,10 @@ mod tests {
 
     #[test]
     fn sizes_agree_with_the_shared_definition() {
-        use probe_ebpf::abi::{CallEvent, ExecEvent, ExitEvent, ForkEvent, MemoryEvent, SampleEvent, WaitEvent};
+        use probe_ebpf::abi::{
+            CallEvent, ExecEvent, ExitEvent, ForkEvent, MemoryEvent, NewcomerEvent, SampleEvent, SetAsideEvent,
+            WaitEvent,
+        };
         for (kind, size) in [
             (kind::SAMPLE, size_of::<SampleEvent>()),
             (kind::WAIT, size_of::<WaitEvent>()),
@@ -174,6 +185,8 @@ mod tests {
             (kind::EXEC, size_of::<ExecEvent>()),
             (kind::FORK, size_of::<ForkEvent>()),
             (kind::EXIT, size_of::<ExitEvent>()),
+            (kind::SET_ASIDE, size_of::<SetAsideEvent>()),
+            (kind::NEWCOMER, size_of::<NewcomerEvent>()),
         ] {
             let mut bytes = vec![0; size];
             bytes[..4].copy_from_slice(&kind.to_ne_bytes());

@@ -46,6 +46,13 @@ pub enum Event {
         /// Process.
         pid: u32,
     },
+    /// A process is no target any more, because it replaced its program too often. It is a newcomer again.
+    SetAside {
+        /// Process.
+        pid: u32,
+    },
+    /// A process has come that may have to be watched, see [`super::Options::newcomers`].
+    Newcomer(super::Newcomer),
     /// A process is replacing its program: from here on its mappings are those of the new one. [`Event::Exec`] follows
     /// when they have been made.
     NewImage {

@@ -13,6 +13,9 @@ use crate::target::Mapping;
 
 /// Buffer of one CPU in bytes, a power of two: some 600 records between two reads.
 const BUFFER_BYTES: usize = 128 * 1024;
+/// Kinds of records (include/uapi/linux/perf_event.h).
+const PERF_RECORD_COMM: u32 = 3;
+const PERF_RECORD_MMAP2: u32 = 10;
 /// `PERF_RECORD_MISC_COMM_EXEC` (include/uapi/linux/perf_event.h): the name changed because of an exec.
 const COMM_EXEC: u16 = 1 << 13;
 
@@ -47,11 +50,17 @@ impl MappingEvents {
         Ok(Self { samplers: cpus.into_iter().map(open).collect::<io::Result<_>>()?, lost: 0 })
     }
 
-    /// Adds what happened since the last call, with its time.
-    pub fn read(&mut self, into: &mut Vec<(u64, Event)>) {
+    /// Adds what happened since the last call to the processes that are meant, with its time.
+    pub fn read(&mut self, is_meant: impl Fn(u32) -> bool, into: &mut Vec<(u64, Event)>) {
         for sampler in &mut self.samplers {
             while let Some(record) = sampler.next_record() {
                 let bytes = record.to_contiguous();
+                // Most are of others. The body of both records begins with the process (perf_event_open(2)).
+                let is_of_process = matches!(record.ty(), PERF_RECORD_COMM | PERF_RECORD_MMAP2);
+                let pid = || bytes.first_chunk::<4>().map_or(0, |word| u32::from_ne_bytes(*word));
+                if is_of_process && !is_meant(pid()) {
+                    continue;
+                }
                 let time_ns = bytes.last_chunk::<8>().map_or(0, |word| u64::from_ne_bytes(*word));
                 let is_exec = record.misc() & COMM_EXEC != 0;
                 match record.parse_record() {

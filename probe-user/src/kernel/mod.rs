@@ -15,6 +15,7 @@ mod lookup;
 mod mappings;
 mod memory;
 mod multi;
+mod newcomers;
 mod offsets;
 mod pace;
 mod placing;
@@ -36,6 +37,7 @@ pub use event::{
     thread_name,
 };
 pub use heap::{CONSTANT, HeapOptions, Heaps, Layout, MAX_HEAPS, takes};
+pub use newcomers::Newcomer;
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use prober::Prober;

@@ -22,9 +22,9 @@ pub fn look_up(btf: &Btf) -> Result<Offsets> {
         // Kernels without CONFIG_SCHED_INFO do not know since when threads wait.
         task_arrival: btf.offset("task_struct", "sched_info.last_arrival").unwrap_or(Offsets::MISSING),
         task_queued: btf.offset("task_struct", "sched_info.last_queued").unwrap_or(Offsets::MISSING),
+        task_parent: btf.offset("task_struct", "real_parent")?,
         signal_live: btf.offset("signal_struct", "live")?,
         binprm_filename: btf.offset("linux_binprm", "filename")?,
         task_thread_memory: btf.offset("task_struct", "thread.fsbase").unwrap_or(Offsets::MISSING),
-        padding: 0,
     })
 }

@@ -1,6 +1,6 @@
 //! `Sampler`: the loaded programs, their settings, and the stream of events they produce.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::BtfTracePoint;
 use aya::{Ebpf, EbpfLoader};
-use probe_ebpf::abi::{Counter, Settings, StackId, Target, generation, target_flags};
+use probe_ebpf::abi::{Counter, MAX_NEWCOMERS, Settings, StackId, Target, generation, target_flags};
 use probe_ebpf::heap::MAX_LIVE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -23,6 +23,7 @@ use super::hits::{self, Hits};
 use super::host::{self, Host};
 use super::mappings::MappingEvents;
 use super::memory::Memory;
+use super::newcomers::{Newcomer, Newcomers};
 use super::pace::Pace;
 use super::prober::Prober;
 use super::tables::{MappingTable, UnwindTables};
@@ -48,8 +49,9 @@ pub struct Options {
     pub fast_frequency: u64,
     /// Sample every process, not only the watched ones.
     pub all: bool,
-    /// Report exec, fork and exit of every process, not only of watched ones.
-    pub all_lifecycle: bool,
+    /// Tell of processes that may have to be watched: they have replaced their program, or are children of a target without
+    /// [`target_flags::INHERIT`]. In a flood see [`Sampler::take_newcomers`].
+    pub newcomers: bool,
     /// Take user stacks.
     pub user_stacks: bool,
     /// Take kernel stacks.
@@ -91,6 +93,9 @@ pub struct Sampler {
     seen: HashMap<MapData, [u64; 2], u8>,
     counters: PerCpuArray<MapData, u64>,
     mappings: MappingEvents,
+    newcomers: Newcomers,
+    /// The targets, where nothing becomes one without being asked for; `None` where children of targets are followed.
+    watched: Option<BTreeSet<u32>>,
     mapping_table: MappingTable,
     unwind_tables: UnwindTables,
     waits: Waits,
@@ -116,7 +121,7 @@ impl Sampler {
         let hits_per_cpu = hits::per_cpu(options.functions);
         let settings = OfKernel(Settings {
             all: options.all.into(),
-            all_lifecycle: options.all_lifecycle.into(),
+            newcomers: options.newcomers.into(),
             user_stacks: options.user_stacks.into(),
             kernel_stacks: options.kernel_stacks.into(),
             min_wait_ns: options.waits.min_ns,
@@ -139,6 +144,7 @@ impl Sampler {
             .map_max_entries("SINCE", options.functions.max(1))
             .map_max_entries("SPAN_KEYS", options.functions.max(1))
             .map_max_entries("HITS", hits::entries(hits_per_cpu)?)
+            .map_max_entries("NEWCOMERS", if options.newcomers { MAX_NEWCOMERS } else { 1 })
             .map_max_entries("LIVE", if options.heap.live { MAX_LIVE } else { 1 })
             .load(OBJECT)
             .map_err(|error| permission("load the kernel programs", error))?;
@@ -154,6 +160,8 @@ impl Sampler {
             events: RingBuf::try_from(take("EVENTS")?)?,
             targets: HashMap::try_from(take("TARGETS")?)?,
             seen: HashMap::try_from(take("SEEN")?)?,
+            watched: options.newcomers.then(BTreeSet::new),
+            newcomers: Newcomers::new(take("NEWCOMERS")?)?,
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
             mapping_table: MappingTable::new(take("MAPPINGS")?)?,
             unwind_tables: UnwindTables::new(take("TABLES")?)?,
@@ -304,6 +312,9 @@ impl Sampler {
         let flags = if self.pace.is_fast(pid) { flags | target_flags::FAST } else { flags };
         let target = Target { epoch: epoch(), flags };
         self.memory.watch(pid);
+        if let Some(watched) = &mut self.watched {
+            watched.insert(pid);
+        }
         self.targets
             .insert(pid, [target.epoch, target.flags], 0)
             .with_context(|| format!("cannot watch pid {pid}: the table of targets is full"))?;
@@ -313,6 +324,9 @@ impl Sampler {
     /// Lets a process go; one that is no target is no error.
     pub fn unwatch(&mut self, pid: u32) {
         let _ = self.targets.remove(&pid);
+        if let Some(watched) = &mut self.watched {
+            watched.remove(&pid);
+        }
         if self.pace.is_fast(pid)
             && let Err(error) = self.pace.set(&mut self.ebpf, pid, false)
         {
@@ -322,6 +336,11 @@ impl Sampler {
         if let Err(error) = self.next_generation(generation::TARGETS) {
             tracing::error!(%error, pid, "cannot tell the kernel that a process is let go");
         }
+    }
+
+    /// The newcomers that were too many to tell of each, and have stayed for `age`.
+    pub fn take_newcomers(&mut self, age: Duration) -> Result<Vec<Newcomer>> {
+        self.newcomers.take(age)
     }
 
     /// The mappings by which processes are unwound.
@@ -369,10 +388,16 @@ impl Sampler {
                 break;
             }
         }
-        self.mappings.read(&mut events);
+        let watched = &self.watched;
+        self.mappings.read(|pid| watched.as_ref().is_none_or(|watched| watched.contains(&pid)), &mut events);
         events.sort_by_key(|(time_ns, _)| *time_ns);
         events.into_iter().for_each(|(_, event)| handle(event));
         Ok(())
+    }
+
+    /// Mappings and execs of any process that were lost since start.
+    pub fn mappings_lost(&self) -> u64 {
+        self.mappings.lost()
     }
 
     /// Samples taken since start, and what was lost by reason.

@@ -94,8 +94,9 @@ impl MappingTable {
 
     /// Forgets a process.
     pub fn remove_mappings(&mut self, tgid: u32) {
-        self.known.remove(&tgid);
-        self.remove_from(tgid, 0);
+        if self.known.remove(&tgid).is_some() {
+            self.remove_from(tgid, 0);
+        }
     }
 
     fn remove_from(&mut self, tgid: u32, first: u32) {

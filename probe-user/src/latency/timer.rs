@@ -26,7 +26,7 @@ impl Timer {
             frequency: 1,
             fast_frequency: 0,
             all: false,
-            all_lifecycle: false,
+            newcomers: false,
             user_stacks: false,
             kernel_stacks: false,
             waits: WaitFilter::default(),

@@ -17,14 +17,14 @@ use super::recorder::{Recorded, Recorder, Retention};
 use super::recording::{Events, Kind, Recording};
 use super::state::State;
 use super::unwinding::Unwinding;
-use crate::kernel::{self, Clock, RawThread, Sampler, Whom};
+use crate::kernel::{self, Clock, Newcomer, RawThread, Sampler, Whom};
 use crate::target::{ThreadState, monotonic_ns};
 
 /// How often it is looked whether tables or samples have come that somebody waits for.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Requests that may wait: callers wait for their answer, so there are never more than callers.
 const REQUESTS: usize = 16;
-/// Process events that may wait for a slow listener: a fork storm of 4,096 processes between two looks.
+/// Process events that may wait for a slow listener.
 const LIFECYCLE_EVENTS: usize = 4096;
 
 /// What to collect.
@@ -45,19 +45,19 @@ pub struct Options {
 /// A process came or went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifecycle {
-    /// It replaced its program.
+    /// One that is watched replaced its program.
     Exec {
         /// Process.
         pid: u32,
     },
-    /// It was created.
-    Fork {
-        /// Process that forked.
-        parent: u32,
-        /// The new one.
-        child: u32,
+    /// It may be one that is to be watched. Where too many come, those that have stayed for some time.
+    Newcomer(Newcomer),
+    /// It is sampled no more, because it replaced its program too often. It is a newcomer again.
+    SetAside {
+        /// Process.
+        pid: u32,
     },
-    /// It ended.
+    /// One that is watched ended.
     Exit {
         /// Process.
         pid: u32,
@@ -123,6 +123,10 @@ impl Collector {
             user_stacks: options.kernel.user_stacks,
             kernel_stacks: options.kernel.kernel_stacks,
             heap: options.kernel.heap,
+            newcomers: options.kernel.newcomers,
+            newcomers_taken_ns: 0,
+            is_lively: false,
+            mappings_lost: 0,
             lifecycle: None,
             lifecycle_lost: 0,
             told: BTreeMap::new(),
@@ -293,6 +297,11 @@ impl Collector {
     /// Lends the kernel programs out: nothing is recorded until they are back.
     pub fn with_kernel<T: Send + 'static>(&self, borrow: impl FnOnce(&mut Sampler) -> T + Send + 'static) -> Result<T> {
         self.ask(move |state| borrow(&mut state.sampler))
+    }
+
+    /// Counts something of a process as lost now. There must not be ever new reasons: they are kept.
+    pub fn lose(&self, pid: u32, reason: String, count: u64) -> Result<()> {
+        self.ask(move |state| state.recorder.lose_of(pid, monotonic_ns(), reason, count))
     }
 
     /// Figures about the collector itself.

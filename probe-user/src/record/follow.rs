@@ -246,7 +246,7 @@ impl Follows {
         let kind = Kind::Events(Events { malloc: true, ..Events::default() });
         let mut recording = Recording { kind, from_ns: since_ns, to_ns: now_ns, ..Recording::default() };
         recorder.add_allocations(&mut recording, &[pid]);
-        recording.losses = recorder.losses(since_ns, now_ns);
+        recording.losses = recorder.losses(&[pid], since_ns, now_ns);
         recording.losses.retain(|reason, _| reason.starts_with("sampled allocations"));
         recording.heap.sample_bytes = followed.mean_now;
         recording.heap.heaps = [(pid, Heap { allocators: followed.allocators.clone(), scale })].into();

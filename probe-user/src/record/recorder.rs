@@ -4,7 +4,7 @@ mod extract;
 mod processes;
 mod windows;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use processes::Processes;
 use windows::Windows;
@@ -46,6 +46,8 @@ pub struct Recorder {
     swept_ns: u64,
     has_gone: bool,
     recorded: Recorded,
+    /// Of single processes, since the beginning: reason → count.
+    lost: BTreeMap<String, u64>,
 }
 
 /// How much was recorded since the beginning, besides samples.
@@ -73,6 +75,7 @@ impl Recorder {
             swept_ns: now_ns,
             has_gone: false,
             recorded: Recorded::default(),
+            lost: BTreeMap::new(),
         }
     }
 
@@ -104,7 +107,8 @@ impl Recorder {
             Event::NewImage { pid } => self.processes.begin_exec(pid),
             Event::Exec { pid, path, .. } => self.processes.exec(pid, &path, now_ns),
             Event::Fork { parent, child } => self.processes.fork(parent, child),
-            Event::Exit { pid } => self.processes.release(pid),
+            Event::Exit { pid } | Event::SetAside { pid } => self.processes.release(pid),
+            Event::Newcomer(_) => {}
             Event::Map { pid, mapping } => self.processes.map(pid, &mapping),
         }
     }
@@ -114,6 +118,17 @@ impl Recorder {
         for (reason, count) in losses {
             *self.windows.at(time_ns).losses.entry(reason).or_default() += count;
         }
+    }
+
+    /// Counts something of a process as lost at a time: the recordings of others do not miss it.
+    pub fn lose_of(&mut self, pid: u32, time_ns: u64, reason: String, count: u64) {
+        *self.lost.entry(reason.clone()).or_default() += count;
+        *self.windows.at(time_ns).losses_of.entry((pid, reason)).or_default() += count;
+    }
+
+    /// What was lost of single processes since the beginning: reason → count.
+    pub fn losses_of_processes(&self) -> impl Iterator<Item = (String, u64)> {
+        self.lost.iter().map(|(reason, count)| (reason.clone(), *count))
     }
 
     fn sample(&mut self, raw: &RawSample) {
@@ -225,7 +240,11 @@ impl Recorder {
             (self.swept_ns, self.has_gone) = (now_ns, false);
             self.sweep(forget);
         }
+        for (pid, reason, count) in self.processes.take_lost() {
+            self.lose_of(pid, now_ns, reason, count);
+        }
         self.processes.trim();
+        self.processes.catch_up();
     }
 
     fn sweep(&mut self, forget: impl FnMut(StackId)) {

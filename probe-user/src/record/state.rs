@@ -16,6 +16,8 @@ use super::heap::{self, Heaps};
 use super::recorder::Recorder;
 use super::recording::{Events, Recording};
 use super::unwinding::Unwinding;
+use probe_ebpf::abi::MAX_DELAY_NS;
+
 use crate::kernel::{Clock, Event, HeapOptions, OpenWait, RawStack, RawThread, Sampler, StackId, WaitFilter, Whom};
 use crate::supervise::Pulse;
 use crate::target::{ThreadState, monotonic_ns};
@@ -28,8 +30,12 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(2);
 /// A round of reading takes milliseconds, and an answer to a request seconds.
 const DEADLINE: Duration = Duration::from_secs(30);
 const SECOND_NS: u64 = 1_000_000_000;
+/// Where processes come all the time, the kernel does not wake the reader for each.
+const MAX_DELAY: Duration = Duration::from_nanos(MAX_DELAY_NS);
 /// The recorder is trimmed this often.
 const TRIM_NS: u64 = SECOND_NS;
+/// Whoever is there for so long is looked at: most programs that are started again and again end sooner.
+const STAY: Duration = Duration::from_millis(30);
 /// A sample this near to a dump is as good as one at the same moment.
 const NEAR_NS: u64 = 20_000_000;
 
@@ -47,6 +53,13 @@ pub(super) struct State {
     pub(super) user_stacks: bool,
     pub(super) kernel_stacks: bool,
     pub(super) heap: HeapOptions,
+    /// Processes have come since it was asked last, and others may have that nobody was woken for.
+    pub(super) is_lively: bool,
+    /// Whether the kernel keeps newcomers, and when they were asked for.
+    pub(super) newcomers: bool,
+    pub(super) newcomers_taken_ns: u64,
+    /// Mappings that the kernel could not tell of, until the last look.
+    pub(super) mappings_lost: u64,
     pub(super) lifecycle: Option<SyncSender<Lifecycle>>,
     pub(super) lifecycle_lost: u64,
     /// Losses that the recorder was told of.
@@ -85,6 +98,7 @@ impl State {
                 0 => heap::LOOK_INTERVAL,
                 _ => BUSY_INTERVAL,
             };
+            let interval = if std::mem::take(&mut self.is_lively) { interval.min(MAX_DELAY) } else { interval };
             if let Err(error) = self.heaps.look(&mut self.sampler) {
                 tracing::error!(error = format!("{error:#}"), "the probes of allocators cannot be looked after");
             }
@@ -99,10 +113,18 @@ impl State {
                 }
             }
             let now = monotonic_ns();
+            if let Err(error) = self.tell_newcomers(now) {
+                tracing::error!(error = format!("{error:#}"), "the kernel's newcomers cannot be read");
+            }
             if now - trimmed_ns >= TRIM_NS {
                 trimmed_ns = now;
                 if let Err(error) = self.tell_losses(now) {
                     tracing::error!(error = format!("{error:#}"), "the kernel's counters cannot be read");
+                }
+                // Who maps that much takes what others map along: those that are sampled are read again.
+                let lost = self.sampler.mappings_lost();
+                if std::mem::replace(&mut self.mappings_lost, lost) != lost {
+                    self.recorder.processes.doubt_mappings();
                 }
                 let (recorder, sampler) = (&mut self.recorder, &mut self.sampler);
                 let mut has_forgotten = false;
@@ -126,7 +148,7 @@ impl State {
     }
 
     pub(super) fn read(&mut self, timeout: Duration) -> Result<()> {
-        let Self { sampler, recorder, lifecycle, lifecycle_lost, alarm, heaps, .. } = self;
+        let Self { sampler, recorder, lifecycle, lifecycle_lost, alarm, heaps, is_lively, .. } = self;
         sampler
             .read(timeout, alarm.as_fd(), |event| {
                 if let (Some(listener), Some(change)) = (&lifecycle, lifecycle_of(&event)) {
@@ -136,12 +158,29 @@ impl State {
                         Err(TrySendError::Disconnected(_)) => *lifecycle = None,
                     }
                 }
+                *is_lively |= matches!(event, Event::Fork { .. } | Event::Exec { .. } | Event::Newcomer(_));
                 heaps.note(&event);
                 recorder.handle(event, monotonic_ns());
             })
             .context("cannot read the ring buffer")?;
         heaps.catch_up(sampler, recorder)?;
         self.sync_unwinding()
+    }
+
+    /// Tells of the processes that have come and stayed.
+    fn tell_newcomers(&mut self, now_ns: u64) -> Result<()> {
+        let Some(listener) = self.lifecycle.as_ref().filter(|_| self.newcomers) else { return Ok(()) };
+        if now_ns.saturating_sub(self.newcomers_taken_ns) < STAY.as_nanos() as u64 {
+            return Ok(());
+        }
+        self.newcomers_taken_ns = now_ns;
+        for newcomer in self.sampler.take_newcomers(STAY)? {
+            // Who does not fit is found when all processes are looked at.
+            if listener.try_send(Lifecycle::Newcomer(newcomer)).is_err() {
+                self.lifecycle_lost += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Samples at another rate, and keeps at most so many bytes, from now on.
@@ -308,7 +347,11 @@ impl State {
 
     /// Gives what was lost since the last call to the present window.
     pub(super) fn tell_losses(&mut self, now_ns: u64) -> Result<()> {
-        let losses = self.losses()?;
+        let mut losses = self.losses()?;
+        // These were given to their processes.
+        for (reason, _) in self.recorder.losses_of_processes() {
+            losses.remove(&reason);
+        }
         let new = losses.iter().map(|(reason, total)| (reason.clone(), total - self.told.get(reason).unwrap_or(&0)));
         self.recorder.lose(now_ns, new.filter(|(_, count)| *count > 0));
         self.told = losses;
@@ -327,6 +370,9 @@ impl State {
         if self.unfollowed > 0 {
             losses.insert("waits lost: table of waiting threads full at the start".into(), self.unfollowed);
         }
+        for (reason, count) in self.recorder.losses_of_processes() {
+            *losses.entry(reason).or_default() += count;
+        }
         losses.extend(self.heaps.losses().map(|(reason, count)| (reason.to_owned(), count)));
         if self.lifecycle_lost > 0 {
             losses.insert("process events lost: listener too slow".into(), self.lifecycle_lost);
@@ -338,7 +384,8 @@ impl State {
 fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
     match *event {
         Event::Exec { pid, .. } => Some(Lifecycle::Exec { pid }),
-        Event::Fork { parent, child } => Some(Lifecycle::Fork { parent, child }),
+        Event::Newcomer(newcomer) => Some(Lifecycle::Newcomer(newcomer)),
+        Event::SetAside { pid } => Some(Lifecycle::SetAside { pid }),
         Event::Exit { pid } => Some(Lifecycle::Exit { pid }),
         Event::Sample(_)
         | Event::Wait(_)
@@ -347,6 +394,7 @@ fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
         | Event::Allocation(..)
         | Event::AllocationEnd(_)
         | Event::Stack(_)
+        | Event::Fork { .. }
         | Event::NewImage { .. }
         | Event::Map { .. } => None,
     }

@@ -147,6 +147,14 @@ impl Matcher {
         self.pid
     }
 
+    /// Does the process meet those conditions that are cheap to look at?
+    pub fn may_match<'a>(&self, pid: u32, exe: &str, comm: impl Fn() -> &'a str) -> bool {
+        !self.is_empty()
+            && self.pid.is_none_or(|of| of == pid)
+            && self.is_met(On::Exe, Some(exe).filter(|exe| !exe.is_empty()))
+            && self.globs.get(&On::Comm).is_none_or(|glob| glob.is_match(comm()))
+    }
+
     /// Does the process meet every condition?
     pub fn matches(&self, process: &Candidate) -> bool {
         !self.is_empty()
@@ -226,6 +234,8 @@ mod tests {
         ] {
             let matcher = matcher.expect("valid");
             assert_eq!(matcher.matches(&process()), expected, "{matcher:?}");
+            let Candidate { pid, exe, comm, .. } = process();
+            assert!(matcher.may_match(pid, &exe, || &comm) || !expected, "{matcher:?}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! What can be known of processes and of the host without touching them. The only room that reads /proc.
 
 mod address;
+mod allowance;
 mod cgroup;
 mod children;
 mod clock;
@@ -29,6 +30,7 @@ pub mod unreadable;
 mod usage;
 mod words;
 
+pub use allowance::Allowances;
 pub use cgroup::{Groups, OfGroups};
 pub use children::{descendants, is_running, latest_pid};
 pub use clock::{monotonic_ns, steady_now, wall_ns};

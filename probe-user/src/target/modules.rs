@@ -9,17 +9,29 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::allowance::Allowances;
 use super::elf::{self, Segment};
 use super::mappings::{Mapping, parse_maps};
+use super::monotonic_ns;
 use super::opening;
 use super::regular;
 
 /// Not larger than any real vDSO.
 const MAX_VDSO_BYTES: usize = 1 << 20;
+
+/// A process may have so many files opened at once, and one in so much time from then on: to open one and to make its table takes
+/// a millisecond or more. Programs that start map some hundreds.
+const FILES_AT_ONCE: u64 = 1024;
+const FILE_EVERY: Duration = Duration::from_millis(100);
+/// One with so many bytes of code counts twice: its table takes longer.
+const BYTES: f64 = 16.0 * 1024.0 * 1024.0;
+/// Another mapping is this part of a file.
+const MAPPING: f64 = 0.1;
 
 /// What a module is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -200,6 +212,10 @@ impl Opened {
         self.handle.is_some()
     }
 
+    fn code_bytes(&self) -> u64 {
+        self.headers.segments.iter().filter(|segment| segment.executable).map(|segment| segment.size).sum()
+    }
+
     pub(super) fn file(headers: Headers, handle: OwnedFd) -> Self {
         Self { headers, problem: String::new(), handle: Some(handle) }
     }
@@ -210,13 +226,32 @@ impl Opened {
 }
 
 /// All modules in use. A file that several processes map is opened once; one that nobody refers to is closed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Modules {
-    /// By device and inode, with the process in which it was opened last.
-    files: HashMap<(u32, u32, u64), (u32, Weak<Module>)>,
+    /// By device and inode.
+    files: HashMap<(u32, u32, u64), Known>,
     /// Memory without a file, by process.
     anonymous: HashMap<u32, Weak<Module>>,
     vdso: Option<Arc<Module>>,
+    /// What each process may have opened.
+    allowances: Allowances<u32>,
+}
+
+/// A module that is in use.
+#[derive(Debug)]
+struct Known {
+    /// In which it was opened last.
+    pid: u32,
+    module: Weak<Module>,
+    /// Its process was charged with its size.
+    is_weighed: bool,
+}
+
+impl Default for Modules {
+    fn default() -> Self {
+        let allowances = Allowances::new(FILES_AT_ONCE, FILE_EVERY);
+        Self { files: HashMap::new(), anonymous: HashMap::new(), vdso: None, allowances }
+    }
 }
 
 impl Modules {
@@ -230,19 +265,26 @@ impl Modules {
             return self.anonymous(pid);
         }
         let key = (mapping.device.0, mapping.device.1, mapping.inode);
-        if let Some((tried, known)) = self.files.get(&key)
-            && let Some(module) = known.upgrade()
+        if let Some(known) = self.files.get(&key)
+            && let Some(module) = known.module.upgrade()
         {
             // A module that could not be opened is tried again by another process, which may have the file.
-            if *tried == pid || module.opened().is_none_or(Opened::is_file) {
+            if known.pid == pid || module.opened().is_none_or(Opened::is_file) {
                 return module;
             }
         }
         let mapped = (mapping.start, mapping.end, mapping.file_offset);
         let path = mapping.path.trim_end_matches(" (deleted)");
+        let now_ns = monotonic_ns();
+        if !self.allowances.has_left(&pid, now_ns) {
+            let module = Module::unopened(ModuleKind::File, path, pid, mapped);
+            module.set(Opened::problem("its process maps too many files".into()));
+            return Arc::new(module);
+        }
         let module = Arc::new(Module::unopened(ModuleKind::File, path, pid, mapped));
         opening::request(pid, mapping, &module);
-        self.files.insert(key, (pid, Arc::downgrade(&module)));
+        self.allowances.spend(pid, 1.0, now_ns);
+        self.files.insert(key, Known { pid, module: Arc::downgrade(&module), is_weighed: false });
         module
     }
 
@@ -257,9 +299,34 @@ impl Modules {
         module
     }
 
-    /// Forgets modules that nobody refers to.
+    /// Whether what a process maps is followed now, or is too much.
+    pub fn admits(&self, pid: u32) -> bool {
+        self.allowances.has_left(&pid, monotonic_ns())
+    }
+
+    /// A process has mapped something.
+    pub fn charge(&mut self, pid: u32) {
+        self.allowances.spend(pid, MAPPING, monotonic_ns());
+    }
+
+    /// A process is gone.
+    pub fn leave(&mut self, pid: u32) {
+        self.allowances.forget(&pid);
+    }
+
+    /// Forgets modules that nobody refers to, and charges processes with the size of those that were opened.
     pub fn sweep(&mut self) {
-        self.files.retain(|_, (_, module)| module.strong_count() > 0);
+        let (allowances, now_ns) = (&mut self.allowances, monotonic_ns());
+        self.files.retain(|_, known| {
+            let module = known.module.upgrade();
+            if !known.is_weighed
+                && let Some(opened) = module.as_ref().and_then(|module| module.opened())
+            {
+                known.is_weighed = true;
+                allowances.spend(known.pid, opened.code_bytes() as f64 / BYTES, now_ns);
+            }
+            module.is_some()
+        });
         self.anonymous.retain(|_, module| module.strong_count() > 0);
     }
 

@@ -49,10 +49,17 @@ impl Process {
         Self { pid: child, ..self.clone() }
     }
 
-    /// Reads everything again, after an exec. A process that is gone meanwhile keeps what was known.
+    /// Reads everything again. A process that is gone meanwhile keeps what was known.
     pub fn refresh(&mut self, modules: &mut Modules) {
+        if self.refresh_names() {
+            self.refresh_mappings(modules);
+        }
+    }
+
+    /// Reads again how it is called, after an exec. False if it is gone, and keeps what was known.
+    pub fn refresh_names(&mut self) -> bool {
         let pid = self.pid;
-        let Ok(comm) = std::fs::read(format!("/proc/{pid}/comm")) else { return };
+        let Ok(comm) = std::fs::read(format!("/proc/{pid}/comm")) else { return false };
         self.comm = sanitize(String::from_utf8_lossy(&comm).trim_end_matches('\n'));
         let folder = folder(pid);
         if let Ok(exe) = std::fs::read_link(folder.join("exe")) {
@@ -64,7 +71,7 @@ impl Process {
             let text = String::from_utf8_lossy(&cmdline);
             self.cmdline = sanitize(&text.trim_end_matches('\0').replace('\0', " "));
         }
-        self.refresh_mappings(modules);
+        true
     }
 
     /// Reads the mappings again. True when there are any: a process that is gone keeps what was known.

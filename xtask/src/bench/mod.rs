@@ -3,6 +3,7 @@
 
 mod daemon;
 mod dump;
+mod floods;
 mod footprint;
 mod governor;
 mod off_cpu;
@@ -45,6 +46,8 @@ enum What {
     /// The daemon on a host of 500 processes with 5,000 threads, 20 rules and 50 functions: processor time, memory, and how
     /// long a snapshot takes
     Daemon(daemon::Args),
+    /// Programs that start, replace and map things all the time: what probe takes meanwhile, next to perf and execsnoop
+    Floods(floods::Args),
     /// A profile of 200,000 nodes in the viewer: how fast it opens, and how smoothly it is panned and zoomed, next to
     /// speedscope
     Viewer(viewer::Args),
@@ -59,6 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Dump(args) => dump::run(args),
         What::Governor(args) => governor::run(args),
         What::Daemon(args) => daemon::run(args),
+        What::Floods(args) => floods::run(args),
         What::Viewer(args) => viewer::run(args),
     }
 }

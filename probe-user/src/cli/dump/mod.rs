@@ -126,7 +126,7 @@ fn take(args: &Args) -> Result<Shown> {
             frequency: FREQUENCY,
             fast_frequency: 0,
             all: false,
-            all_lifecycle: false,
+            newcomers: false,
             user_stacks: !args.kernel_only,
             kernel_stacks: !args.user_only,
             waits: WaitFilter::default(),

@@ -52,7 +52,7 @@ impl Programs {
                 frequency,
                 fast_frequency: 0,
                 all: false,
-                all_lifecycle: false,
+                newcomers: false,
                 user_stacks: true,
                 kernel_stacks: true,
                 waits: WaitFilter { min_ns, each: true, ..WaitFilter::default() },

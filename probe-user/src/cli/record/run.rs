@@ -47,7 +47,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
             frequency: plan.frequency,
             fast_frequency: 0,
             all: plan.target == Target::All,
-            all_lifecycle: false,
+            newcomers: false,
             user_stacks: plan.user_stacks,
             kernel_stacks: plan.kernel_stacks,
             waits: plan.waits,

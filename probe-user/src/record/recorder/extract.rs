@@ -64,7 +64,7 @@ impl Recorder {
             from_ns: from_ns.max(oldest),
             to_ns,
             goroutines: goroutines.copied().collect(),
-            losses: self.losses(from_ns, to_ns),
+            losses: self.losses(pids, from_ns, to_ns),
             ..Recording::default()
         };
         self.add_names(&mut recording, &samples);
@@ -125,8 +125,8 @@ impl Recorder {
     }
 
     /// What was lost from one time to another: reason → count.
-    pub fn losses(&self, from_ns: u64, to_ns: u64) -> BTreeMap<String, u64> {
-        self.windows.losses(from_ns, to_ns)
+    pub fn losses(&self, pids: &[u32], from_ns: u64, to_ns: u64) -> BTreeMap<String, u64> {
+        self.windows.losses(pids, from_ns, to_ns)
     }
 
     /// When each module was last seen in a stack, by its address.

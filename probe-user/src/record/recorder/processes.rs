@@ -11,11 +11,16 @@ use super::super::stacks::{Frame, Space, Stack};
 use probe_ebpf::abi::EXACT_FRAME;
 
 use crate::kernel::{End, RawStack, thread_name};
-use crate::target::{Mapping, Mappings, Module, ModuleKind, Modules, Opened, Process};
+use crate::target::{Mapping, Mappings, Module, ModuleKind, Modules, Opened, Process, monotonic_ns};
 use crate::text::until_zero;
 
 /// Mappings of a process are read again for an unknown address at most once in this time.
 const REFRESH_NS: u64 = 100_000_000;
+
+/// And takes at most one part in so many of the time.
+const SHARE: u64 = 100;
+/// Reading again takes at most this long at once.
+const CATCH_UP_NS: u64 = 5_000_000;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -37,7 +42,14 @@ pub(super) struct Tracked {
     process: Process,
     /// Name given by whoever watches it.
     service: Option<String>,
-    refreshed_ns: u64,
+    /// When its mappings may be read again: the more there are of them, the later.
+    readable_ns: u64,
+    /// It is replacing its program, of which the mappings are reported.
+    is_told: bool,
+    /// Its mappings are not all that there are.
+    is_stale: bool,
+    /// Mappings that were not followed.
+    missed: u64,
     /// It ended, or nobody watches it any more: forgotten when its last sample is.
     released: bool,
     /// It gave samples that are still kept.
@@ -83,16 +95,20 @@ impl Processes {
     pub fn begin_exec(&mut self, pid: u32) {
         if let Some(tracked) = self.tracked.get_mut(&pid) {
             tracked.process.begin_exec();
+            tracked.is_told = true;
         }
     }
 
-    /// A process has replaced its program. The mappings of the new image were reported before: what /proc says replaces
-    /// them, and if the process is gone already they stay.
+    /// A process has replaced its program. The mappings of the new image were reported before; /proc is read where those reports
+    /// were lost. If the process is gone already, what was reported stays.
     pub fn exec(&mut self, pid: u32, path: &OsStr, now_ns: u64) {
         if let Some(tracked) = self.tracked.get_mut(&pid) {
             tracked.process.replaced_by(path);
-            tracked.process.refresh(&mut self.modules);
-            tracked.refreshed_ns = now_ns;
+            tracked.process.refresh_names();
+            if !std::mem::take(&mut tracked.is_told) || tracked.process.mappings.is_empty() {
+                tracked.process.refresh_mappings(&mut self.modules);
+                tracked.readable_ns = now_ns + REFRESH_NS;
+            }
             self.changed.insert(pid);
         }
     }
@@ -100,6 +116,12 @@ impl Processes {
     /// A process mapped code. Mappings of every process on the host are reported; those of strangers do not matter.
     pub fn map(&mut self, pid: u32, mapping: &Mapping) {
         if let Some(tracked) = self.tracked.get_mut(&pid) {
+            if !self.modules.admits(pid) {
+                tracked.is_stale = true;
+                tracked.missed += 1;
+                return;
+            }
+            self.modules.charge(pid);
             self.changed.insert(pid);
             if tracked.process.add_mapping(mapping, &mut self.modules) {
                 self.remapped.push(pid);
@@ -138,10 +160,9 @@ impl Processes {
                 // New code that no event told of: an event was lost.
                 if !raw.frames.iter().all(|address| is_known(tracked, address))
                     && !tracked.released
-                    && now_ns.saturating_sub(tracked.refreshed_ns) >= REFRESH_NS
+                    && now_ns >= tracked.readable_ns
                 {
-                    tracked.process.refresh_mappings(&mut self.modules);
-                    tracked.refreshed_ns = now_ns;
+                    tracked.read_mappings(&mut self.modules);
                     self.changed.insert(pid);
                 }
                 // A return address where no code is was no return address: the frame pointer led astray.
@@ -176,13 +197,53 @@ impl Processes {
 
     /// A process that is gone needs its mappings no more: its stacks are located. One without samples is forgotten.
     pub fn trim(&mut self) {
-        self.tracked.retain(|_, tracked| !tracked.released || tracked.sampled);
+        let modules = &mut self.modules;
+        self.tracked.retain(|&pid, tracked| {
+            let is_kept = !tracked.released || tracked.sampled;
+            if !is_kept {
+                modules.leave(pid);
+            }
+            is_kept
+        });
         for tracked in self.tracked.values_mut().filter(|tracked| tracked.released) {
             tracked.process.forget_mappings();
         }
         self.bytes = self.threads.len() * size_of::<((u32, u32), Thread)>() * 2
             + self.tracked.values().map(|tracked| tracked.process.bytes()).sum::<usize>();
         self.modules.sweep();
+    }
+
+    /// Mappings that were not followed since the last call: process, reason, count.
+    pub fn take_lost(&mut self) -> Vec<(u32, String, u64)> {
+        let lost = self.tracked.iter_mut().filter(|(_, tracked)| tracked.missed > 0);
+        let reason = |tracked: &Tracked| {
+            let name = tracked.service.as_ref().unwrap_or(&tracked.process.comm);
+            format!("mappings not followed: {name} maps too much code")
+        };
+        lost.map(|(&pid, tracked)| (pid, reason(tracked), std::mem::take(&mut tracked.missed))).collect()
+    }
+
+    /// Some of what processes have mapped was not told.
+    pub fn doubt_mappings(&mut self) {
+        for tracked in self.tracked.values_mut().filter(|tracked| tracked.sampled && !tracked.released) {
+            tracked.is_stale = true;
+        }
+    }
+
+    /// Reads again what some processes have mapped of which not all was told; those that are not reached have the next turn.
+    pub fn catch_up(&mut self) {
+        let (begin_ns, modules) = (monotonic_ns(), &mut self.modules);
+        let stale = self.tracked.iter_mut().filter(|(_, tracked)| tracked.is_stale && !tracked.released);
+        for (&pid, tracked) in stale {
+            let now_ns = monotonic_ns();
+            if now_ns - begin_ns >= CATCH_UP_NS {
+                break;
+            }
+            if now_ns >= tracked.readable_ns && modules.admits(pid) {
+                tracked.read_mappings(modules);
+                self.changed.insert(pid);
+            }
+        }
     }
 
     /// Bytes of processes and threads at the last trim, roughly.
@@ -237,6 +298,16 @@ impl Processes {
     /// What is known of a thread.
     pub fn thread(&self, thread: (u32, u32)) -> Option<&Thread> {
         self.threads.get(&thread)
+    }
+}
+
+impl Tracked {
+    fn read_mappings(&mut self, modules: &mut Modules) {
+        let begin_ns = monotonic_ns();
+        self.process.refresh_mappings(modules);
+        let now_ns = monotonic_ns();
+        self.is_stale = !modules.admits(self.process.pid);
+        self.readable_ns = now_ns + REFRESH_NS.max((now_ns - begin_ns) * SHARE);
     }
 }
 

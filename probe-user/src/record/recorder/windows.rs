@@ -34,6 +34,8 @@ pub struct Window {
     pub ended: Vec<Ended>,
     /// Reason → count.
     pub losses: BTreeMap<String, u64>,
+    /// Of single processes: process and reason → count.
+    pub losses_of: BTreeMap<(u32, String), u64>,
 }
 
 impl Windows {
@@ -73,12 +75,17 @@ impl Windows {
         self.0.iter().flat_map(Window::references)
     }
 
-    /// What was lost from one time to another: reason → count.
-    pub fn losses(&self, from_ns: u64, to_ns: u64) -> BTreeMap<String, u64> {
+    /// What was lost from one time to another, of these processes (of all, with an empty list): reason → count.
+    pub fn losses(&self, pids: &[u32], from_ns: u64, to_ns: u64) -> BTreeMap<String, u64> {
         let mut losses = BTreeMap::new();
         for window in self.0.iter().filter(|w| w.start_ns < to_ns && w.start_ns + WINDOW_NS > from_ns) {
             for (reason, count) in &window.losses {
                 *losses.entry(reason.clone()).or_default() += count;
+            }
+            for ((pid, reason), count) in &window.losses_of {
+                if pids.is_empty() || pids.contains(pid) {
+                    *losses.entry(reason.clone()).or_default() += count;
+                }
             }
         }
         losses
@@ -135,7 +142,18 @@ impl Window {
         fn held<T>(events: &Vec<T>) -> usize {
             events.capacity() * size_of::<T>()
         }
-        let Self { start_ns: _, samples, waits, calls, goroutines, changes, allocations, ended, losses: _ } = self;
+        let Self {
+            start_ns: _,
+            samples,
+            waits,
+            calls,
+            goroutines,
+            changes,
+            allocations,
+            ended,
+            losses: _,
+            losses_of: _,
+        } = self;
         held(samples) + held(waits) + held(calls) + held(goroutines) + held(changes) + held(allocations) + held(ended)
     }
 }

@@ -4,7 +4,7 @@
 
 mod breach;
 mod configuration;
-mod usage;
+pub(super) mod usage;
 
 use std::collections::BTreeMap;
 use std::fs;

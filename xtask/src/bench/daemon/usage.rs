@@ -12,21 +12,21 @@ use crate::shell;
 
 /// What a process has taken.
 #[derive(Debug, Default)]
-pub(super) struct Usage {
-    pub(super) pid: u32,
-    pub(super) name: String,
+pub(in crate::bench) struct Usage {
+    pub(in crate::bench) pid: u32,
+    pub(in crate::bench) name: String,
     /// Its processor time, in seconds.
-    pub(super) cpu: f64,
+    pub(in crate::bench) cpu: f64,
     /// That of its programs in the kernel, by the kernel's statistics.
-    pub(super) programs: f64,
+    pub(in crate::bench) programs: f64,
     /// Resident memory in bytes, its share of what it has in common with the others; without maps that it has mapped.
-    pub(super) resident: u64,
+    pub(in crate::bench) resident: u64,
     /// Memory of its maps in the kernel, in bytes; unwind tables, which are maps in a map, among them.
-    pub(super) maps: u64,
+    pub(in crate::bench) maps: u64,
 }
 
 /// What each process of the daemon has taken.
-pub(super) fn of(pid: u32) -> Result<Vec<Usage>> {
+pub(in crate::bench) fn of(pid: u32) -> Result<Vec<Usage>> {
     let usage = |pid| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm"))?.trim().to_owned();
         let outer = procfs::maps_of_maps(pid);
@@ -44,7 +44,7 @@ pub(super) fn of(pid: u32) -> Result<Vec<Usage>> {
 }
 
 /// A process, its children, theirs and so on.
-pub(super) fn processes(pid: u32) -> Vec<u32> {
+pub(in crate::bench) fn processes(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let children: Vec<u32> = children
@@ -54,14 +54,14 @@ pub(super) fn processes(pid: u32) -> Vec<u32> {
 }
 
 /// Programs in the kernel, the dearest first: name, and seconds that they took.
-pub(super) fn programs(pid: u32) -> Vec<(u64, f64)> {
+pub(in crate::bench) fn programs(pid: u32) -> Vec<(u64, f64)> {
     let mut all: Vec<(u64, f64)> = processes(pid).into_iter().flat_map(procfs::program_times).collect();
     all.sort_by(|one, other| other.1.total_cmp(&one.1));
     all
 }
 
 /// The name of a program in the kernel, by bpftool.
-pub(super) fn name_of(program: u64) -> String {
+pub(in crate::bench) fn name_of(program: u64) -> String {
     let mut bpftool = Command::new("bpftool");
     let output = shell::output(bpftool.args(["-j", "prog", "show", "id", &program.to_string()]));
     let shown: Option<Value> = output.and_then(|text| serde_json::from_str(&text).ok());
@@ -70,7 +70,7 @@ pub(super) fn name_of(program: u64) -> String {
 }
 
 /// How busy the host is.
-pub(super) fn load_average() -> String {
+pub(in crate::bench) fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
