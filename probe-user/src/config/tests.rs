@@ -72,6 +72,10 @@ fn unknown_keys_name_the_line_and_the_nearest() {
             "probe.toml:2: `address` is an IP address such as 192.0.2.1, not `here`",
         ),
         ("[limits]\ncpu = 0".into(), "probe.toml:2: `cpu` is a number of percent of one core above 0, not `0`"),
+        (
+            "[limits]\nincident_overhead = 'much'".into(),
+            "probe.toml:2: `incident_overhead` is a number of percent of one core above 0, not `much`",
+        ),
         ("[limits]\nmemory = '1MiB'".into(), "probe.toml:2: `memory` is below 32MiB, with which nothing works"),
         ("[log]\nformat = 'xml'".into(), "probe.toml:2: `format` is text or json, not `xml`"),
         (
