@@ -9,7 +9,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use probe_ebpf::abi::{
     Counter, DumpRequest, MAX_BLOCKS, MAX_SEEN_STACKS, MAX_SETS, MAX_TABLES, MAX_TARGETS, MAX_WAITING_THREADS,
     MappingBlock, MappingKey, Offsets, PlaceSet, RING_BYTES, SetKey, Settings, StackId, Target, WaitingThread,
-    WokenThread, generation, target_flags,
+    WokenThread, generation, period, target_flags,
 };
 use probe_ebpf::table::Block;
 
@@ -24,8 +24,6 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     max_wait_ns: u64::MAX,
     each_wait: 0,
     fault_gap_ns: 0,
-    period_ns: 0,
-    fast_period_ns: 0,
     follow_live: 0,
     hits_per_cpu: 0,
     offsets: Offsets {
@@ -113,6 +111,10 @@ static GENERATIONS: Array<u64> = Array::with_max_entries(generation::COUNT, 0);
 pub fn generation(index: u32) -> u64 {
     GENERATIONS.get(index).map_or(0, |number| *number).wrapping_add(1)
 }
+
+/// By [`period`].
+#[map]
+pub static PERIODS: Array<u64> = Array::with_max_entries(period::COUNT, 0);
 
 /// By [`Counter`].
 #[map]

@@ -5,11 +5,11 @@ use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::PerfEventContext;
-use probe_ebpf::abi::{Counter, SampleEvent, StackId, kind, target_flags};
+use probe_ebpf::abi::{Counter, SampleEvent, StackId, kind, period, target_flags};
 use probe_ebpf::unwind::Registers;
 
 use crate::goroutine;
-use crate::maps::{EVENTS, count, setting, target, wakeup};
+use crate::maps::{EVENTS, PERIODS, count, setting, target, wakeup};
 use crate::stack;
 use crate::walk::{Owner, Scratch, Start};
 
@@ -65,7 +65,11 @@ pub fn take(context: &PerfEventContext, is_fast: bool) {
         tgid,
         tid,
         goroutine: goroutine::current(tgid),
-        value: if is_fast { setting!(fast_period_ns) } else { setting!(period_ns) },
+        value: match PERIODS.get(if is_fast { period::FAST } else { period::USUAL }) {
+            Some(&period_ns) if period_ns != 0 => period_ns,
+            // SAFETY: the context is the sample's.
+            _ => unsafe { (*context.ctx).sample_period },
+        },
         user_stack,
         kernel_stack,
         comm: bpf_get_current_comm().unwrap_or_default(),

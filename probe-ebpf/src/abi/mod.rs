@@ -30,7 +30,7 @@ pub use process::{
 pub use sample::{
     EXACT_FRAME, MAX_FRAMES, MAX_KERNEL_FRAMES, MAX_SEEN_STACKS, SampleEvent, StackEvent, StackId, stack_flags,
 };
-pub use settings::{Offsets, Settings, generation};
+pub use settings::{Offsets, Settings, generation, period};
 pub use wait::{
     MAX_SETS, MAX_WAITING_THREADS, MEMO_FRAMES, MEMO_KERNEL_FRAMES, Memo, PLACES_PER_SET, PLACES_PER_THREAD, Place,
     PlaceSet, SETS_PER_THREAD, SetKey, Sum, WAITS_EVERY_NS, WAKERS_PER_THREAD, Wait, WaitEvent, WaitingThread, Waker,

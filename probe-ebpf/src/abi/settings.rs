@@ -12,6 +12,16 @@ pub mod generation {
     pub const COUNT: u32 = 2;
 }
 
+/// What a sample stands for, in nanoseconds, where its own period is not a time; 0 where it is one. Index into the periods.
+pub mod period {
+    /// Of the usual sampler.
+    pub const USUAL: u32 = 0;
+    /// Of that for targets that are [`super::super::target_flags::FAST`].
+    pub const FAST: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
 /// Settings of the programs, fixed when they are loaded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -32,10 +42,6 @@ pub struct Settings {
     pub each_wait: u64,
     /// Time between two page faults that are looked at on a CPU, on average and at least, in nanoseconds; 0: memory is not followed.
     pub fault_gap_ns: u64,
-    /// Time between two samples of a CPU, in nanoseconds.
-    pub period_ns: u64,
-    /// The same of targets that are [`super::target_flags::FAST`].
-    pub fast_period_ns: u64,
     /// 1: sampled allocations are followed until they are freed.
     pub follow_live: u32,
     /// Hits are counted by CPU and function: so many functions for each CPU, those that there are and what fills a line of
@@ -90,7 +96,7 @@ impl Offsets {
 
 assert_packed! {
     Settings {
-        all, newcomers, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, fault_gap_ns, period_ns, fast_period_ns,
+        all, newcomers, user_stacks, kernel_stacks, min_wait_ns, max_wait_ns, each_wait, fault_gap_ns,
         follow_live, hits_per_cpu,
         offsets,
     }

@@ -45,6 +45,8 @@ pub struct Serve {
 pub struct Limits {
     /// Processor time, as a share of one core.
     pub cpu: f64,
+    /// The same on top of that while a rule is pending or firing.
+    pub incident_overhead: f64,
     /// Resident memory with that of its kernel maps, in bytes.
     pub memory: u64,
 }
@@ -130,15 +132,19 @@ impl Check<'_> {
     }
 
     pub(super) fn limits(&self, raw: &raw::Limits) -> Checked<Limits> {
-        let raw::Limits { cpu, memory } = raw;
-        let share = |value: &Spanned<Scalar>| {
+        let raw::Limits { cpu, incident_overhead, memory } = raw;
+        let share = |key: &str, value: Option<&Spanned<Scalar>>, usual: f64| {
+            let Some(value) = value else { return Ok(usual) };
             let text = &value.get_ref().0;
             let percent = thresholds::number(text, &["%"]).filter(|percent| *percent > 0.0 && *percent <= 10_000.0);
-            let wrong = || format!("`cpu` is a number of percent of one core above 0, not `{text}`");
+            let wrong = || format!("`{key}` is a number of percent of one core above 0, not `{text}`");
             percent.map(|percent| percent / 100.0).ok_or_else(|| self.error(&value.span(), wrong()))
         };
-        let limits =
-            Limits { cpu: cpu.as_ref().map_or(Ok(0.02), share)?, memory: self.size(memory.as_ref(), 150 << 20)? };
+        let limits = Limits {
+            cpu: share("cpu", cpu.as_ref(), 0.02)?,
+            incident_overhead: share("incident_overhead", incident_overhead.as_ref(), 0.05)?,
+            memory: self.size(memory.as_ref(), 150 << 20)?,
+        };
         if let Some(memory) = memory.as_ref().filter(|_| limits.memory < 32 << 20) {
             return Err(self.error(&memory.span(), "`memory` must be at least 32MiB"));
         }
@@ -182,7 +188,14 @@ pub(super) fn sections(
     [
         ("[collector]", socket.into_iter().chain(host).collect()),
         ("[serve]", http.entries().into_iter().chain(user).chain([("state", path(&serve.state))]).collect()),
-        ("[limits]", vec![("cpu", (100.0 * limits.cpu).into()), ("memory", format_size(limits.memory).into())]),
+        (
+            "[limits]",
+            vec![
+                ("cpu", (100.0 * limits.cpu).into()),
+                ("incident_overhead", (100.0 * limits.incident_overhead).into()),
+                ("memory", format_size(limits.memory).into()),
+            ],
+        ),
         ("[log]", vec![("format", format.into()), ("level", log.level.as_str().to_ascii_lowercase().into())]),
     ]
 }

@@ -132,9 +132,12 @@ section! {
 
 section! {
     /// What the collector may take of the host. Where it would take more, it does less: it samples at a lower rate first.
+    /// Processes of which a rule is pending, firing or recovering are sampled at their rate until nothing else is left to save.
     Limits {
         /// Processor time on average, in percent of one core.
         "cpu" cpu: Scalar, "percent", "`2`";
+        /// As much more while a rule is pending, firing or recovering, or a snapshot is made.
+        "incident_overhead" incident_overhead: Scalar, "percent", "`5`";
         /// Memory of its own (mapped files are not), with that of its kernel maps.
         "memory" memory: Scalar, "size", "`150MiB`";
     }

@@ -73,6 +73,10 @@ fn unknown_keys_name_the_line_and_the_nearest() {
         ),
         ("[limits]\ncpu = 0".into(), "probe.toml:2: `cpu` is a number of percent of one core above 0, not `0`"),
         ("[limits]\nmemory = '1MiB'".into(), "probe.toml:2: `memory` must be at least 32MiB"),
+        (
+            "[limits]\nincident_overhead = 'much'".into(),
+            "probe.toml:2: `incident_overhead` is a number of percent of one core above 0, not `much`",
+        ),
         ("[log]\nformat = 'xml'".into(), "probe.toml:2: `format` is text or json, not `xml`"),
         (
             "[log]\nlevel = 'loud'".into(),

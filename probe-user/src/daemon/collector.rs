@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::Scene;
 use super::causes::Waits;
+use super::limits::Pace;
 use crate::config::Sampling;
 use crate::kernel::{self, WaitFilter, target_flags};
 use crate::record::{Baselines, Collector, Events, InUse, Lifecycle, Options, Recording, Retention, Stats, Stretch};
@@ -158,8 +159,9 @@ impl Scene for Live {
         self.collector.in_use(pid)
     }
 
-    fn pace(&self, frequency: u32, memory: u64) -> Result<()> {
-        self.collector.pace(frequency, memory as usize)
+    fn pace(&self, pace: Pace) -> Result<()> {
+        let Pace { frequency, pending_frequency, memory } = pace;
+        self.collector.pace(frequency, pending_frequency, memory as usize)
     }
 
     fn lose(&self, pid: u32, reason: String, count: u64) -> Result<()> {

@@ -122,9 +122,9 @@ pub trait Scene: Send + Sync {
     /// What a process allocated since it has been followed and what of it is in use, without names. It may be gone.
     fn in_use(&self, pid: u32) -> Result<InUse>;
 
-    /// Samples at another rate, and keeps at most so many bytes, from now on.
-    fn pace(&self, frequency: u32, memory: u64) -> Result<()> {
-        let _ = (frequency, memory);
+    /// Samples at other rates, and keeps at most so many bytes, from now on.
+    fn pace(&self, pace: limits::Pace) -> Result<()> {
+        let _ = pace;
         Ok(())
     }
 

@@ -170,7 +170,7 @@ pub(super) fn config(path: &std::path::Path, matcher: Matcher, url: &str) -> Con
             culprit_wait: Duration::from_secs(5),
         },
         serve: crate::config::Serve { external_url: None, user: None, state: path.join("state") },
-        limits: crate::config::Limits { cpu: 0.02, memory: 150 << 20 },
+        limits: crate::config::Limits { cpu: 0.02, incident_overhead: 0.05, memory: 150 << 20 },
         log: crate::config::Log { is_json: false, level: tracing::Level::INFO },
         sampling: Sampling {
             frequency: 19,

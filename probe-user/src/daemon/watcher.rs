@@ -152,7 +152,8 @@ impl Watcher {
                 self.measure_functions();
                 self.follow_heat();
                 self.remember();
-                self.limits.look(self.scene.now_ns(), &*self.scene, control);
+                let is_incident = !self.hurried.is_empty() || self.holds.snapshots() > 0;
+                self.limits.look(self.scene.now_ns(), is_incident, &*self.scene, control);
                 // A process of which a thread hangs is not well: its supervisor is to start it anew.
                 if stuck().is_empty() {
                     control.beat(Beat::Alive);

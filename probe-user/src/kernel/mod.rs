@@ -20,6 +20,7 @@ mod offsets;
 mod pace;
 mod placing;
 mod prober;
+mod rhythm;
 mod sampler;
 mod tables;
 mod text;

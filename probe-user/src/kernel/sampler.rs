@@ -128,8 +128,6 @@ impl Sampler {
             max_wait_ns: options.waits.max_ns,
             each_wait: options.waits.each.into(),
             fault_gap_ns: 1_000_000_000u64.checked_div(options.faults).unwrap_or(0),
-            period_ns: 1_000_000_000u64.checked_div(options.frequency).unwrap_or(0),
-            fast_period_ns: 1_000_000_000u64.checked_div(options.fast_frequency).unwrap_or(0),
             follow_live: options.heap.live.into(),
             hits_per_cpu,
             offsets: offsets::look_up(&btf)?,
@@ -171,7 +169,7 @@ impl Sampler {
             memory: Memory::new(take("BREAKS")?)?,
             layouts: Arc::new(Mutex::new(Layouts::new(take("LAYOUTS")?)?)),
             heaps: Heaps::new(take("HEAP_COSTS")?, take("HEAP_MEANS")?, take("PENDING")?, take("LIVE")?)?,
-            pace: Pace::new(options.fast_frequency),
+            pace: Pace::new(options.fast_frequency, Array::try_from(take("PERIODS")?)?),
             dumper: Dumper::new(Array::try_from(take("DUMP")?)?),
             hits: Hits::new(take("HITS")?, hits_per_cpu)?,
             uprobes,
@@ -185,12 +183,22 @@ impl Sampler {
         self.pace.start(&mut self.ebpf, frequency)
     }
 
-    /// Samples at another rate than that of [`Self::start`] from now on. The values of samples stay those of that rate.
+    /// Samples at another rate than that of [`Self::start`] from now on.
     pub fn set_frequency(&mut self, frequency: u64) -> Result<()> {
         self.pace.change(&mut self.ebpf, frequency)
     }
 
-    /// Samples a target at [`Options::fast_frequency`] from now on, or at the usual rate again. One that is none is left alone.
+    /// The same of the targets of [`Self::set_fast`].
+    pub fn set_fast_frequency(&mut self, frequency: u64) -> Result<()> {
+        self.pace.change_fast(&mut self.ebpf, frequency)
+    }
+
+    /// To be called once a second, so that no program stays in step with the samples.
+    pub fn vary_periods(&mut self, now_ns: u64) -> Result<()> {
+        self.pace.vary(&mut self.ebpf, now_ns)
+    }
+
+    /// Samples a target at the fast rate, at first [`Options::fast_frequency`], from now on, or at the usual rate again. One that is none is left alone.
     pub fn set_fast(&mut self, pid: u32, is_fast: bool) -> Result<()> {
         if is_fast == self.pace.is_fast(pid) {
             return Ok(());

@@ -118,7 +118,6 @@ impl Collector {
             clock,
             events: options.events,
             frequency,
-            started_frequency: frequency.max(1),
             waits: options.kernel.waits,
             user_stacks: options.kernel.user_stacks,
             kernel_stacks: options.kernel.kernel_stacks,
@@ -217,9 +216,10 @@ impl Collector {
         self.ask(State::stop_waits)?
     }
 
-    /// Samples `frequency` times a second and CPU, and keeps at most `memory` bytes, from now on.
-    pub fn pace(&self, frequency: u32, memory: usize) -> Result<()> {
-        self.ask(move |state| state.pace(frequency.into(), memory))?
+    /// Samples `frequency` times a second and CPU, those of [`Self::set_fast`] `fast_frequency` times, and keeps at most
+    /// `memory` bytes, from now on.
+    pub fn pace(&self, frequency: u32, fast_frequency: u32, memory: usize) -> Result<()> {
+        self.ask(move |state| state.pace(frequency.into(), fast_frequency.into(), memory))?
     }
 
     /// Lets a process go. What was recorded of it stays until it is too old.

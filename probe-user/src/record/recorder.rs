@@ -40,8 +40,6 @@ pub struct Recorder {
     stacks: Stacks,
     retention: Retention,
     started_ns: u64,
-    /// What samples say that they stand for, and what they stand for, where these differ: nanoseconds.
-    period_ns: (u64, u64),
     /// When it was looked last what the windows refer to, and whether some have gone since.
     swept_ns: u64,
     has_gone: bool,
@@ -71,7 +69,6 @@ impl Recorder {
             stacks: Stacks::default(),
             retention,
             started_ns: now_ns,
-            period_ns: (0, 0),
             swept_ns: now_ns,
             has_gone: false,
             recorded: Recorded::default(),
@@ -87,11 +84,6 @@ impl Recorder {
     /// Keeps at most so many bytes from now on.
     pub fn set_memory(&mut self, memory: usize) {
         self.retention.memory = memory;
-    }
-
-    /// Samples that say that they stand for `said_ns` stand for `real_ns` from now on.
-    pub fn set_period(&mut self, said_ns: u64, real_ns: u64) {
-        self.period_ns = (said_ns, real_ns);
     }
 
     /// Takes an event in. `now_ns` is the present, `CLOCK_MONOTONIC`.
@@ -134,14 +126,10 @@ impl Recorder {
     fn sample(&mut self, raw: &RawSample) {
         let (user, kernel) = (self.slot(raw.user_stack), self.slot(raw.kernel_stack));
         let RawSample { time_ns, pid, tid, .. } = *raw;
-        let sample = Sample { time_ns, pid, tid, user, kernel, period_ns: self.period(raw.value) };
+        let sample = Sample { time_ns, pid, tid, user, kernel, period_ns: raw.value };
         self.windows.at(time_ns).samples.push(sample);
         self.goroutine(tid, time_ns, raw.goroutine);
         self.processes.seen(pid, tid, &raw.comm);
-    }
-
-    fn period(&self, said_ns: u64) -> u64 {
-        if said_ns == self.period_ns.0 { self.period_ns.1 } else { said_ns }
     }
 
     fn wait(&mut self, raw: &RawWait) {

@@ -47,8 +47,6 @@ pub(super) struct State {
     pub(super) clock: Option<Clock>,
     pub(super) events: Events,
     pub(super) frequency: u64,
-    /// What it was at the start.
-    pub(super) started_frequency: u64,
     pub(super) waits: WaitFilter,
     pub(super) user_stacks: bool,
     pub(super) kernel_stacks: bool,
@@ -135,6 +133,9 @@ impl State {
                 if has_forgotten && let Err(error) = sampler.unwind_again() {
                     tracing::error!(error = format!("{error:#}"), "some stacks may be lost");
                 }
+                if let Err(error) = self.sampler.vary_periods(now) {
+                    tracing::error!(error = format!("{error:#}"), "the sampling keeps its period");
+                }
                 self.unwinding.sweep();
                 if self.unwinding.is_short() && self.unwinding.make_room(&self.recorder.module_use(), now) {
                     self.recorder.processes.mark_all_changed();
@@ -183,14 +184,12 @@ impl State {
         Ok(())
     }
 
-    /// Samples at another rate, and keeps at most so many bytes, from now on.
-    pub(super) fn pace(&mut self, frequency: u64, memory: usize) -> Result<()> {
+    /// Samples at other rates, and keeps at most so many bytes, from now on.
+    pub(super) fn pace(&mut self, frequency: u64, fast_frequency: u64, memory: usize) -> Result<()> {
         self.recorder.set_memory(memory);
+        self.sampler.set_fast_frequency(fast_frequency)?;
         if frequency != self.frequency {
-            // What was sampled so far stands for what it did.
-            self.read(Duration::ZERO)?;
             self.sampler.set_frequency(frequency)?;
-            self.recorder.set_period(SECOND_NS / self.started_frequency, SECOND_NS / frequency);
             self.frequency = frequency;
         }
         Ok(())
