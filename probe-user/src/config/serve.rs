@@ -163,7 +163,7 @@ mod tests {
             ("listen = '0.0.0.0:7117'".to_owned(), "needs [serve] token_file or client_ca_file"),
             (format!("listen = '0.0.0.0:7117'\n{tls}"), "needs [serve] token_file or client_ca_file"),
             ("listen = 'localhost'".into(), "probe.toml:2: `listen` is an address with a port"),
-            ("token_file = 't'".into(), "must be absolute"),
+            ("token_file = 't'".into(), "must be an absolute path"),
             ("client_ca_file = '/a'".into(), "TLS needs"),
             ("tls_key_file = '/k'".into(), "TLS needs"),
             ("max_connections = 0".into(), "between 1 and 65536"),

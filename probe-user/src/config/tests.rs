@@ -132,7 +132,7 @@ fn wrong_values_name_the_line() {
         ("[[target]]\nname = 'a'\nmatch = { cmdline = '(' }", "probe.toml:3: `(` is not a regular expression"),
         (
             "[[notify]]\nname = 'a'\ntype = 'pigeon'",
-            "probe.toml:3: there is no type `pigeon`; did you mean `pagerduty`?",
+            "probe.toml:3: unknown type `pigeon`; did you mean `pagerduty`?",
         ),
         ("[[notify]]\nname = 'a'\ntype = 'webhook'", "probe.toml:1: [[notify]] `a` needs `url` or `url_file`"),
     ] {
@@ -156,8 +156,8 @@ fn rules_refer_to_what_is_there() {
         "probe.toml:12: `above` is a number of percent of one core, not `much`"
     );
     assert_eq!(rule("above = 80", ""), "probe.toml:8: [[rule]] needs `above`, `below` or `change`");
-    assert_eq!(rule("above = 80", "above = 80\nbelow = 3"), "probe.toml:13: `above` and `below` exclude each other");
-    assert_eq!(rule("\"cpu\"", "\"gpu\""), "probe.toml:11: there is no metric `gpu`; did you mean `cpu`?");
+    assert_eq!(rule("above = 80", "above = 80\nbelow = 3"), "probe.toml:13: `above` and `below` cannot be used together");
+    assert_eq!(rule("\"cpu\"", "\"gpu\""), "probe.toml:11: unknown metric `gpu`; did you mean `cpu`?");
     assert_eq!(
         rule("above = 80", "above = 80\nnotify = [\"ops\",\n\"pos\"]"),
         "probe.toml:14: there is no [[notify]] named `pos`; did you mean `ops`?"
@@ -195,7 +195,7 @@ fn functions_are_checked_with_the_rules_that_look_at_them() {
             "",
             "",
             &p99.replace("function.p99", "function.p9"),
-            "there is no metric `function.p9`; did you mean `function.p99`?",
+            "unknown metric `function.p9`; did you mean `function.p99`?",
         ),
         ("", "", &p99.replace("function.p99", "cpu"), "`cpu` is not a metric of a function"),
         (
@@ -225,7 +225,7 @@ fn functions_are_checked_with_the_rules_that_look_at_them() {
             &p99.replace("p99", "errors").replace("40ms", "1"),
             "`function.errors` needs `errors` of",
         ),
-        ("'<0'", "'bad'", p99, "`bad` is no test; write <0, >3, =0 or !=0"),
+        ("'<0'", "'bad'", p99, "`bad` is not a test; write <0, >3, =0 or !=0"),
     ] {
         let message = with(from, to, rule).expect_err(expected).message;
         assert!(message.contains(expected), "{message}");
@@ -305,8 +305,8 @@ fn a_rule_says_when_it_begins_and_ends() {
 #[test]
 fn contradictions_in_rules_are_refused() {
     for (keys, expected) in [
-        ("above = 80\nchange = 50", "13: `above` and `change` exclude each other"),
-        ("below = 8\nchange = 50", "13: `below` and `change` exclude each other"),
+        ("above = 80\nchange = 50", "13: `above` and `change` cannot be used together"),
+        ("below = 8\nchange = 50", "13: `below` and `change` cannot be used together"),
         ("above = 80\nwindows = 5", "13: `windows` belongs to `change`, not to `above`"),
         ("below = 80\nmin = 5", "13: `min` belongs to `change`, not to `below`"),
         ("change = 0", "12: `change` is a number of percent such as `50`, or `-50` for less, not `0`"),

@@ -215,6 +215,6 @@ mod tests {
         assert_eq!(profile.processes[0].name, "java");
         assert_eq!(profile.samples.iter().map(|sample| sample.count).collect::<Vec<_>>(), [3, 2]);
         let error = read(b"a;b 1\nnonsense\n").unwrap_err();
-        assert_eq!(error.to_string(), "line 2 is no folded stack");
+        assert_eq!(error.to_string(), "line 2 is not a folded stack");
     }
 }

@@ -38,7 +38,7 @@ impl FromStr for ErrorTest {
     /// `<0`, `>3`, `=0`, `!=0`, each with `:8`, `:16`, `:32` or `:64` behind it for the width of the value.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
-            || format!("`{text}` is no test; write <0, >3, =0 or !=0, with :64 behind it for a long or a pointer");
+            || format!("`{text}` is not a test; write <0, >3, =0 or !=0, with :64 behind it for a long or a pointer");
         let (text, bits) = match text.split_once(':') {
             None => (text, 32),
             Some((test, bits @ ("8" | "16" | "32" | "64"))) => (test, bits.parse().map_err(|_| wrong())?),

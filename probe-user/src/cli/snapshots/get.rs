@@ -240,7 +240,7 @@ mod tests {
             "thread    matcher (43): 180 samples, 94.7 % of one core",
             "left out  8 threads with 11 samples before and 3 during",
             "culprit   match_rules went from 0 % to 88 % of the process",
-            "lost      2: ring buffer full",
+            "losses    2 ring buffer full",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

@@ -97,7 +97,7 @@ fn every_type_is_read_and_shown_as_it_was_read() {
 #[test]
 fn what_is_wrong_is_refused_with_its_line() {
     for (table, expected) in [
-        ("type = 'slak'\nurl = 'http://x/'", "probe.toml:3: there is no type `slak`; did you mean `slack`?"),
+        ("type = 'slak'\nurl = 'http://x/'", "probe.toml:3: unknown type `slak`; did you mean `slack`?"),
         ("type = 'slack'", "probe.toml:1: [[notify]] `a` needs `url` or `url_file`"),
         (
             "type = 'slack'\nurl = 'http://x/'\nsecret_file = '/x'",
@@ -112,14 +112,14 @@ fn what_is_wrong_is_refused_with_its_line() {
             "probe.toml:4: unknown key `url_fil` in [[notify]]; did you mean `url_file`?",
         ),
         ("type = 'slack'\nurl_file = 'x'", "probe.toml:4: `url_file` must be an absolute path, beginning with `/`"),
-        ("type = 'webhook'\nurl = 'http://u:p@x/'", "probe.toml:4: a password does not stand in `url`"),
+        ("type = 'webhook'\nurl = 'http://u:p@x/'", "probe.toml:4: do not put a password into `url`"),
         (
             "type = 'webhook'\nurl = 'http://x/'\nusername = 'u'",
             "probe.toml:1: `username` and `password_file` must be set together",
         ),
         (
             "type = 'webhook'\nurl = 'http://x/'\nheaders = { Authorization = 'x' }",
-            "probe.toml:5: `headers` are for what is no secret",
+            "probe.toml:5: `headers` must not hold secrets",
         ),
         ("type = 'webhook'\nurl = 'http://x/'\nheaders = { 'a b' = 'x' }", "probe.toml:5: `a b` is not an HTTP header"),
         (
