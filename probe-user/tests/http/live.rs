@@ -42,7 +42,7 @@ async fn a_wrong_recording_says_what_is_wrong() {
     for (body, status, words) in [
         (r#"{"duration": "10m"}"#, 422, "at most 300 seconds"),
         (r#"{"duration": 0}"#, 422, "above 0"),
-        (r#"{"duration": "soon"}"#, 422, "`soon` is no duration"),
+        (r#"{"duration": "soon"}"#, 422, "`soon` is not a duration"),
         (r#"{"durations": "1s"}"#, 422, "unknown field `durations`"),
         (r#"{"event": "weather", "duration": 1}"#, 422, "there is no event `weather`"),
         (r#"{"duration": "#, 400, "cannot read the body"),
