@@ -100,16 +100,21 @@ impl Processes {
     }
 
     /// A process has replaced its program. The mappings of the new image were reported before; /proc is read where those reports
-    /// were lost. If the process is gone already, what was reported stays.
+    /// were lost. If the process is gone already, or does so all the time, what was reported stays.
     pub fn exec(&mut self, pid: u32, path: &OsStr, now_ns: u64) {
         if let Some(tracked) = self.tracked.get_mut(&pid) {
             tracked.process.replaced_by(path);
+            self.changed.insert(pid);
+            let is_complete = std::mem::take(&mut tracked.is_told) && !tracked.process.mappings.is_empty();
+            if !self.modules.admits(pid) {
+                tracked.is_stale |= !is_complete;
+                return;
+            }
             tracked.process.refresh_names();
-            if !std::mem::take(&mut tracked.is_told) || tracked.process.mappings.is_empty() {
+            if !is_complete {
                 tracked.process.refresh_mappings(&mut self.modules);
                 tracked.readable_ns = now_ns + REFRESH_NS;
             }
-            self.changed.insert(pid);
         }
     }
 
