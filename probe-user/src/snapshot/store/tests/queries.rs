@@ -27,6 +27,31 @@ fn each_way(store: &Store, check: impl Fn(&Store)) {
 }
 
 #[test]
+fn an_id_may_be_shortened_as_long_as_it_is_the_only_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path());
+    for random in [0xabcde, 0xabcdf] {
+        let id = Ulid::from_parts(1_700_000_000_000 + random, u128::from(random));
+        store.put(&of(id, "checkout", "rule"), &profiles()).expect("stored");
+    }
+    let id = Ulid::from_parts(1_700_000_000_000 + 0xabcde, 0xabcde).to_string();
+    let meant = |text: &str| store.id_of(text).map(|id| id.to_string());
+    for text in [&id, &id[..10], &id[22..], &id[20..].to_lowercase()] {
+        assert_eq!(meant(text).expect("the only one"), id, "{text}");
+    }
+    // A whole one need not be there.
+    assert!(meant("01ARZ3NDEKTSV4RRFFQ69G5FAV").is_ok());
+    for (text, reason) in [
+        (&id[..9], "2 snapshots have an id"),
+        ("zzzz", "there is no snapshot `zzzz`"),
+        (&id[..3], "is not the id"),
+        ("../../etc", "is not the id"),
+    ] {
+        assert!(meant(text).expect_err("none or several").to_string().contains(reason), "{text}");
+    }
+}
+
+#[test]
 fn filters_choose() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path());
