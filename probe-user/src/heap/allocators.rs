@@ -79,7 +79,7 @@ impl Allocators {
     pub fn join(mut self, before: &Self) -> Self {
         let is_new = |(module, function): &&(Arc<Module>, Function)| {
             let known = |(other, known): &(Arc<Module>, Function)| {
-                Arc::ptr_eq(module, other) && known.offset == function.offset
+                module.is_same_file(other) && known.offset == function.offset
             };
             !self.functions.iter().any(known)
         };
@@ -149,7 +149,7 @@ impl Allocators {
     pub fn contains(&self, module: &Arc<Module>, offset: u64) -> bool {
         self.functions.iter().any(|(of, function)| {
             let inside = offset.checked_sub(function.offset);
-            Arc::ptr_eq(module, of) && inside.is_some_and(|inside| inside < function.size)
+            module.is_same_file(of) && inside.is_some_and(|inside| inside < function.size)
         })
     }
 }

@@ -85,7 +85,7 @@ impl Publication {
     }
 
     pub fn is_same_place(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.module, &other.module) && self.offset == other.offset
+        self.module.is_same_file(&other.module) && self.offset == other.offset
     }
 }
 

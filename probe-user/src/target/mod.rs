@@ -46,7 +46,7 @@ pub use loader::files_of_command;
 pub use mappings::{Mapping, Mappings, parse_maps};
 pub use matching::{Candidate, Matcher, On, pids};
 pub use memory::{host_memory_percent, own_bytes, resident_bytes};
-pub use modules::{Headers, Module, ModuleKind, Modules, Opened, Told};
+pub use modules::{Headers, Identity, Module, ModuleKind, Modules, Opened, Told};
 pub use opening::{Open, open_perf_map};
 pub use perf_map::PerfMap;
 pub use process::{Process, check_access, exists, own_pid_namespace_is_initial, process_of_thread, stack_pointer};

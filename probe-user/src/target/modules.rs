@@ -145,6 +145,18 @@ impl Module {
         &self.wait().problem
     }
 
+    /// True for the same file, as it is now, however it was found. Waits as [`Self::wait`].
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        let known = self.identity();
+        std::ptr::eq(self, other) || known.is_some() && known == other.identity()
+    }
+
+    /// Which file it is, and as of when; `None` when it could not be opened. Waits as [`Self::wait`].
+    pub fn identity(&self) -> Option<Identity> {
+        let identity = self.wait().headers.identity;
+        (identity != Identity::default()).then_some(identity)
+    }
+
     /// The path of the open descriptor, which leads to the very file; `None` when it could not be opened.
     pub fn handle_path(&self) -> Option<PathBuf> {
         Some(PathBuf::from(format!("/proc/self/fd/{}", self.handle()?.as_raw_fd())))

@@ -18,18 +18,19 @@ static FILES: LazyLock<Mutex<HashMap<Key, (Instant, Failure)>>> = LazyLock::new(
 
 /// Why `what` could not be read of a module's file not long ago; `None` if it was not tried, or could.
 pub fn why(what: &'static str, module: &Module) -> Option<Failure> {
+    let identity = module.identity()?;
     let files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    // A perf map has none: it grows.
-    let found = files.get(&(module.wait().headers.identity, what));
+    let found = files.get(&(identity, what));
     found.filter(|(since, _)| since.elapsed() < BAD).map(|(_, failure)| *failure)
 }
 
 /// `what` could not be read.
 pub fn remember(what: &'static str, module: &Module, failure: Failure) {
+    // A perf map has none: it grows.
+    let Some(identity) = module.identity() else { return };
     let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     files.retain(|_, (since, _)| since.elapsed() < BAD);
-    let identity = module.wait().headers.identity;
-    if files.len() < MAX_BAD && identity != Identity::default() {
+    if files.len() < MAX_BAD {
         files.insert((identity, what), (Instant::now(), failure));
     }
 }

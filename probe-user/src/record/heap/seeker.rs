@@ -1,7 +1,7 @@
 //! `Seeker`: a thread that looks for the allocators of processes and sets the probes in them, so that nobody waits who reads
 //! events: symbols of large files take their time, and so does the kernel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::heap::{Allocators, Found};
 use crate::kernel::{MAX_HEAPS, Prober, Probes, Wanted, takes};
-use crate::target::{Module, exists, folder, monotonic_ns};
+use crate::target::{Identity, Module, exists, folder, monotonic_ns};
 
 /// Files of which it is remembered what is in them: those of some hundred different programs.
 const MAX_FILES: usize = 4096;
@@ -94,8 +94,8 @@ impl Seeker {
 struct Memory {
     way: Way,
     prober: Prober,
-    /// By the address of a file, which it keeps as long as it is here.
-    files: HashMap<usize, (Arc<Module>, Arc<Found>)>,
+    /// By file. A file that was found in two ways is one.
+    files: HashMap<Identity, Arc<Found>>,
     /// By the addresses of those files that have something: processes mostly have the same allocators.
     probes: HashMap<Vec<usize>, (Allocators, Vec<Wanted>)>,
 }
@@ -105,7 +105,8 @@ impl Memory {
         let Request { pid, number, files, known } = request;
         ensure!(exists(pid), "pid {pid} has ended");
         let mut found: Vec<Arc<Found>> = files.iter().map(|file| self.found(pid, file)).collect();
-        found.retain(|found| !found.is_empty());
+        let mut seen = HashSet::new();
+        found.retain(|found| !found.is_empty() && seen.insert(Arc::as_ptr(found)));
         let (now, mut wanted) = self.allocators(pid, &found)?;
         wanted.iter_mut().for_each(|probe| probe.number |= number << takes::BITS);
         let same = known.as_ref().filter(|(before, _)| before.tier() == now.tier());
@@ -144,8 +145,8 @@ impl Memory {
     }
 
     fn found(&mut self, pid: u32, file: &Arc<Module>) -> Arc<Found> {
-        let key = Arc::as_ptr(file).addr();
-        if let Some((_, found)) = self.files.get(&key) {
+        let Some(key) = file.identity() else { return Arc::default() };
+        if let Some(found) = self.files.get(&key) {
             return found.clone();
         }
         // Debug files are installed beside the program, which may be in a container, or on the host.
@@ -155,7 +156,7 @@ impl Memory {
             self.files.clear();
             self.probes.clear();
         }
-        self.files.insert(key, (file.clone(), found.clone()));
+        self.files.insert(key, found.clone());
         found
     }
 }
