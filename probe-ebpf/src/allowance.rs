@@ -62,9 +62,9 @@ mod tests {
             .filter(|_| {
                 let has_left = allowance.has_left(LIMIT, now_ns);
                 if has_left {
-                    drop(allowance.take(LIMIT, now_ns))
+                    let _ = allowance.take(LIMIT, now_ns);
                 } else {
-                    allowance.refuse()
+                    allowance.refuse();
                 }
                 has_left
             })
