@@ -57,6 +57,9 @@ pub mod rule {
     pub const UNSUPPORTED_RETURN_ADDRESS: u8 = 12;
     /// Not expressible: the frame pointer is saved in another register or out of reach.
     pub const UNSUPPORTED_FRAME_POINTER: u8 = 13;
+    /// The return address is in `rdi`, the caller's stack pointer is stack pointer + operand: `vfork` takes it off the stack
+    /// that it is about to share. Only in the first frame of a stack are the registers known.
+    pub const RETURN_ADDRESS_IN_RDI: u8 = 14;
 }
 
 impl Row {
@@ -159,6 +162,13 @@ pub fn step(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> Re
     }
 }
 
+/// The caller's registers where the row says that the return address is in `rdi`, of which this is the content.
+#[inline(always)]
+pub fn by_rdi(row: Row, registers: Registers, rdi: u64) -> Option<Registers> {
+    let is_so = row.rule == rule::RETURN_ADDRESS_IN_RDI && (USER_START..USER_END).contains(&rdi);
+    is_so.then(|| Registers { pc: rdi, sp: registers.sp.wrapping_add(row.cfa_offset as u64), ..registers })
+}
+
 /// Replaces a frame's registers by its caller's, as the row for its pc says; or says why there is none.
 ///
 /// Each frame must lie above the one it called, which ends loops. The exceptions are the step out of a signal handler, which
@@ -224,7 +234,7 @@ fn end(rule: u8) -> End {
         rule::UNSUPPORTED_EXPRESSION => End::UnsupportedExpression,
         rule::UNSUPPORTED_REGISTER => End::UnsupportedRegister,
         rule::UNSUPPORTED_OFFSET => End::UnsupportedOffset,
-        rule::UNSUPPORTED_RETURN_ADDRESS => End::UnsupportedReturnAddress,
+        rule::UNSUPPORTED_RETURN_ADDRESS | rule::RETURN_ADDRESS_IN_RDI => End::UnsupportedReturnAddress,
         rule::UNSUPPORTED_FRAME_POINTER => End::UnsupportedFramePointer,
         _ => End::NoUnwindInfo,
     }
@@ -329,6 +339,15 @@ mod tests {
         }
         assert_eq!(step(rule::RSP_DEREF, 0, 0, &[0x7000, 0x4100]), Err(End::Inconsistent));
         assert_eq!(step(rule::RSP, 8, 0, &[u64::MAX]), Err(End::Inconsistent));
+    }
+
+    #[test]
+    fn a_return_address_in_a_register_is_found_where_registers_are_known() {
+        let row = Row { rule: rule::RETURN_ADDRESS_IN_RDI, cfa_offset: 8, ..Row::default() };
+        assert_eq!(by_rdi(row, START, 0x4100), Some(Registers { pc: 0x4100, sp: 0x7008, fp: 0x7010 }));
+        assert_eq!((by_rdi(row, START, 0), by_rdi(row, START, u64::MAX)), (None, None));
+        assert_eq!(by_rdi(Row { rule: rule::RSP, ..row }, START, 0x4100), None);
+        assert_eq!(step(rule::RETURN_ADDRESS_IN_RDI, 0, 0, &[]), Err(End::UnsupportedReturnAddress));
     }
 
     #[test]

@@ -53,11 +53,13 @@ pub enum End {
     UnsupportedReturnAddress = 10,
     /// The frame pointer is kept in an unusual place.
     UnsupportedFramePointer = 11,
+    /// The code took the place of other code, by whose unwind table it was crossed. Only user space can tell.
+    NewCode = 12,
 }
 
 impl End {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Root,
         Self::NoFramePointer,
         Self::Unreadable,
@@ -70,6 +72,7 @@ impl End {
         Self::UnsupportedOffset,
         Self::UnsupportedReturnAddress,
         Self::UnsupportedFramePointer,
+        Self::NewCode,
     ];
 
     /// The end that a number from the kernel stands for; an unknown one counts as unreadable.
@@ -86,6 +89,7 @@ impl End {
             9 => Self::UnsupportedOffset,
             10 => Self::UnsupportedReturnAddress,
             11 => Self::UnsupportedFramePointer,
+            12 => Self::NewCode,
             _ => Self::Unreadable,
         }
     }
@@ -105,6 +109,7 @@ impl End {
             Self::UnsupportedOffset => Some("unwind offset too large"),
             Self::UnsupportedReturnAddress => Some("return address in an unusual place"),
             Self::UnsupportedFramePointer => Some("frame pointer in an unusual place"),
+            Self::NewCode => Some("code just loaded"),
         }
     }
 }

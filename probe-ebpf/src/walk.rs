@@ -38,6 +38,8 @@ pub struct Start {
     /// Where the function returns to at whose first instruction the registers are; 0 anywhere else. There the stack has
     /// nothing of the function yet, so that no table is needed to find its caller.
     pub return_address: u64,
+    /// What is in `rdi`; 0 if that is not known.
+    pub rdi: u64,
 }
 
 /// Whose stack it is, and when it was taken.
@@ -68,6 +70,7 @@ struct Walk {
     last_sp: u64,
     /// As in [`Start`], before the first step.
     return_address: u64,
+    rdi: u64,
     /// Where the last return addresses were found, in words from the first stack pointer.
     slots: [u32; MEMO_FRAMES],
 }
@@ -110,6 +113,7 @@ fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owne
     walk.start_sp = start.registers.sp;
     walk.last_sp = start.registers.sp;
     walk.return_address = start.return_address;
+    walk.rdi = start.rdi;
     walk.end = End::TooDeep as u32;
     let is_compat = start.cs != USER_CS;
     let limit = if is_compat { 1 } else { MAX_FRAMES as u32 };
@@ -181,10 +185,19 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
         walk.registers.pc = walk.return_address;
         walk.registers.sp = walk.registers.sp.wrapping_add(8);
         walk.return_address = 0;
+        walk.rdi = 0;
         walk.back = 1;
         return 0;
     }
     let row = caller::row(walk.registers.pc.wrapping_sub(walk.back), &mut walk.lookup);
+    let caller = table::by_rdi(row, walk.registers, walk.rdi);
+    walk.rdi = 0;
+    if let Some(caller) = caller {
+        walk.registers = caller;
+        walk.back = 1;
+        walk.is_unusual = 1;
+        return 0;
+    }
     let mut memory = UserMemory { source, window, start: &mut walk.window_start };
     match table::step(row, &mut walk.registers, &mut memory) {
         Ok(by) => {

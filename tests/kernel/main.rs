@@ -25,6 +25,7 @@ mod names;
 mod patched;
 mod processes;
 mod rules;
+mod sampling;
 mod stacks;
 mod symbols;
 mod unwind;
@@ -58,7 +59,8 @@ fn main() {
         daemon::tests(),
         processes::tests(),
     ];
-    let alone = [unwind::alone(), waits::tests(), counts::tests(), governor::tests(), incidents::tests()];
+    let alone =
+        [unwind::alone(), waits::tests(), counts::tests(), sampling::tests(), governor::tests(), incidents::tests()];
     let run = |groups: Vec<Vec<Trial>>, usual| {
         trial::run(&arguments, groups.into_iter().flatten().collect(), threads.unwrap_or(usual))
     };

@@ -20,6 +20,8 @@ pub fn tests() -> Vec<Trial> {
         trial("names::threads_whose_main_thread_has_ended", leader),
         trial("names::stripped_code_is_one_frame_for_each_function", stripped),
         trial("names::generated_code_by_its_perf_map", perf_map),
+        trial("names::code_that_was_copied_to_its_own_address", copied),
+        trial("names::who_waits_in_vfork", vfork),
     ]
 }
 
@@ -112,6 +114,32 @@ fn stripped() -> Result<()> {
     names.dedup();
     // `_start`, `main`, two functions, and what they call to ask for the time.
     ensure!((3..=6).contains(&names.len()), "{names:?}");
+    Ok(())
+}
+
+fn copied() -> Result<()> {
+    let program = workload::c("copied.c", &["-O2", "-fomit-frame-pointer"])?;
+    for again in [None, Some("again")] {
+        let target = Running::ready(Command::new(&program).args(again))?;
+        let (folded, _) = recorded(target.pid())?;
+        ensure!(folded.contains("main;middle;inner_hot"), "{again:?}: {folded}");
+        let is_lost = |line: &str| line.contains("inner_hot") && !line.contains("main;middle;inner_hot");
+        ensure!(!folded.contains("[anon") && !folded.lines().any(is_lost), "{again:?}: {folded}");
+    }
+    Ok(())
+}
+
+fn vfork() -> Result<()> {
+    let target = Running::workload(&workload::c("vforks.c", &["-O2", "-fomit-frame-pointer"])?)?;
+    let folded = probe::record_with(&["-p", &target.pid().to_string(), "-e", "off-cpu", "-d", "1"])?;
+    let at = |frames: &[String]| {
+        frames.iter().position(|frame| ["vfork", "__vfork", "__libc_vfork"].contains(&frame.as_str()))
+    };
+    let is_whole = |frames: &[String]| {
+        at(frames).is_some_and(|at| frames[..at].ends_with(&["main", "serve", "spawn_one"].map(str::to_owned)))
+    };
+    ensure!(folded.share(is_whole) > 0.2, "{}", folded.show());
+    ensure!(folded.share(|frames| at(frames).is_some() && !is_whole(frames)) == 0.0, "{}", folded.show());
     Ok(())
 }
 

@@ -32,7 +32,7 @@ impl Event {
                 let frames = reader.frames(count)?;
                 let pid = (pid != 0).then_some(pid);
                 let (end, guessed) = (End::from_u32(end), flags & stack_flags::GUESSED != 0);
-                (time_ns, Self::Stack(RawStack { id, pid, end, guessed, frames }))
+                (time_ns, Self::Stack(RawStack { id, time_ns, pid, end, guessed, frames }))
             }
             kind::WAIT => {
                 let (state, last_ns, pid, tid) = (reader.u32()?, reader.u64()?, reader.u32()?, reader.u32()?);

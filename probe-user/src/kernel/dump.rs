@@ -146,8 +146,9 @@ fn decode(reader: &mut Reader<'_>, clock: &mut Clock) -> Option<RawThread> {
         _ => 0,
     };
     let kernel_end = if kernel_frames.len() >= MAX_KERNEL_FRAMES { End::TooDeep } else { End::Root };
+    let time_ns = clock.now_ns;
     let stack = |id, pid, end, guessed, frames: Vec<u64>| {
-        (id != StackId::NONE).then_some(RawStack { id, pid, end, guessed, frames })
+        (id != StackId::NONE).then_some(RawStack { id, time_ns, pid, end, guessed, frames })
     };
     Some(RawThread {
         pid,

@@ -63,6 +63,8 @@ pub enum Event {
     Map {
         /// Process.
         pid: u32,
+        /// `CLOCK_MONOTONIC`, nanoseconds.
+        time_ns: u64,
         /// What it mapped.
         mapping: Mapping,
     },
@@ -239,6 +241,8 @@ pub struct RawWaker {
 pub struct RawStack {
     /// Identity.
     pub id: StackId,
+    /// When it was taken, `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
     /// Process that the addresses belong to; `None` for a kernel stack.
     pub pid: Option<u32>,
     /// Why it ends.

@@ -376,14 +376,20 @@ impl Sampler {
         let _ = self.seen.remove(&[id.lo, id.hi]);
     }
 
-    /// Waits for process events, the timeout or `alarm` to become readable, then hands over all events that are there.
-    /// Samples alone do not end the wait unless they fill a quarter of the buffer.
+    /// Waits for process events, new mappings, the timeout or `alarm` to become readable, then hands over all events that are
+    /// there. Samples alone do not end the wait unless they fill a quarter of the buffer.
     pub fn read(&mut self, timeout: Duration, alarm: BorrowedFd<'_>, mut handle: impl FnMut(Event)) -> Result<()> {
         let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
-        let fd = self.events.as_fd();
-        match poll(&mut [PollFd::new(&fd, PollFlags::IN), PollFd::new(&alarm, PollFlags::IN)], Some(&timeout)) {
+        let (fd, now_ns) = (self.events.as_fd(), monotonic_ns());
+        let mapped = self.mappings.alarm(now_ns);
+        let mut fds = vec![PollFd::new(&fd, PollFlags::IN), PollFd::new(&alarm, PollFlags::IN)];
+        fds.extend(mapped.as_ref().map(|mapped| PollFd::new(mapped, PollFlags::IN)));
+        match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("cannot wait for events"),
+        }
+        if fds.get(2).is_some_and(|mapped| !mapped.revents().is_empty()) {
+            self.mappings.has_woken(now_ns);
         }
         // Everything that is in the ring now was preceded by the mappings that are in the other buffers after that.
         let mut events = Vec::new();
@@ -406,6 +412,11 @@ impl Sampler {
     /// Mappings and execs of any process that were lost since start.
     pub fn mappings_lost(&self) -> u64 {
         self.mappings.lost()
+    }
+
+    /// What was read last was worth being woken for.
+    pub fn has_helped(&mut self) {
+        self.mappings.has_helped();
     }
 
     /// Samples taken since start, and what was lost by reason.

@@ -2,9 +2,11 @@
 
 mod extract;
 mod processes;
+mod replaced;
 mod windows;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use processes::Processes;
 use windows::Windows;
@@ -12,10 +14,11 @@ use windows::Windows;
 use super::growth::Change;
 use super::pins::Pins;
 use super::recording::{Allocation, Ended, Sample, SlowCall, Wait, Waker};
-use super::stacks::{Slot, Stacks};
+use super::stacks::{Slot, Stack, Stacks};
 use crate::kernel::{
     Event, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait, StackId,
 };
+use crate::target::Module;
 
 /// How often, in the time for which windows are kept, it is looked what they refer to; at once when there is no room.
 const SWEEPS: u64 = 12;
@@ -46,6 +49,8 @@ pub struct Recorder {
     recorded: Recorded,
     /// Of single processes, since the beginning: reason → count.
     lost: BTreeMap<String, u64>,
+    /// Stacks that the kernel has to send again.
+    forgotten: Vec<StackId>,
 }
 
 /// How much was recorded since the beginning, besides samples.
@@ -73,6 +78,7 @@ impl Recorder {
             has_gone: false,
             recorded: Recorded::default(),
             lost: BTreeMap::new(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -101,8 +107,31 @@ impl Recorder {
             Event::Fork { parent, child } => self.processes.fork(parent, child),
             Event::Exit { pid } | Event::SetAside { pid } => self.processes.release(pid),
             Event::Newcomer(_) => {}
-            Event::Map { pid, mapping } => self.processes.map(pid, &mapping),
+            Event::Map { pid, time_ns, mapping } => {
+                self.processes.map(pid, time_ns, &mapping);
+                self.retire_renewed();
+            }
         }
+    }
+
+    /// Reads the mappings again of those processes of which more is known by now. `now_ns` is the present.
+    pub fn find_homes(&mut self, now_ns: u64) {
+        self.processes.find_homes(now_ns);
+        self.retire_renewed();
+    }
+
+    /// Stacks through code whose place other code took are other stacks from then on.
+    fn retire_renewed(&mut self) {
+        for (pid, since_ns, others) in self.processes.take_renewed() {
+            let is_other = |module: &Arc<Module>| others.iter().any(|other| Arc::ptr_eq(other, module));
+            let is_meant = |stack: &Stack| stack.frames.iter().filter_map(|frame| frame.module.as_ref()).any(is_other);
+            self.stacks.retire(pid, since_ns, is_meant, |id| self.forgotten.push(id));
+        }
+    }
+
+    /// The stacks that the kernel has to send again, since the last call: what they were walked by was not what it is now.
+    pub fn take_forgotten(&mut self) -> Vec<StackId> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// Counts what was lost up to `time_ns` since the last call.
@@ -124,8 +153,8 @@ impl Recorder {
     }
 
     fn sample(&mut self, raw: &RawSample) {
-        let (user, kernel) = (self.slot(raw.user_stack), self.slot(raw.kernel_stack));
         let RawSample { time_ns, pid, tid, .. } = *raw;
+        let (user, kernel) = (self.slot(raw.user_stack, time_ns), self.slot(raw.kernel_stack, time_ns));
         let sample = Sample { time_ns, pid, tid, user, kernel, period_ns: raw.value };
         self.windows.at(time_ns).samples.push(sample);
         self.goroutine(tid, time_ns, raw.goroutine);
@@ -141,13 +170,13 @@ impl Recorder {
     }
 
     fn located(&mut self, raw: &RawWait) -> Wait {
-        let (user, kernel) = (self.slot(raw.user_stack), self.slot(raw.kernel_stack));
+        let RawWait { time_ns, pid, tid, state, count, total_ns, .. } = *raw;
+        let (user, kernel) = (self.slot(raw.user_stack, time_ns), self.slot(raw.kernel_stack, time_ns));
         let waker = raw.waker.as_ref().map(|waker| Waker {
             comm: waker.comm,
-            user: self.slot(waker.user_stack),
-            kernel: self.slot(waker.kernel_stack),
+            user: self.slot(waker.user_stack, time_ns),
+            kernel: self.slot(waker.kernel_stack, time_ns),
         });
-        let RawWait { time_ns, pid, tid, state, count, total_ns, .. } = *raw;
         Wait { time_ns, pid, tid, state, count, total_ns, user, kernel, waker }
     }
 
@@ -160,13 +189,13 @@ impl Recorder {
 
     fn call(&mut self, raw: &RawCall) {
         let RawCall { function, since_ns, time_ns, pid, tid, goroutine, user_stack, comm } = *raw;
-        let stack = self.slot(user_stack);
+        let stack = self.slot(user_stack, time_ns);
         self.windows.at(time_ns).calls.push(SlowCall { function, since_ns, time_ns, pid, tid, goroutine, stack });
         self.processes.seen(pid, tid, &comm);
     }
 
     fn memory(&mut self, raw: &RawMemory) {
-        let user = self.slot(raw.user_stack);
+        let user = self.slot(raw.user_stack, raw.time_ns);
         let RawMemory { time_ns, pid, tid, change, start, bytes, count, .. } = *raw;
         let change = Change { time_ns, pid, tid, change, start, bytes, count, user };
         self.recorded.memory_changes += 1;
@@ -175,7 +204,7 @@ impl Recorder {
     }
 
     fn allocation(&mut self, raw: &RawAllocation, comm: &[u8]) {
-        let user = self.slot(raw.user_stack);
+        let user = self.slot(raw.user_stack, raw.time_ns);
         self.recorded.allocations += 1;
         self.pins.add(raw.pid, raw.tid, (raw.user_stack, user));
         self.windows.at(raw.time_ns).allocations.push(Allocation::new(raw, user));
@@ -191,17 +220,22 @@ impl Recorder {
 
     /// Where the stack of an allocation is that may have been made long ago.
     fn allocation_slot(&mut self, raw: &RawAllocation) -> Option<Slot> {
-        self.pins.slot(raw.pid, raw.user_stack).or_else(|| self.slot(raw.user_stack))
+        self.pins.slot(raw.pid, raw.user_stack).or_else(|| self.slot(raw.user_stack, raw.time_ns))
     }
 
-    fn slot(&mut self, id: StackId) -> Option<Slot> {
-        (id != StackId::NONE).then(|| self.stacks.slot(id))
+    fn slot(&mut self, id: StackId, time_ns: u64) -> Option<Slot> {
+        (id != StackId::NONE).then(|| self.stacks.slot_at(id, time_ns))
     }
 
     fn stack(&mut self, raw: RawStack, now_ns: u64) {
         let (id, pid) = (raw.id, raw.pid);
-        let stack = self.processes.locate(raw, now_ns);
+        let (stack, is_early) = self.processes.locate(raw, now_ns);
+        self.retire_renewed();
         self.stacks.fill(id, pid, stack);
+        if is_early {
+            self.stacks.doubt_one(id);
+            self.forgotten.push(id);
+        }
     }
 
     /// The kernel has unwind tables of a process that it had not: it has to send stacks again that it could not follow.
@@ -211,10 +245,7 @@ impl Recorder {
 
     /// Drops what is too old or does not fit, and what nothing refers to any more. Call it about once a second;
     /// `forget` is told the stacks that the kernel has to send again.
-    pub fn trim(&mut self, now_ns: u64, mut forget: impl FnMut(StackId)) {
-        for pid in self.processes.take_remapped() {
-            self.stacks.retire(pid, &mut forget);
-        }
+    pub fn trim(&mut self, now_ns: u64, forget: impl FnMut(StackId)) {
         self.has_gone |= self.windows.drop_before(now_ns.saturating_sub(self.retention.window_ns));
         let is_full = self.bytes() > self.retention.memory;
         if is_full {
@@ -233,6 +264,7 @@ impl Recorder {
         }
         self.processes.trim();
         self.processes.catch_up();
+        self.retire_renewed();
     }
 
     fn sweep(&mut self, forget: impl FnMut(StackId)) {

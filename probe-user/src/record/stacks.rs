@@ -53,6 +53,8 @@ impl Stack {
 #[derive(Debug, Default)]
 pub struct Stacks {
     by_id: HashMap<StackId, Slot>,
+    /// Identities that mean another stack since a time, with the slot of what they meant before.
+    retired: HashMap<StackId, (u64, Slot)>,
     slots: Vec<Entry>,
     free: Vec<Slot>,
     bytes: usize,
@@ -73,6 +75,14 @@ struct Entry {
 }
 
 impl Stacks {
+    /// The slot of a stack that was referred to at a time, made if it is new.
+    pub fn slot_at(&mut self, id: StackId, time_ns: u64) -> Slot {
+        match self.retired.get(&id) {
+            Some(&(retired_ns, slot)) if time_ns < retired_ns => slot,
+            _ => self.slot(id),
+        }
+    }
+
     /// The slot of a stack, made if it is new.
     pub fn slot(&mut self, id: StackId) -> Slot {
         if let Some(&slot) = self.by_id.get(&id) {
@@ -107,12 +117,30 @@ impl Stacks {
         }
     }
 
-    /// Makes the stacks of a process strangers to what comes from now on: the same addresses mean something else. Samples
-    /// that refer to them keep them. `forget` is told each, for the kernel has to send it again.
-    pub fn retire(&mut self, pid: u32, mut forget: impl FnMut(StackId)) {
-        for entry in self.slots.iter().filter(|entry| entry.pid == Some(pid) && entry.id != StackId::NONE) {
-            forget(entry.id);
-            self.by_id.remove(&entry.id);
+    /// Makes stacks of a process strangers to what comes from a time on: the same addresses mean something else. What was
+    /// before refers to them. `forget` is told each, for the kernel has to send it again.
+    pub fn retire(
+        &mut self,
+        pid: u32,
+        since_ns: u64,
+        is_meant: impl Fn(&Stack) -> bool,
+        mut forget: impl FnMut(StackId),
+    ) {
+        for (slot, entry) in self.slots.iter().enumerate().filter(|(_, entry)| entry.pid == Some(pid)) {
+            let (id, slot) = (entry.id, slot as Slot);
+            // A retired one's identity may belong to another slot by now.
+            if self.by_id.get(&id) == Some(&slot) && entry.stack.as_ref().is_none_or(|stack| is_meant(stack)) {
+                forget(id);
+                self.by_id.remove(&id);
+                self.retired.insert(id, (since_ns, slot));
+            }
+        }
+    }
+
+    /// Doubts one stack: the kernel is to send it again, and what it sends is another.
+    pub fn doubt_one(&mut self, id: StackId) {
+        if let Some(&slot) = self.by_id.get(&id) {
+            self.slots[slot as usize].doubted = true;
         }
     }
 
@@ -154,6 +182,9 @@ impl Stacks {
                     // A retired stack's identity may belong to another slot by now.
                     if self.by_id.get(&entry.id) == Some(&(slot as Slot)) {
                         self.by_id.remove(&entry.id);
+                    }
+                    if self.retired.get(&entry.id).is_some_and(|(_, retired)| *retired == slot as Slot) {
+                        self.retired.remove(&entry.id);
                     }
                     entry.id = StackId::NONE;
                     self.free.push(slot as Slot);
@@ -236,6 +267,24 @@ mod tests {
         stacks.sweep([known], |_| {});
         stacks.sweep([known], |_| {});
         assert_eq!(stacks.slot(id(1)), known, "the guess leaves without it");
+    }
+
+    #[test]
+    fn what_took_place_before_other_code_came_keeps_its_stack() {
+        let mut stacks = Stacks::default();
+        stacks.fill(id(1), Some(1), stack(7));
+        stacks.fill(id(2), Some(1), stack(8));
+        let (before, other) = (stacks.slot(id(1)), stacks.slot(id(2)));
+        let mut told = Vec::new();
+        stacks.retire(1, 50, |stack| stack.frames[0].offset == 7, |id| told.push(id));
+        assert_eq!(told, [id(1)]);
+        let after = stacks.slot_at(id(1), 50);
+        stacks.fill(id(1), Some(1), stack(9));
+        assert_eq!((stacks.slot_at(id(1), 49), stacks.slot_at(id(1), 60)), (before, after));
+        assert_eq!((stacks.slot_at(id(2), 60), stacks.get(after).unwrap().frames[0].offset), (other, 9));
+        stacks.sweep([after, other], |_| {});
+        stacks.sweep([after, other], |_| {});
+        assert_eq!((stacks.slot_at(id(1), 49), stacks.retired.len()), (after, 0), "nothing refers to it any more");
     }
 
     #[test]

@@ -288,7 +288,7 @@ impl State {
         self.read(Duration::ZERO)?;
         let threads = self.sampler.dump(Whom::Process(pid), true)?;
         let now_ns = monotonic_ns();
-        Ok((now_ns, dump::locate(threads, |stack| self.recorder.processes.locate(stack, now_ns)).collect()))
+        Ok((now_ns, dump::locate(threads, |stack| self.recorder.processes.locate(stack, now_ns).0).collect()))
     }
 
     /// Gives the threads that ran the stacks of a sample near `now_ns`; at the end of patience of any in the second before.
@@ -314,8 +314,10 @@ impl State {
         let Self { sampler, recorder, unwinding, incomplete, unmapped, .. } = self;
         let built = if unwinding.take_built() { std::mem::take(incomplete) } else { HashSet::new() };
         recorder.processes.mark_changed(built.iter().copied());
+        recorder.find_homes(monotonic_ns());
         let changed = recorder.processes.take_changed();
         let has_changed = !changed.is_empty();
+        let told: Vec<u32> = changed.iter().map(|(pid, _)| *pid).collect();
         for (pid, mappings) in changed {
             incomplete.remove(&pid);
             let Some(mappings) = mappings else {
@@ -335,10 +337,19 @@ impl State {
                 }
             }
         }
+        // What was taken until now may have been crossed by tables of what was there before.
+        let now_ns = monotonic_ns();
+        told.into_iter().for_each(|pid| recorder.processes.told(pid, now_ns));
         for pid in built {
             recorder.tables_came(pid, |id| sampler.forget_stack(id));
         }
-        if has_changed {
+        let forgotten = recorder.take_forgotten();
+        let has_forgotten = !forgotten.is_empty();
+        if has_forgotten {
+            sampler.has_helped();
+        }
+        forgotten.into_iter().for_each(|id| sampler.forget_stack(id));
+        if has_changed || has_forgotten {
             sampler.unwind_again()?;
         }
         Ok(())

@@ -25,26 +25,30 @@ pub struct Mapping {
 /// The executable mappings in the text of `/proc/PID/maps` (Documentation/filesystems/proc.rst). A line that is not
 /// understood (the file may end anywhere) is passed over.
 pub fn parse_maps(text: &str) -> impl Iterator<Item = Mapping> {
+    parse_all_maps(text).filter_map(|(mapping, executable)| executable.then_some(mapping))
+}
+
+/// All mappings in that text, with whether they are executable.
+pub(super) fn parse_all_maps(text: &str) -> impl Iterator<Item = (Mapping, bool)> {
     text.lines().filter_map(|line| {
         let mut fields = line.splitn(6, ' ');
         let (range, permissions) = (fields.next()?, fields.next()?);
-        if permissions.as_bytes().get(2) != Some(&b'x') {
-            return None;
-        }
+        let executable = permissions.as_bytes().get(2) == Some(&b'x');
         let hex = |text: &str| u64::from_str_radix(text, 16).ok();
         let (start, end) = range.split_once('-')?;
         let file_offset = hex(fields.next()?)?;
         let (major, minor) = fields.next()?.split_once(':')?;
         let inode = fields.next()?.parse().ok()?;
         let path = fields.next().unwrap_or_default().trim_start();
-        Some(Mapping {
+        let mapping = Mapping {
             start: hex(start)?,
             end: hex(end)?,
             file_offset,
             device: (hex(major)? as u32, hex(minor)? as u32),
             inode,
             path: unescape(path),
-        })
+        };
+        Some((mapping, executable))
     })
 }
 
@@ -68,23 +72,16 @@ struct Entry {
 }
 
 impl Mappings {
-    /// Adds a mapping; what it overlaps is gone, as `mmap` has it. True if that was code of another module, so that
-    /// addresses have changed their meaning.
-    pub fn insert(&mut self, mapping: &Mapping, module: Arc<Module>) -> bool {
-        let mut changed = false;
+    /// Adds a mapping; what it overlaps is gone, as `mmap` has it. Returns of that what was other code: addresses have
+    /// changed their meaning.
+    pub fn insert(&mut self, mapping: &Mapping, module: Arc<Module>) -> Vec<Arc<Module>> {
         if mapping.start >= mapping.end {
-            return changed;
+            return Vec::new();
         }
-        let overlapped: Vec<u64> = self
-            .by_start
-            .range(..mapping.end)
-            .rev()
-            .take_while(|(_, entry)| entry.end > mapping.start)
-            .map(|(&start, _)| start)
-            .collect();
+        let replaced = self.other_code(mapping.start, mapping.end, mapping.file_offset, &module);
+        let overlapped: Vec<u64> = self.overlapping(mapping.start, mapping.end).map(|(start, _)| start).collect();
         for start in overlapped {
             let Some(old) = self.by_start.remove(&start) else { continue };
-            changed |= !Arc::ptr_eq(&old.module, &module);
             if start < mapping.start {
                 self.by_start.insert(start, Entry { end: mapping.start, ..old.clone() });
             }
@@ -95,7 +92,27 @@ impl Mappings {
         }
         let entry = Entry { end: mapping.end, file_offset: mapping.file_offset, module };
         self.by_start.insert(mapping.start, entry);
-        changed
+        replaced
+    }
+
+    /// What is at some of these addresses: where it starts, and what it is.
+    fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let below_end = self.by_start.range(..end).rev();
+        below_end.take_while(move |(_, entry)| entry.end > start).map(|(&start, entry)| (start, entry))
+    }
+
+    /// The code at some of these addresses that is another than a module's from `file_offset` on.
+    pub fn other_code(&self, start: u64, end: u64, file_offset: u64, module: &Arc<Module>) -> Vec<Arc<Module>> {
+        let is_other = |(known_start, known): &(u64, &Entry)| {
+            let is_moved = known.file_offset.wrapping_sub(*known_start) != file_offset.wrapping_sub(start);
+            !Arc::ptr_eq(&known.module, module) || is_moved && module.kind != ModuleKind::Anonymous
+        };
+        self.overlapping(start, end).filter(is_other).map(|(_, known)| known.module.clone()).collect()
+    }
+
+    /// Whether there is code of a file at some of these addresses.
+    pub fn has_file_in(&self, start: u64, end: u64) -> bool {
+        self.overlapping(start, end).any(|(_, entry)| entry.module.kind == ModuleKind::File)
     }
 
     /// The module at an address, and the offset in its file (the address itself in anonymous memory).
@@ -164,8 +181,12 @@ nonsense
         mappings.insert(&old, old_module);
         let (mut new, new_module) = file(2);
         (new.start, new.end) = (0x3000, 0x5000);
-        assert!(mappings.insert(&new, new_module.clone()), "code of another module was there");
-        assert!(!mappings.insert(&new, new_module), "the same again");
+        let replaced = mappings.insert(&new, new_module.clone());
+        assert_eq!(replaced.iter().map(|module| module.path.as_str()).collect::<Vec<_>>(), ["/nowhere/1"]);
+        assert!(mappings.insert(&new, new_module.clone()).is_empty(), "the same again");
+        let moved = Mapping { file_offset: 0x1000, ..new.clone() };
+        assert_eq!(mappings.insert(&moved, new_module.clone()).len(), 1, "the same file, but other code of it");
+        mappings.insert(&new, new_module);
         let at = |address| mappings.locate(address).map(|(module, offset)| (module.path.as_str(), offset));
         assert_eq!(at(0x0fff), None);
         assert_eq!(at(0x2fff), Some(("/nowhere/1", 0x20ff)));

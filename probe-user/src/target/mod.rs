@@ -10,6 +10,7 @@ mod container_name;
 mod elf;
 mod folder;
 mod heap;
+mod homes;
 mod host;
 mod kept;
 mod layers;

@@ -32,6 +32,8 @@ const FILE_EVERY: Duration = Duration::from_millis(100);
 const BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 /// Another mapping is this part of a file.
 const MAPPING: f64 = 0.1;
+/// A mapping begins at a page boundary, a segment anywhere in its first page.
+const PAGE: u64 = 4096;
 
 /// What a module is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -192,13 +194,28 @@ impl Module {
     /// By how much the addresses of a mapping are higher than those that the file's symbols use; `None` where that is not
     /// known, or not yet.
     pub fn bias(&self, start: u64, file_offset: u64) -> Option<u64> {
-        // A mapping begins at a page boundary, a segment anywhere in its first page.
-        const PAGE: u64 = 4096;
         let covers = |s: &&Segment| {
             s.executable && (s.offset & !(PAGE - 1)..s.offset.saturating_add(s.size)).contains(&file_offset)
         };
         let segment = self.opened()?.headers.segments.iter().find(covers)?;
         Some(start.wrapping_sub(file_offset).wrapping_add(segment.offset).wrapping_sub(segment.address))
+    }
+
+    /// The file offset of code at `address`, where the segments of the file belong that has a mapping elsewhere, from
+    /// `start` on of `file_offset`; `None` if none of its code belongs there, or that is not known yet.
+    pub fn offset_at(&self, address: u64, start: u64, file_offset: u64) -> Option<u64> {
+        // A page of the file may be mapped for two segments, with the end of one and the beginning of the other.
+        let is_mapped = |s: &&Segment| (s.offset & !(PAGE - 1)..s.offset.saturating_add(s.size)).contains(&file_offset);
+        let segments = &self.opened()?.headers.segments;
+        segments.iter().filter(is_mapped).find_map(|mapped| {
+            let bias = start.wrapping_sub(file_offset).wrapping_add(mapped.offset).wrapping_sub(mapped.address);
+            let own = address.wrapping_sub(bias);
+            let is_home = |s: &&Segment| {
+                s.executable && (s.address & !(PAGE - 1)..s.address.saturating_add(s.size)).contains(&own)
+            };
+            let home = segments.iter().find(is_home)?;
+            Some(own.wrapping_sub(home.address).wrapping_add(home.offset))
+        })
     }
 
     /// A module whose file is being opened.

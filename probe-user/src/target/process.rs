@@ -1,13 +1,15 @@
 //! A process: who it is and what it has mapped, read while it lives.
 
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
 use super::folder::folder;
-use super::mappings::{Mapping, Mappings, parse_maps};
+use super::homes::{home, may_be_copy};
+use super::mappings::{Mapping, Mappings, parse_all_maps};
 use super::modules::{Module, Modules};
 use crate::text::sanitize;
 
@@ -29,6 +31,8 @@ pub struct Process {
     pub mappings: Mappings,
     /// Those of the program that it is just replacing: until the new one runs, the saved registers are the old one's.
     previous: Mappings,
+    /// Files that may be where copies of code came from, as long as they are being opened.
+    awaited: Vec<Arc<Module>>,
 }
 
 impl Process {
@@ -74,26 +78,72 @@ impl Process {
         true
     }
 
-    /// Reads the mappings again. True when there are any: a process that is gone keeps what was known.
-    pub fn refresh_mappings(&mut self, modules: &mut Modules) -> bool {
-        let Ok(text) = std::fs::read(folder(self.pid).join("maps")) else { return false };
-        let text = String::from_utf8_lossy(&text);
+    /// Reads the mappings again; a process that is gone keeps what was known. Returns what took the place of other code, with
+    /// that code.
+    pub fn refresh_mappings(&mut self, modules: &mut Modules) -> Vec<(Range<u64>, Vec<Arc<Module>>)> {
+        let (all, code) = self.read_mappings();
+        if code.is_empty() {
+            return Vec::new();
+        }
         let mut mappings = Mappings::default();
-        for mapping in parse_maps(&text) {
-            let module = modules.of(self.pid, &mapping);
-            mappings.insert(&mapping, module);
+        // Held until it is done: what nobody holds would be opened again.
+        let _awaited = std::mem::take(&mut self.awaited);
+        for mapping in code {
+            self.put(&mut mappings, &mapping, &all, modules);
         }
-        if mappings.is_empty() {
-            return false;
-        }
-        self.mappings = mappings;
-        true
+        let before = std::mem::replace(&mut self.mappings, mappings);
+        let others = |(start, end, file_offset, module): (u64, u64, u64, &Arc<Module>)| {
+            let others = before.other_code(start, end, file_offset, module);
+            (!others.is_empty()).then_some((start..end, others))
+        };
+        self.mappings.iter().filter_map(others).collect()
     }
 
-    /// Adds a mapping that the kernel reported; the process may be gone already. True if it replaced other code.
-    pub fn add_mapping(&mut self, mapping: &Mapping, modules: &mut Modules) -> bool {
-        let module = modules.of(self.pid, mapping);
-        self.mappings.insert(mapping, module)
+    /// Whether it is known by now where copies of code came from, and was not when mappings were read.
+    pub fn knows_more(&self) -> bool {
+        self.awaited.iter().any(|module| module.opened().is_some())
+    }
+
+    /// Whether it is not known yet where copies of code came from.
+    pub fn awaits_files(&self) -> bool {
+        !self.awaited.is_empty()
+    }
+
+    /// All mappings, and those that are executable; none of a process that is gone.
+    fn read_mappings(&self) -> (Vec<Mapping>, Vec<Mapping>) {
+        let text = std::fs::read(folder(self.pid).join("maps")).unwrap_or_default();
+        let all: Vec<(Mapping, bool)> = parse_all_maps(&String::from_utf8_lossy(&text)).collect();
+        let code = all.iter().filter(|(_, executable)| *executable).map(|(mapping, _)| mapping.clone()).collect();
+        (all.into_iter().map(|(mapping, _)| mapping).collect(), code)
+    }
+
+    /// Puts an executable mapping among the others: a copy of code as the file that it came from.
+    fn put(
+        &mut self,
+        mappings: &mut Mappings,
+        mapping: &Mapping,
+        all: &[Mapping],
+        modules: &mut Modules,
+    ) -> Vec<Arc<Module>> {
+        let copied = match may_be_copy(mapping) {
+            true => home(mapping, all, self.pid, modules, &mut self.awaited),
+            false => None,
+        };
+        match copied {
+            Some((module, file_offset)) => mappings.insert(&Mapping { file_offset, ..mapping.clone() }, module),
+            None => mappings.insert(mapping, modules.of(self.pid, mapping)),
+        }
+    }
+
+    /// Adds a mapping that the kernel reported; the process may be gone already. Returns the other code that it replaced.
+    pub fn add_mapping(&mut self, mapping: &Mapping, modules: &mut Modules) -> Vec<Arc<Module>> {
+        // What is mapped around it tells a copy of code from generated code that took the place of a file which is gone.
+        let is_over_file = may_be_copy(mapping) && self.mappings.has_file_in(mapping.start, mapping.end);
+        let all = if is_over_file { self.read_mappings().0 } else { Vec::new() };
+        let mut mappings = std::mem::take(&mut self.mappings);
+        let replaced = self.put(&mut mappings, mapping, &all, modules);
+        self.mappings = mappings;
+        replaced
     }
 
     /// It is replacing its program: what is mapped from now on belongs to the new one.
@@ -105,6 +155,7 @@ impl Process {
     pub fn forget_mappings(&mut self) {
         self.mappings = Mappings::default();
         self.previous = Mappings::default();
+        self.awaited.clear();
     }
 
     /// It replaced its program by the one at `path`. What is known from the event alone serves if the process is gone

@@ -82,6 +82,9 @@ pub(super) fn rule(state: &State, encoding: Encoding, section: &[u8]) -> Rule {
             }
         }
     };
+    if (kind, *return_address, *fp) == (rule::RSP, Saved::Register(X86_64::RDI), Saved::Default) {
+        return Rule { kind: rule::RETURN_ADDRESS_IN_RDI, fp: 0, operand };
+    }
     if *return_address != Saved::Offset(-8) {
         return Rule::bare(rule::UNSUPPORTED_RETURN_ADDRESS);
     }
@@ -95,7 +98,7 @@ pub(super) fn rule(state: &State, encoding: Encoding, section: &[u8]) -> Rule {
             Some([Operation::RegisterOffset { register: X86_64::RBP, offset: 0, .. }]) => FP_AT_FP,
             _ => return Rule::bare(rule::UNSUPPORTED_FRAME_POINTER),
         },
-        Saved::Elsewhere => return Rule::bare(rule::UNSUPPORTED_FRAME_POINTER),
+        Saved::Register(_) | Saved::Elsewhere => return Rule::bare(rule::UNSUPPORTED_FRAME_POINTER),
     };
     Rule { kind, fp, operand }
 }

@@ -32,7 +32,9 @@ pub(super) enum Saved {
     Offset(i64),
     /// Where an expression points.
     Expression(UnwindExpression<usize>),
-    /// In another register, or computed.
+    /// In another register.
+    Register(Register),
+    /// Computed.
     Elsewhere,
 }
 
@@ -106,10 +108,12 @@ impl Machine {
                 self.save(register, Saved::Offset(factored(factored_offset)), common);
             }
             I::Expression { register, expression } => self.save(register, Saved::Expression(expression), common),
-            I::ValOffset { register, .. }
-            | I::ValOffsetSf { register, .. }
-            | I::ValExpression { register, .. }
-            | I::Register { dest_register: register, .. } => self.save(register, Saved::Elsewhere, common),
+            I::ValOffset { register, .. } | I::ValOffsetSf { register, .. } | I::ValExpression { register, .. } => {
+                self.save(register, Saved::Elsewhere, common)
+            }
+            I::Register { dest_register, src_register } => {
+                self.save(dest_register, Saved::Register(src_register), common);
+            }
             I::Restore { register } => {
                 let initial = common.initial.ok_or(Error::CfiInstructionInInvalidContext)?;
                 if register == common.return_address {

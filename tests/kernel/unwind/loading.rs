@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         trial("unwind::a_library_loaded_at_run_time", dlopen),
         trial("unwind::a_library_loaded_while_it_is_recorded", late),
+        trial("unwind::libraries_in_turn_at_the_same_address", swap),
         trial("unwind::a_process_from_its_first_moment_on", command),
         trial("unwind::short_lives_of_a_known_program", short),
     ]
@@ -29,6 +30,30 @@ fn dlopen() -> Result<()> {
     let folded = whole(&target, SMALL)?;
     folded.expect("plugin_hot", 0.95)?;
     folded.expect("main", SMALL)
+}
+
+fn swap() -> Result<()> {
+    let library = |inner: &str, frame: u32, ms: u32| {
+        let defines = [format!("-DINNER={inner}"), format!("-DFRAME={frame}"), format!("-DWORK_MS={ms}")];
+        let flags = ["-shared", "-fPIC", "-O2", "-fomit-frame-pointer", "-DBURN_ROUNDS=10000"];
+        c("swapped.c", &[&flags[..], &defines.each_ref().map(String::as_str)].concat())
+    };
+    let (alpha, beta) = (library("alpha_inner", 64, 60)?, library("beta_inner", 4096, 20)?);
+    let target = Running::ready(Command::new(c("swap.c", &["-O2", "-fomit-frame-pointer"])?).args([&alpha, &beta]))?;
+    let folded = probe::record_with(&["-p", &target.pid().to_string(), "-d", "3", "-F", "499"])?;
+    let is_in = |frames: &[String], name: &str| frames.last().is_some_and(|leaf| leaf == name);
+    let is_cut = |frames: &[String]| frames.iter().any(|frame| frame.starts_with("[truncated"));
+    let is_whole =
+        |frames: &[String]| frames.iter().any(|frame| frame == "main") && frames.iter().any(|frame| frame == "use");
+    for name in ["alpha_inner", "beta_inner"] {
+        let wrong = folded.share(|frames| is_in(frames, name) && !is_cut(frames) && !is_whole(frames));
+        ensure!(wrong < 0.01, "{name}: {wrong:.3}\n{}", folded.show());
+    }
+    let [of_alpha, of_beta] = ["alpha_inner", "beta_inner"].map(|name| folded.share(|frames| is_in(frames, name)));
+    let share = of_alpha / (of_alpha + of_beta);
+    ensure!((share - 0.75).abs() < 0.06, "{share:.3}\n{}", folded.show());
+    ensure!(folded.share(is_whole) > 0.5, "{}", folded.show());
+    Ok(())
 }
 
 /// From this time after a library was loaded, its code is unwound.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::super::pins::Pins;
 use super::super::recording::{RecordedProcess, Thread};
 use super::super::stacks::{Frame, Space, Stack};
+use super::replaced::Replaced;
 use probe_ebpf::abi::EXACT_FRAME;
 
 use crate::kernel::{End, RawStack, thread_name};
@@ -29,10 +30,12 @@ pub struct Processes {
     pub(super) tracked: HashMap<u32, Tracked>,
     pub(super) threads: HashMap<(u32, u32), Thread>,
     follow_strangers: bool,
-    /// Processes in which other code took the place of some: their stacks mean something else from then on.
-    pub(super) remapped: Vec<u32>,
+    /// Code whose place other code took: process, since when (`CLOCK_MONOTONIC`, nanoseconds), what it was.
+    renewed: Vec<(u32, u64, Vec<Arc<Module>>)>,
     /// Processes whose mappings are not what the kernel was last told.
     changed: HashSet<u32>,
+    /// Processes with code of which it is not known yet where it came from.
+    awaiting: HashSet<u32>,
     /// At the last trim.
     bytes: usize,
 }
@@ -42,6 +45,8 @@ pub(super) struct Tracked {
     process: Process,
     /// Name given by whoever watches it.
     service: Option<String>,
+    /// Code that took the place of other code lately.
+    replaced: Replaced,
     /// When its mappings may be read again: the more there are of them, the later.
     readable_ns: u64,
     /// It is replacing its program, of which the mappings are reported.
@@ -118,8 +123,8 @@ impl Processes {
         }
     }
 
-    /// A process mapped code. Mappings of every process on the host are reported; those of strangers do not matter.
-    pub fn map(&mut self, pid: u32, mapping: &Mapping) {
+    /// A process mapped code at a time. Mappings of every process on the host are reported; those of strangers do not matter.
+    pub fn map(&mut self, pid: u32, time_ns: u64, mapping: &Mapping) {
         if let Some(tracked) = self.tracked.get_mut(&pid) {
             if !self.modules.admits(pid) {
                 tracked.is_stale = true;
@@ -128,9 +133,36 @@ impl Processes {
             }
             self.modules.charge(pid);
             self.changed.insert(pid);
-            if tracked.process.add_mapping(mapping, &mut self.modules) {
-                self.remapped.push(pid);
+            let others = tracked.process.add_mapping(mapping, &mut self.modules);
+            if !others.is_empty() {
+                tracked.replaced.add(mapping.start..mapping.end);
+                self.renewed.push((pid, time_ns, others));
             }
+        }
+    }
+
+    /// Reads the mappings again of those processes of which more is known by now. `now_ns` is the present.
+    pub fn find_homes(&mut self, now_ns: u64) {
+        let Self { tracked, modules, renewed, changed, awaiting, .. } = self;
+        awaiting.retain(|&pid| {
+            let Some(tracked) = tracked.get_mut(&pid).filter(|tracked| !tracked.released) else { return false };
+            if tracked.process.knows_more() && modules.admits(pid) {
+                renewed.extend(tracked.read_mappings(modules).into_iter().map(|others| (pid, now_ns, others)));
+                changed.insert(pid);
+            }
+            tracked.process.awaits_files()
+        });
+    }
+
+    /// Code whose place other code took since the last call: stacks of the process through it mean something else since a time.
+    pub fn take_renewed(&mut self) -> Vec<(u32, u64, Vec<Arc<Module>>)> {
+        std::mem::take(&mut self.renewed)
+    }
+
+    /// The kernel knows the mappings of a process as they are now.
+    pub fn told(&mut self, pid: u32, now_ns: u64) {
+        if let Some(tracked) = self.tracked.get_mut(&pid) {
+            tracked.replaced.told(now_ns);
         }
     }
 
@@ -154,8 +186,10 @@ impl Processes {
         self.tracked.iter_mut().filter_map(|(&pid, tracked)| was_active(tracked).then_some(pid)).collect()
     }
 
-    /// Normalises a stack. `now_ns` is the present, `CLOCK_MONOTONIC`.
-    pub fn locate(&mut self, mut raw: RawStack, now_ns: u64) -> Stack {
+    /// Normalises a stack, and says whether it was taken too early: before the kernel knew the code. `now_ns` is the present,
+    /// `CLOCK_MONOTONIC`.
+    pub fn locate(&mut self, mut raw: RawStack, now_ns: u64) -> (Stack, bool) {
+        let mut is_early = false;
         let frames = match raw.pid {
             None => raw.frames.iter().map(|&offset| Frame { module: None, offset }).collect(),
             Some(pid) => {
@@ -167,9 +201,12 @@ impl Processes {
                     && !tracked.released
                     && now_ns >= tracked.readable_ns
                 {
-                    tracked.read_mappings(&mut self.modules);
+                    // The events of some may be still to come, and find them there.
+                    let renewed = tracked.read_mappings(&mut self.modules);
+                    self.renewed.extend(renewed.into_iter().map(|others| (pid, raw.time_ns, others)));
                     self.changed.insert(pid);
                 }
+                is_early = tracked.replaced.cut(&mut raw);
                 // A return address where no code is was no return address: the frame pointer led astray.
                 if let Some(leaf) = raw.frames.first()
                     && is_known(tracked, leaf)
@@ -188,7 +225,7 @@ impl Processes {
             }
         };
         let space = if raw.pid.is_some() { Space::User } else { Space::Kernel };
-        Stack { space, frames, end: raw.end, guessed: raw.guessed }
+        (Stack { space, frames, end: raw.end, guessed: raw.guessed }, is_early)
     }
 
     /// Keeps the names of these threads and of those that are pinned, and their processes also when they are gone.
@@ -245,7 +282,8 @@ impl Processes {
                 break;
             }
             if now_ns >= tracked.readable_ns && modules.admits(pid) {
-                tracked.read_mappings(modules);
+                let renewed = tracked.read_mappings(modules);
+                self.renewed.extend(renewed.into_iter().map(|others| (pid, now_ns, others)));
                 self.changed.insert(pid);
             }
         }
@@ -256,14 +294,11 @@ impl Processes {
         self.bytes
     }
 
-    /// The processes since the last call in which other code took the place of some.
-    pub fn take_remapped(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.remapped)
-    }
-
     /// The processes whose mappings have changed since the last call, with their mappings; `None` for one that is gone.
     pub fn take_changed(&mut self) -> Vec<(u32, Option<&Mappings>)> {
         let changed = std::mem::take(&mut self.changed);
+        let awaits = |pid: &&u32| self.tracked.get(pid).is_some_and(|tracked| tracked.process.awaits_files());
+        self.awaiting.extend(changed.iter().filter(awaits));
         let live = |pid| self.tracked.get(&pid).filter(|tracked| !tracked.released);
         changed.into_iter().map(|pid| (pid, live(pid).map(|tracked| &tracked.process.mappings))).collect()
     }
@@ -307,12 +342,18 @@ impl Processes {
 }
 
 impl Tracked {
-    fn read_mappings(&mut self, modules: &mut Modules) {
+    /// Reads its mappings again; returns the code whose place other code took.
+    fn read_mappings(&mut self, modules: &mut Modules) -> Vec<Vec<Arc<Module>>> {
         let begin_ns = monotonic_ns();
-        self.process.refresh_mappings(modules);
+        let mut renewed = Vec::new();
+        for (addresses, others) in self.process.refresh_mappings(modules) {
+            self.replaced.add(addresses);
+            renewed.push(others);
+        }
         let now_ns = monotonic_ns();
         self.is_stale = !modules.admits(self.process.pid);
         self.readable_ns = now_ns + REFRESH_NS.max((now_ns - begin_ns) * SHARE);
+        renewed
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernel::{End, RawWaker};
-use crate::target::ThreadState;
+use crate::target::{Mapping, ThreadState};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -34,7 +34,7 @@ fn sample(time_ns: u64, tid: u32, stack: u64) -> Event {
 
 fn stack(stack: u64, depth: u64) -> Event {
     let frames = (0..depth).map(|i| 0x1000 + i).collect();
-    Event::Stack(RawStack { id: id(stack), pid: Some(u32::MAX), end: End::Root, guessed: false, frames })
+    Event::Stack(RawStack { id: id(stack), time_ns: 0, pid: Some(u32::MAX), end: End::Root, guessed: false, frames })
 }
 
 #[test]
@@ -81,18 +81,67 @@ fn samples_that_arrive_late_are_put_where_they_belong() {
 #[test]
 fn other_code_at_the_same_addresses_makes_other_stacks() {
     let mut recorder = recorder(60 * SECOND, 1 << 20);
-    recorder.handle(sample(SECOND, 1, 7), SECOND);
+    let map = |inode: u64, time_ns: u64| {
+        let path = format!("/nowhere/{inode}");
+        let mapping = Mapping { start: 0x1000, end: 0x2000, inode, path, ..Mapping::default() };
+        Event::Map { pid: u32::MAX, time_ns, mapping }
+    };
+    recorder.handle(sample(SECOND, 1, 9), SECOND);
+    recorder.handle(map(1, SECOND), SECOND);
     recorder.handle(stack(7, 3), SECOND);
-    recorder.processes.remapped.push(u32::MAX);
-    let mut forgotten = Vec::new();
-    recorder.trim(SECOND, |id| forgotten.push(id.lo));
-    assert_eq!(forgotten, [7]);
-    recorder.handle(stack(7, 5), 2 * SECOND);
+    recorder.handle(sample(SECOND, 1, 7), SECOND);
+    recorder.handle(map(2, 2 * SECOND), 2 * SECOND);
+    assert_eq!(recorder.take_forgotten(), [id(7)]);
+    recorder.processes.told(u32::MAX, 2 * SECOND);
+    // The kernel did not send it again yet; then it does, and what it waited before arrives late.
+    recorder.handle(sample(2 * SECOND, 1, 7), 2 * SECOND);
+    let mut again = stack(7, 5);
+    if let Event::Stack(raw) = &mut again {
+        raw.time_ns = 3 * SECOND;
+    }
+    recorder.handle(again, 3 * SECOND);
+    recorder.handle(sample(2 * SECOND - 1, 1, 7), 3 * SECOND);
+    let recording = recorder.extract(&[], 0, u64::MAX);
+    let mut seen: Vec<(u64, usize, &str)> = Vec::new();
+    for sample in recording.samples.iter().filter(|sample| recording.stacks.contains_key(&sample.user.unwrap())) {
+        let frames = &recording.stacks[&sample.user.unwrap()].frames;
+        seen.push((sample.time_ns, frames.len(), &frames[0].module.as_ref().unwrap().path));
+    }
+    seen.sort();
+    let (old, new) = ("/nowhere/1", "/nowhere/2");
+    assert_eq!(seen, [(SECOND, 3, old), (2 * SECOND - 1, 3, old), (2 * SECOND, 5, new)]);
+}
+
+#[test]
+fn a_stack_that_was_walked_by_the_table_of_other_code_is_cut_and_taken_again() {
+    let mut recorder = recorder(60 * SECOND, 1 << 20);
+    let map = |inode: u64| {
+        let path = format!("/nowhere/{inode}");
+        let mapping = Mapping { start: 0x1000, end: 0x2000, inode, path, ..Mapping::default() };
+        Event::Map { pid: u32::MAX, time_ns: SECOND, mapping }
+    };
+    recorder.handle(sample(SECOND, 1, 9), SECOND);
+    recorder.handle(map(1), SECOND);
+    recorder.handle(map(2), SECOND);
+    recorder.handle(stack(7, 3), SECOND);
+    recorder.handle(sample(SECOND, 1, 7), SECOND);
+    assert_eq!(recorder.take_forgotten(), [id(7)]);
+    recorder.processes.told(u32::MAX, SECOND);
+    let mut again = stack(7, 3);
+    if let Event::Stack(raw) = &mut again {
+        raw.time_ns = 2 * SECOND;
+    }
+    recorder.handle(again, 2 * SECOND);
     recorder.handle(sample(2 * SECOND, 1, 7), 2 * SECOND);
     let recording = recorder.extract(&[], 0, u64::MAX);
-    let depths: Vec<usize> =
-        recording.samples.iter().map(|s| recording.stacks[&s.user.unwrap()].frames.len()).collect();
-    assert_eq!(depths, [3, 5], "the sample before keeps its stack");
+    let of = |time_ns| {
+        recording.samples.iter().find(|s| s.time_ns == time_ns && recording.stacks.contains_key(&s.user.unwrap()))
+    };
+    let end = |time_ns| {
+        let stack = &recording.stacks[&of(time_ns).unwrap().user.unwrap()];
+        (stack.frames.len(), stack.end)
+    };
+    assert_eq!((end(SECOND), end(2 * SECOND)), ((1, End::NewCode), (3, End::Root)));
 }
 
 #[test]
@@ -123,7 +172,10 @@ fn files_are_used_by_whatever_has_a_stack_in_them() {
     let (pid, tid, comm) = (std::process::id(), 1, [0; 16]);
     let own = files_are_used_by_whatever_has_a_stack_in_them as fn() as usize as u64;
     let frames = vec![own];
-    recorder.handle(Event::Stack(RawStack { id: id(1), pid: Some(pid), end: End::Root, guessed: false, frames }), 0);
+    recorder.handle(
+        Event::Stack(RawStack { id: id(1), time_ns: 0, pid: Some(pid), end: End::Root, guessed: false, frames }),
+        0,
+    );
     let call =
         RawCall { function: 0, since_ns: 0, time_ns: 3 * SECOND, pid, tid, goroutine: 0, user_stack: id(1), comm };
     let waker = RawWaker { pid, user_stack: id(1), kernel_stack: StackId::NONE, comm };

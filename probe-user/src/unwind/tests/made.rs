@@ -198,6 +198,12 @@ fn an_undefined_return_address_is_the_end() {
 }
 
 #[test]
+fn vfork_has_its_return_address_in_a_register() {
+    assert_eq!(rule_of(&[0x0e, 0, 0x09, 16, 5]), (rule::RETURN_ADDRESS_IN_RDI, 0, 0));
+    assert_eq!(rule_of(&[0x0e, 0, 0x09, 16, 3]).0, rule::UNSUPPORTED_RETURN_ADDRESS);
+}
+
+#[test]
 fn what_a_row_cannot_say_has_a_reason() {
     assert_eq!(rule_of(&[0x0d, 3]).0, rule::UNSUPPORTED_REGISTER);
     assert_eq!(rule_of(&[0x0e, 0x80, 0x80, 0x80, 0x80, 0x10]).0, rule::UNSUPPORTED_OFFSET);
