@@ -1,50 +1,47 @@
 //! What samples stand for: also of a program that works in step with the clock.
 
-use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use probe_tests::running::Running;
 use probe_tests::trial::trial;
-use probe_tests::{probe, workload};
+use probe_tests::{poll, probe, workload};
 
 pub fn tests() -> Vec<Trial> {
     vec![trial("sampling::a_program_in_step_with_the_clock_is_seen_at_every_phase", phases)]
 }
 
 /// Samples a second: ten milliseconds apart, so that one of fifteen has one of them or two, but always the same.
-const RATE: f64 = 99.0;
+const RATE: &str = "99";
+const THREADS: usize = 8;
 
-/// Seconds of processor time that each thread has had, by its name and number.
-fn worked(pid: u32) -> Result<BTreeMap<String, f64>> {
-    let mut threads = BTreeMap::new();
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
-        let read = |file| fs::read_to_string(thread.path().join(file));
-        let (name, times) = (read("comm")?, read("schedstat")?);
-        if name.starts_with("phase") {
-            let ns: f64 = times.split_whitespace().next().context("no time")?.parse()?;
-            threads.insert(format!("{}-{}", name.trim_end(), thread.file_name().to_string_lossy()), ns / 1e9);
-        }
-    }
-    Ok(threads)
+/// The threads as they are called in stacks, when all have their names.
+fn threads(pid: u32) -> Result<Vec<String>> {
+    poll::until("threads with names", Duration::from_secs(20), || {
+        let name = |thread: fs::DirEntry| {
+            let name = fs::read_to_string(thread.path().join("comm")).ok()?;
+            let tid = thread.file_name().to_string_lossy().into_owned();
+            name.starts_with("phase").then(|| format!("{}-{tid}", name.trim_end()))
+        };
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().filter_map(name).collect::<Vec<_>>();
+        (threads.len() == THREADS).then_some(threads)
+    })
 }
 
 fn phases() -> Result<()> {
     let target = Running::workload(&workload::c("ticks.c", &["-DBURN_ROUNDS=2000"])?)?;
-    let pid = target.pid().to_string();
-    let before = worked(target.pid())?;
-    let folded = probe::record_with(&["-p", &pid, "-d", "8", "-F", &RATE.to_string(), "-t"])?;
-    let after = worked(target.pid())?;
-    ensure!(before.len() == 8, "{before:?}");
-    let mut errors = BTreeMap::new();
-    for (thread, until) in &before {
-        let truth = after[thread] - until;
-        let seen: u64 = folded.stacks().filter(|(frames, _)| frames.contains(thread)).map(|(_, count)| count).sum();
-        errors.insert(thread, seen as f64 / RATE / truth - 1.0);
-    }
-    let mean_square = errors.values().map(|error| error * error).sum::<f64>() / errors.len() as f64;
-    // In step it is a third at each phase; samples by chance would make it a fifth.
-    ensure!(mean_square.sqrt() < 0.15, "{errors:?}");
+    let threads = threads(target.pid())?;
+    let folded = probe::record_with(&["-p", &target.pid().to_string(), "-d", "8", "-F", RATE, "-t"])?;
+    let seen = |thread: &String| {
+        folded.stacks().filter(|(frames, _)| frames.contains(thread)).map(|(_, count)| count as f64).sum::<f64>()
+    };
+    let seen: Vec<f64> = threads.iter().map(seen).collect();
+    // All work for as long.
+    let mean = seen.iter().sum::<f64>() / THREADS as f64;
+    let variance = seen.iter().map(|seen| (seen / mean - 1.0).powi(2)).sum::<f64>() / THREADS as f64;
+    // In step it is a third; of samples by chance it would be a fourth.
+    ensure!(variance.sqrt() < 0.18, "{seen:?}");
     Ok(())
 }
