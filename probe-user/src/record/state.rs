@@ -390,6 +390,7 @@ fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
         | Event::Wait(_)
         | Event::Call(_)
         | Event::Memory(_)
+        | Event::Origin(_)
         | Event::Allocation(..)
         | Event::AllocationEnd(_)
         | Event::Stack(_)
