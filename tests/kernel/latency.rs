@@ -316,7 +316,10 @@ fn family() -> Result<()> {
     let rows = latency(&target, &["handle_query"], &[])?;
     let rate = (count()? - before) / begin.elapsed().as_secs_f64();
     let [row] = rows.as_slice() else { bail!("one row: {rows:#?}") };
-    ensure!(row["pid"] == target.pid() && row["name"].as_str().is_some_and(|name| name.contains("handle_query")), "{row:#}");
+    ensure!(
+        row["pid"] == target.pid() && row["name"].as_str().is_some_and(|name| name.contains("handle_query")),
+        "{row:#}"
+    );
     ensure!((number(row, "rate")? / rate - 1.0).abs() < 0.2, "{rate} calls a second: {row:#}");
     ensure!(number(row, "avg_ns")? >= 2e6 && number(row, "attached_share")? > 0.9, "{row:#}");
     let rows = latency(&target, &["handle_query"], &["--per-process", "-d", "2"])?;

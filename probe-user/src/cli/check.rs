@@ -11,6 +11,7 @@ use process::Checked;
 use serde::Serialize;
 
 use super::pids::Pids;
+use super::readers;
 use crate::kernel::host::Host;
 use crate::kernel::host::verdict::{self, Line, Status};
 use crate::problem::Exit;
@@ -38,6 +39,9 @@ struct Report<'a> {
 
 /// Runs `probe check`.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if !args.pid.is_empty() {
+        readers::start();
+    }
     let lines = verdict::judge(&Host::inspect());
     let mut modules = Modules::default();
     let processes: Vec<Checked> = Pids::all(&args.pid).into_iter().map(|pid| Checked::of(pid, &mut modules)).collect();

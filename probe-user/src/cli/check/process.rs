@@ -10,7 +10,7 @@ use crate::functions::Finder;
 use crate::kernel::host::verdict::{Line, Status};
 use crate::problem::PRIVILEGES;
 use crate::target::{Module, ModuleKind, Modules, Process, check_access, is_running, living_thread};
-use crate::unwind::{Reason, Table};
+use crate::unwind::{Packed, Reason};
 
 /// Most files that are named in a line.
 const NAMED: usize = 5;
@@ -63,7 +63,7 @@ fn main_thread(pid: u32) -> Line {
 }
 
 fn readable(files: &[Arc<Module>]) -> Line {
-    let closed = files.iter().filter(|module| module.file().is_none());
+    let closed = files.iter().filter(|module| !module.wait().is_file());
     let hint = "what was deleted or is in another mount namespace can be read with CAP_CHECKPOINT_RESTORE";
     line("files", files.len(), "can be read", closed.map(|module| name(module)).collect(), "cannot be read", hint)
 }
@@ -74,17 +74,17 @@ fn symbols(files: &[Arc<Module>]) -> Line {
         let is_first = Cell::new(true);
         !Finder::of_modules([Arc::clone(module)], Vec::new()).symbols(|_| is_first.replace(false)).is_empty()
     };
-    let open = || files.iter().filter(|module| module.file().is_some());
+    let open = || files.iter().filter(|module| module.wait().is_file());
     let nameless = open().filter(|module| !has_symbols(module)).map(|module| name(module));
     let hint = "install the debug symbols of the package, or build without stripping";
     line("symbols", open().count(), "name their functions", nameless.collect(), "have no names", hint)
 }
 
 fn unwinding(files: &[Arc<Module>]) -> Line {
-    let open = || files.iter().filter_map(|module| Some((module, module.file()?)));
-    let reason = |(module, file): (&Arc<Module>, _)| match Table::of_file(file) {
-        Ok(_) | Err(Reason::NoCode) => None,
-        Err(reason) => Some(format!("{} ({reason})", name(module))),
+    let open = || files.iter().filter(|module| module.wait().is_file());
+    let reason = |module: &Arc<Module>| {
+        let reason = Packed::of_module(module).err()?.to_string();
+        (reason != Reason::NoCode.to_string()).then(|| format!("{} ({reason})", name(module)))
     };
     let hint =
         "stacks through them follow frame pointers: build with -fasynchronous-unwind-tables or -fno-omit-frame-pointer";
