@@ -12,6 +12,8 @@ use crate::problem::PRIVILEGES;
 use crate::target::{Module, ModuleKind, Modules, Process, check_access, is_running, living_thread};
 use crate::unwind::{Packed, Reason};
 
+/// Of so many symbols of a file one is looked for that is a function.
+const EARLY: u32 = 256;
 /// Most files that are named in a line.
 const NAMED: usize = 5;
 
@@ -70,9 +72,10 @@ fn readable(files: &[Arc<Module>]) -> Line {
 
 fn symbols(files: &[Arc<Module>]) -> Line {
     let has_symbols = |module: &Arc<Module>| {
-        // One is enough.
-        let is_first = Cell::new(true);
-        !Finder::of_modules([Arc::clone(module)], Vec::new()).symbols(|_| is_first.replace(false)).is_empty()
+        // One is enough; the first of them may be no functions.
+        let asked = Cell::new(0);
+        let is_early = |_: &str| asked.replace(asked.get() + 1) < EARLY;
+        !Finder::of_modules([Arc::clone(module)], Vec::new()).symbols(is_early).is_empty()
     };
     let open = || files.iter().filter(|module| module.wait().is_file());
     let nameless = open().filter(|module| !has_symbols(module)).map(|module| name(module));
