@@ -130,10 +130,7 @@ fn wrong_values_name_the_line() {
         ),
         ("[[target]]\nname = 'a'\nmatch = { pid = -4 }", "probe.toml:3: `pid` is between 1 and 4294967295, not -4"),
         ("[[target]]\nname = 'a'\nmatch = { cmdline = '(' }", "probe.toml:3: `(` is not a regular expression"),
-        (
-            "[[notify]]\nname = 'a'\ntype = 'pigeon'",
-            "probe.toml:3: unknown type `pigeon`; did you mean `pagerduty`?",
-        ),
+        ("[[notify]]\nname = 'a'\ntype = 'pigeon'", "probe.toml:3: unknown type `pigeon`; did you mean `pagerduty`?"),
         ("[[notify]]\nname = 'a'\ntype = 'webhook'", "probe.toml:1: [[notify]] `a` needs `url` or `url_file`"),
     ] {
         assert_eq!(refusal(text), expected);
@@ -156,7 +153,10 @@ fn rules_refer_to_what_is_there() {
         "probe.toml:12: `above` is a number of percent of one core, not `much`"
     );
     assert_eq!(rule("above = 80", ""), "probe.toml:8: [[rule]] needs `above`, `below` or `change`");
-    assert_eq!(rule("above = 80", "above = 80\nbelow = 3"), "probe.toml:13: `above` and `below` cannot be used together");
+    assert_eq!(
+        rule("above = 80", "above = 80\nbelow = 3"),
+        "probe.toml:13: `above` and `below` cannot be used together"
+    );
     assert_eq!(rule("\"cpu\"", "\"gpu\""), "probe.toml:11: unknown metric `gpu`; did you mean `cpu`?");
     assert_eq!(
         rule("above = 80", "above = 80\nnotify = [\"ops\",\n\"pos\"]"),

@@ -278,6 +278,8 @@ impl Watcher {
                 self.heaps.executed(pid);
                 self.look(pid, true);
             }
+            // None is watched with its children: these are newcomers.
+            Lifecycle::Fork { .. } => {}
             Lifecycle::Newcomer(newcomer) => self.greet(newcomer),
             Lifecycle::SetAside { pid } => {
                 self.lose(pid, 1, |target| format!("processes not sampled: {target} replaces its program too often"));

@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn sizes_agree_with_the_shared_definition() {
         use probe_ebpf::abi::{
-            CallEvent, ExecEvent, ExitEvent, ForkEvent, MemoryEvent, NewcomerEvent, OriginEvent, SampleEvent, SetAsideEvent,
-            WaitEvent,
+            CallEvent, ExecEvent, ExitEvent, ForkEvent, MemoryEvent, NewcomerEvent, OriginEvent, SampleEvent,
+            SetAsideEvent, WaitEvent,
         };
         for (kind, size) in [
             (kind::SAMPLE, size_of::<SampleEvent>()),

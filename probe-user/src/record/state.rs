@@ -383,6 +383,7 @@ impl State {
 fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
     match *event {
         Event::Exec { pid, .. } => Some(Lifecycle::Exec { pid }),
+        Event::Fork { parent, child } => Some(Lifecycle::Fork { parent, child }),
         Event::Newcomer(newcomer) => Some(Lifecycle::Newcomer(newcomer)),
         Event::SetAside { pid } => Some(Lifecycle::SetAside { pid }),
         Event::Exit { pid } => Some(Lifecycle::Exit { pid }),
@@ -394,7 +395,6 @@ fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
         | Event::Allocation(..)
         | Event::AllocationEnd(_)
         | Event::Stack(_)
-        | Event::Fork { .. }
         | Event::NewImage { .. }
         | Event::Map { .. } => None,
     }

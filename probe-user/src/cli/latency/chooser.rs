@@ -9,9 +9,10 @@ use anyhow::Result;
 use super::programs::SHORT_WAITS;
 use super::span::{self, SpanSpec};
 use super::{Args, usage};
-use crate::functions::{Finder, Missing, Spec};
+use crate::functions::{Files, Finder, Spec};
 use crate::kernel::{Judgement, feature};
 use crate::latency::{Function, choose, judgement, parks};
+use crate::problem::Problem;
 use crate::target::{Module, Modules, Process};
 
 /// See the head of this file.
@@ -36,7 +37,7 @@ pub struct Chosen {
     /// What is to be said about them.
     pub notes: Vec<String>,
     /// Names that mean nothing in it.
-    pub missing: Vec<Box<Missing>>,
+    pub missing: Vec<Problem>,
 }
 
 impl Chooser {
@@ -59,23 +60,22 @@ impl Chooser {
     /// What is meant in a process.
     pub fn of(&mut self, pid: u32) -> Result<Arc<Chosen>> {
         let process = Process::read(pid, &mut self.modules);
-        let mut files: Vec<Arc<Module>> = process.mappings.iter().map(|(_, _, _, module)| module.clone()).collect();
-        files.sort_by_key(Arc::as_ptr);
-        files.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        let key: Vec<usize> = files.iter().map(|file| Arc::as_ptr(file).addr()).collect();
+        let files = Files::of_process(&process);
+        let mut key: Vec<usize> = files.modules.iter().map(|file| Arc::as_ptr(file).addr()).collect();
+        key.sort_unstable();
         if let Some((_, chosen)) = self.known.get(&key) {
             return Ok(Arc::clone(chosen));
         }
-        let chosen = Arc::new(self.look(&Finder::of_process(&process))?);
-        self.known.insert(key, (files, Arc::clone(&chosen)));
+        let chosen = Arc::new(self.look(&files)?);
+        self.known.insert(key, (files.modules, Arc::clone(&chosen)));
         Ok(chosen)
     }
 
-    fn look(&self, finder: &Finder) -> Result<Chosen> {
+    fn look(&self, files: &Files) -> Result<Chosen> {
         let mut chosen = Chosen::default();
         let has_threshold = self.threshold.is_some();
         for spec in &self.specs {
-            match choose(finder, spec, self.judgement, has_threshold) {
+            match choose(files, spec, self.judgement, has_threshold) {
                 Ok((found, notes)) => {
                     chosen.notes.extend(notes);
                     for function in found {
@@ -88,13 +88,14 @@ impl Chooser {
                 Err(why) => chosen.missing.push(why),
             }
         }
+        let finder = Finder::of_modules(files.modules.iter().cloned(), files.roots.clone());
         for span in &self.spans {
-            let function = span.function(finder, self.judgement, has_threshold);
+            let function = span.function(&finder, self.judgement, has_threshold);
             chosen.functions.push(function.map_err(|error| usage(&error))?);
         }
         let is_go = chosen.functions.iter().any(|function| function.features & feature::GO != 0);
         if let Some(threshold) = self.threshold.filter(|_| is_go && self.has_slow) {
-            chosen.park = parks(finder, threshold / SHORT_WAITS);
+            chosen.park = parks(files, threshold / SHORT_WAITS);
         }
         if self.has_slow {
             chosen.functions.iter_mut().for_each(|function| function.features |= feature::SLOW);

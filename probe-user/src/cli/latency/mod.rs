@@ -216,7 +216,11 @@ fn plan(chooser: &mut Chooser, pids: &[u32]) -> Result<Plan> {
         // With one process, that one of the names means nothing is a mistake.
         Some(why) if count == 0 || pids.len() == 1 && plan.processes == 1 => bail!(why),
         _ if count == 0 => {
-            bail!(Problem::new(Exit::Usage, "none of the functions that were named can be timed", plan.notes.join("\n")))
+            bail!(Problem::new(
+                Exit::Usage,
+                "none of the functions that were named can be timed",
+                plan.notes.join("\n")
+            ))
         }
         _ => {}
     }

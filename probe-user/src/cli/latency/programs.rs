@@ -147,15 +147,18 @@ impl Programs {
                 happened.extend(match event {
                     Event::Fork { parent, child } => Some(Happened::Fork { parent, child }),
                     Event::Exec { pid, .. } => Some(Happened::Exec { pid }),
-                    Event::Exit { pid } => Some(Happened::Exit { pid }),
+                    Event::Exit { pid } | Event::SetAside { pid } => Some(Happened::Exit { pid }),
                     _ => None,
                 });
             })?,
-            Self::Recorder(borrowed) => happened.extend(borrowed.lifecycle.try_iter().map(|change| match change {
-                Lifecycle::Fork { parent, child } => Happened::Fork { parent, child },
-                Lifecycle::Exec { pid } => Happened::Exec { pid },
-                Lifecycle::Exit { pid } => Happened::Exit { pid },
-            })),
+            Self::Recorder(borrowed) => {
+                happened.extend(borrowed.lifecycle.try_iter().filter_map(|change| match change {
+                    Lifecycle::Fork { parent, child } => Some(Happened::Fork { parent, child }),
+                    Lifecycle::Exec { pid } => Some(Happened::Exec { pid }),
+                    Lifecycle::Exit { pid } | Lifecycle::SetAside { pid } => Some(Happened::Exit { pid }),
+                    Lifecycle::Newcomer(_) => None,
+                }));
+            }
         }
         Ok(happened)
     }
