@@ -6,6 +6,7 @@
 //! - `on_switch`, `on_waking`: threads leave their CPU and come back → a `WaitEvent` for each stack and second
 //! - `on_fault`, `on_kernel_fault`, `on_page`: memory becomes resident → a `MemoryEvent` for some of it
 //! - `on_syscall`: memory is mapped and unmapped → a `MemoryEvent`
+//! - `on_descriptor`, `on_thread`: a descriptor is opened, a thread started → an `OriginEvent` for some of them
 //! - `enter`, `leave` or `returned`: a function is called and returns → its `Figures`, and the calls that its thread is in
 //! - `begin`, `end`: a span from one function to another → its `Figures`
 //! - `allocate`, `allocate_leave` or `allocate_returned`: an allocator is called and returns → an `AllocationEvent` for each
@@ -22,6 +23,7 @@ mod allocation;
 mod atomic;
 mod call;
 mod caller;
+mod chance;
 mod dump;
 mod fault;
 mod figures;
@@ -30,6 +32,7 @@ mod maps;
 mod memo;
 mod memory;
 mod newcomers;
+mod origin;
 mod pair;
 mod place;
 mod process;
@@ -122,6 +125,20 @@ pub fn on_page(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sys_exit")]
 pub fn on_syscall(context: BtfTracePointContext) -> i32 {
     memory::returns(context.arg(0), context.arg(1));
+    0
+}
+
+/// `sys_exit(struct pt_regs *, long ret)`, for descriptors
+#[btf_tracepoint(function = "sys_exit")]
+pub fn on_descriptor(context: BtfTracePointContext) -> i32 {
+    origin::returns(context.arg(0), context.arg(1));
+    0
+}
+
+/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`, for threads
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn on_thread(context: BtfTracePointContext) -> i32 {
+    origin::starts(context.arg(1));
     0
 }
 

@@ -61,7 +61,10 @@ const DONTNEED: u64 = 4;
 const REMOVE: u64 = 9;
 
 /// The code segment of 64-bit user code (arch/x86/include/asm/segment.h).
-const USER_CS: u64 = 0x33;
+pub const USER_CS: u64 = 0x33;
+
+/// What system calls return as errors is the last page of numbers.
+pub const ERRORS: u64 = 4096;
 
 /// A change of a process's memory on its way.
 pub struct Change {
@@ -141,8 +144,6 @@ pub fn returns(regs: *const pt_regs, result: u64) {
     if !(is_mapping || is_locking) || !is_64_bit() {
         return;
     }
-    /// Errors are the last page of numbers.
-    const ERRORS: u64 = 4096;
     if result > ERRORS.wrapping_neg() {
         return;
     }

@@ -38,7 +38,7 @@ const INCIDENTS: [Incident; 11] = [
     calls("disk", "commit_order", "write_journal"),
     calls("dependency", "price_order", "ask_pricing"),
     calls("slow", "render_page", "sort_rows"),
-    Incident { kind: "threads", rule: "metric = \"threads\"\nabove = 100", timed: None, culprit: "run_task" },
+    Incident { kind: "threads", rule: "metric = \"threads\"\nabove = 100", timed: None, culprit: "start_tasks" },
     Incident {
         kind: "leak",
         rule: "metric = \"memory.growth\"\nabove = \"100MiB\"",

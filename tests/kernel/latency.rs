@@ -1,9 +1,10 @@
 //! Timed functions: counts, percentiles, errors, calls in flight, and targets that survive.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use libtest_mimic::Trial;
 use probe_tests::code::Code;
 use probe_tests::golang::{self, Go};
@@ -27,6 +28,8 @@ pub fn tests() -> Vec<Trial> {
         trial("latency::tracepoints_with_a_semaphore_are_switched_on", semaphores),
         trial("latency::rust_tasks", rust_tasks),
         trial("latency::slow_calls_and_what_their_threads_did_meanwhile", slow_calls),
+        trial("latency::children_are_followed_and_added_up", family),
+        trial("latency::a_process_whose_main_thread_has_ended", leader_ended),
         trial("latency::names_that_mean_nothing", unknown),
     ];
     tests.extend(golang::trials("latency::go_survives", survives));
@@ -42,7 +45,8 @@ fn calls(role: &str) -> Result<Running> {
 /// The figures of functions after some seconds.
 fn latency(target: &Running, names: &[&str], more: &[&str]) -> Result<Vec<Value>> {
     let pid = target.pid().to_string();
-    let output = probe::run([&["latency", "--json", "-d", "4", "-p", &pid], names, more].concat())?.expect(0)?;
+    let time: &[&str] = if more.contains(&"-d") { &[] } else { &["-d", "4"] };
+    let output = probe::run([&["latency", "--json", "-p", &pid], time, names, more].concat())?.expect(0)?;
     Ok(output.json()?.as_array().context("a list")?.clone())
 }
 
@@ -297,6 +301,42 @@ fn slow_goroutines(go: Go) -> Result<()> {
         let range = if *name == "main.computesLong" { 5.0..16.0 } else { 15.0..50.0 };
         ensure!(range.contains(&ms), "{name} takes {ms} ms a call\n{folded}");
     }
+    Ok(())
+}
+
+fn family() -> Result<()> {
+    let folder = workload::scratch()?;
+    let counter = folder.path().join("calls");
+    let target = Running::ready(Command::new(workload::c("family.c", &[])?).arg(&counter))?;
+    let count = || -> Result<f64> {
+        let bytes = std::fs::read(&counter)?;
+        Ok(u64::from_ne_bytes(bytes.as_slice().try_into()?) as f64)
+    };
+    let (begin, before) = (Instant::now(), count()?);
+    let rows = latency(&target, &["handle_query"], &[])?;
+    let rate = (count()? - before) / begin.elapsed().as_secs_f64();
+    let [row] = rows.as_slice() else { bail!("one row: {rows:#?}") };
+    ensure!(
+        row["pid"] == target.pid() && row["name"].as_str().is_some_and(|name| name.contains("handle_query")),
+        "{row:#}"
+    );
+    ensure!((number(row, "rate")? / rate - 1.0).abs() < 0.2, "{rate} calls a second: {row:#}");
+    ensure!(number(row, "avg_ns")? >= 2e6 && number(row, "attached_share")? > 0.9, "{row:#}");
+    let rows = latency(&target, &["handle_query"], &["--per-process", "-d", "2"])?;
+    let pids: BTreeSet<u64> = rows.iter().filter_map(|row| row["pid"].as_u64()).collect();
+    ensure!(pids.len() == rows.len() && rows.len() >= 5, "a row for each process: {rows:#?}");
+    let lasting = rows.iter().filter(|row| row["calls"].as_u64() > Some(100)).count();
+    let parents = rows.iter().filter(|row| row["pid"] == target.pid() && row["calls"] == 0).count();
+    ensure!((lasting, parents) == (2, 1), "{rows:#?}");
+    Ok(())
+}
+
+fn leader_ended() -> Result<()> {
+    let target = Running::workload(&workload::c("leader.c", &[])?)?;
+    let rows = latency(&target, &["goes_on"], &["-d", "2"])?;
+    let row = &rows[0];
+    // 5 ms of work each, which a busy machine interrupts.
+    ensure!(number(row, "calls")? > 20.0 && number(row, "avg_ns")? >= 4.5e6, "{row:#}");
     Ok(())
 }
 

@@ -15,6 +15,7 @@ mod floods;
 mod formats;
 mod functions;
 mod governor;
+mod holdings;
 mod hostile;
 mod incidents;
 mod latency;
@@ -49,6 +50,7 @@ fn main() {
         faults::tests(),
         latency::tests(),
         functions::tests(),
+        holdings::tests(),
         memory::tests(),
         live::tests(),
         patched::tests(),

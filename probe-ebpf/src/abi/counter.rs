@@ -32,11 +32,13 @@ pub enum Counter {
     AllocationsLost = 12,
     /// Sampled allocations that could not be followed: their table was full.
     LiveFull = 13,
+    /// Descriptors and threads that found the ring buffer full when it was told who made them.
+    OriginsLost = 14,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 15;
     /// All of them with the name under which a loss is reported; `None` for what is no loss.
     pub const ALL: [(Self, Option<&'static str>); Self::COUNT as usize] = [
         (Self::Samples, None),
@@ -49,6 +51,7 @@ impl Counter {
         (Self::CallsLost, Some("slow calls lost: ring buffer full or busy")),
         (Self::AllocationsLost, Some("sampled allocations lost: ring buffer full or busy")),
         (Self::LiveFull, Some("sampled allocations not followed: table full")),
+        (Self::OriginsLost, Some("descriptors and threads of unknown origin: ring buffer full or busy")),
         (Self::WaitersFull, Some("waits lost: table of waiting threads full")),
         (Self::Faults, None),
         (Self::MemoryLost, Some("changes of memory lost: ring buffer full or busy")),

@@ -8,6 +8,7 @@ mod counter;
 mod dump;
 mod mapping;
 mod memory;
+mod origin;
 mod process;
 mod sample;
 mod settings;
@@ -23,6 +24,7 @@ pub use mapping::{
     MAPPINGS_PER_BLOCK, MAX_BLOCKS, MAX_MAPPING_BLOCKS, MAX_TABLES, MappedRange, MappingBlock, MappingKey, NO_TABLE,
 };
 pub use memory::{MemoryEvent, PAGE_BYTES, memory_change};
+pub use origin::{MAX_MADE, OriginEvent, made_by, made_key};
 pub use process::{
     ExecEvent, ExitEvent, ForkEvent, MAX_DELAY_NS, MAX_NEWCOMERS, MAX_PATH, MAX_TARGETS, Newcomer, NewcomerEvent,
     SetAsideEvent, Target, target_flags,
@@ -65,6 +67,8 @@ pub mod kind {
     pub const NEWCOMER: u32 = 9;
     /// A [`super::MemoryEvent`].
     pub const MEMORY: u32 = 10;
+    /// A [`super::OriginEvent`].
+    pub const ORIGIN: u32 = 12;
     /// A [`crate::heap::AllocationEvent`].
     pub const ALLOCATION: u32 = 16;
     /// A [`crate::heap::AllocationEndEvent`].

@@ -120,6 +120,10 @@ pub mod target_flags {
     pub const NO_WAITS: u32 = 16;
     /// Asked is only for waits that nothing may interrupt: for storage mostly.
     pub const BLOCKED_WAITS: u32 = 32;
+    /// Asked is who starts its threads.
+    pub const THREADS: u32 = 64;
+    /// Asked is who opens its descriptors.
+    pub const DESCRIPTORS: u32 = 128;
 }
 
 assert_packed! {

@@ -245,6 +245,9 @@ impl Shared {
         let channels = self.channels();
         for name in notice.channels.iter().collect::<BTreeSet<_>>() {
             match channels.get(name) {
+                Some(running) if notice.is_brief() && running.channel.kind.keeps_state() => {
+                    notice.split().iter().for_each(|part| running.lane.accept(part));
+                }
                 Some(running) => running.lane.accept(notice),
                 None => {
                     let folder = self.lanes.join(folder_name(name)).join("dead");

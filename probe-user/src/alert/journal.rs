@@ -98,6 +98,17 @@ impl Journal {
         firing.into_values().collect()
     }
 
+    /// The same of one rule and process.
+    pub fn firing_of(&self, rule: &str, pid: u32) -> Vec<Notice> {
+        let is_meant = |notice: &&Notice| notice.rule == rule && notice.process.pid == pid;
+        let state = self.state();
+        if state.held.is_empty() {
+            return state.firing.values().filter(is_meant).cloned().collect();
+        }
+        drop(state);
+        self.firing().iter().filter(is_meant).cloned().collect()
+    }
+
     /// Adds a notice and returns its id. It is on the disk when this returns, unless the disk refuses: then it waits in
     /// memory, before those that follow, until [`Journal::flush`] or the next notice finds that the disk takes it.
     pub fn append(&self, notice: &Notice) -> Ulid {
@@ -180,7 +191,7 @@ impl State {
 
     /// A notice is on the disk.
     fn add(&mut self, notice: Notice) {
-        self.ids.extend(notice.is_resolved().then_some(notice.id));
+        self.ids.extend((notice.is_resolved() || notice.is_brief()).then_some(notice.id));
         self.ids.extend(take_in(&mut self.firing, notice).map(|before| before.id));
     }
 }
@@ -194,7 +205,7 @@ fn take_in(firing: &mut Firing, notice: Notice) -> Option<Notice> {
     if notice.is_completion && notice.is_resolved() {
         return None;
     }
-    match notice.is_resolved() {
+    match notice.is_resolved() || notice.is_brief() {
         true => firing.remove(&notice.fingerprint),
         false => firing.insert(notice.fingerprint.clone(), notice),
     }

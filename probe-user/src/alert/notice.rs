@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -67,7 +67,8 @@ pub struct Notice {
     pub started_at: Timestamp,
     /// When the rule was broken.
     pub breached_at: Timestamp,
-    /// When it was normal again.
+    /// When it was normal again. Where that was before anybody was told that the rule was broken, the kind is that of a breach:
+    /// people are told of both in one message.
     pub resolved_at: Option<Timestamp>,
     /// The snapshot; `None` when there is none, or none yet.
     pub snapshot: Option<SnapshotLink>,
@@ -153,7 +154,7 @@ impl Notice {
                 cpu_percent: sidecar.process.cpu_percent,
                 cpu_percent_of_host: sidecar.process.cpu_percent_of_host,
             },
-            culprit: sidecar.culprits.first().map_or_else(|| NOT_KNOWN.to_owned(), |culprit| culprit.sentence()),
+            culprit: Some(sidecar.cause()).filter(|cause| !cause.is_empty()).unwrap_or_else(|| NOT_KNOWN.to_owned()),
             started_at: sidecar.exceeded_at,
             breached_at: sidecar.breached_at,
             resolved_at: None,
@@ -208,6 +209,24 @@ impl Notice {
     /// Is it the end of a breach?
     pub fn is_resolved(&self) -> bool {
         self.kind == NoticeKind::Resolved
+    }
+
+    /// Was a breach over before it was told?
+    pub fn is_brief(&self) -> bool {
+        !self.is_resolved() && self.resolved_at.is_some()
+    }
+
+    /// That it is over already, in words; `None` where it is not.
+    pub fn brevity(&self) -> Option<String> {
+        let until = self.resolved_at.filter(|_| self.is_brief())?.system();
+        let lasted = until.duration_since(self.started_at.system()).unwrap_or_default().as_secs();
+        Some(format!("it is over: it lasted {}", humantime::format_duration(Duration::from_secs(lasted.max(1)))))
+    }
+
+    /// A brief breach as its beginning and its end, for those who keep in mind what fires. The end has no id yet.
+    pub fn split(&self) -> [Self; 2] {
+        let end = Self { resolved_at: self.resolved_at, ..self.over(None) };
+        [Self { resolved_at: None, ..self.clone() }, end]
     }
 
     /// A notice that is no breach, to see whether a channel works.

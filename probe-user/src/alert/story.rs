@@ -46,7 +46,7 @@ impl Batch<'_> {
         match self.notices {
             [notice] => title(notice),
             notices => {
-                let firing = notices.iter().filter(|notice| !notice.is_resolved()).count();
+                let firing = notices.iter().filter(|notice| !notice.is_resolved() && !notice.is_brief()).count();
                 format!("{firing} firing, {} resolved", notices.len() - firing)
             }
         }
@@ -140,6 +140,7 @@ pub(super) fn word(notice: &Notice) -> &'static str {
     match notice.kind {
         _ if notice.is_completion && notice.culprit.is_empty() => "UPDATE",
         _ if notice.is_completion => "CULPRIT",
+        NoticeKind::Firing if notice.is_brief() => "FIRED BRIEFLY",
         NoticeKind::Firing => "FIRING",
         NoticeKind::Skipped => "NOT PROFILED",
         NoticeKind::Resolved => "RESOLVED",
@@ -161,9 +162,8 @@ pub(super) fn lines(notice: &Notice) -> Vec<(&'static str, String)> {
         _ if !culprit.is_empty() => lines.push(("Culprit", culprit.clone())),
         _ => {}
     }
-    if !note.is_empty() {
-        lines.push(("Note", note.clone()));
-    }
+    let notes = notice.brevity().into_iter().chain((!note.is_empty()).then(|| note.clone()));
+    lines.extend(notes.map(|note| ("Note", note)));
     let ip = if host.ip.is_empty() { String::new() } else { format!(" ({})", host.ip) };
     let (own, of_host) = (process.cpu_percent, process.cpu_percent_of_host);
     // They were measured when it began.
@@ -205,7 +205,8 @@ pub fn sentence(notice: &Notice, links: &Links) -> String {
         (_, Some(snapshot)) => format!("snapshot {} in {}", snapshot.id, links.place(notice)),
         (_, None) => "there is no snapshot".to_owned(),
     };
-    let end = if note.is_empty() { end } else { format!("{end}; {note}") };
+    let notes = notice.brevity().into_iter().chain((!note.is_empty()).then(|| note.clone()));
+    let end = notes.fold(end, |end, note| format!("{end}; {note}"));
     format!("{rule}: {target} (pid {} on {}): {}{culprit}; {end}", process.pid, host.name, compared(notice))
 }
 

@@ -1,18 +1,28 @@
-//! `probe check`: tells line by line what this host allows, and what to do about what it lacks. Looks; changes nothing.
+//! `probe check`: tells line by line what this host allows, and what to do about what it lacks; with `-p` the same of processes.
+//! Looks; changes nothing.
+
+mod process;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use process::Checked;
 use serde::Serialize;
 
+use super::pids::Pids;
+use super::readers;
 use crate::kernel::host::Host;
 use crate::kernel::host::verdict::{self, Line, Status};
 use crate::problem::Exit;
+use crate::target::Modules;
 
 /// Flags of `probe check`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Also look at these processes: with commas between them, or as pgrep prints them
+    #[arg(short, long, value_name = "PIDS")]
+    pid: Vec<Pids>,
     /// Print a JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -23,23 +33,45 @@ pub struct Args {
 struct Report<'a> {
     can_record: bool,
     checks: &'a [Line],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    processes: &'a [Checked],
 }
 
 /// Runs `probe check`.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode> {
+    if !args.pid.is_empty() {
+        readers::start();
+    }
     let lines = verdict::judge(&Host::inspect());
-    let can_record = verdict::can_record(&lines);
+    let mut modules = Modules::default();
+    let processes: Vec<Checked> = Pids::all(&args.pid).into_iter().map(|pid| Checked::of(pid, &mut modules)).collect();
+    let can_record = verdict::can_record(&lines) && processes.iter().all(|of| verdict::can_record(&of.checks));
     let text = if args.json {
-        serde_json::to_string_pretty(&Report { can_record, checks: &lines })? + "\n"
+        serde_json::to_string_pretty(&Report { can_record, checks: &lines, processes: &processes })? + "\n"
     } else {
-        render(&lines)
+        processes.iter().fold(render(&lines), |text, of| text + &render_process(of))
     };
     super::print(&text)?;
     Ok(if can_record { ExitCode::SUCCESS } else { ExitCode::from(Exit::NotPermitted as u8) })
 }
 
-/// The lines for people: status, name and what was found, below it what to do, said once, and the sum of it at the end.
+/// The lines for people, and the sum of it at the end.
 fn render(lines: &[Line]) -> String {
+    let failed: Vec<_> = lines.iter().filter(|line| line.status == Status::Fail).map(|line| line.name).collect();
+    let sum = match failed.as_slice() {
+        [] => "Recording works on this host.".to_owned(),
+        failed => format!("Recording cannot work on this host, because of: {}.", failed.join(", ")),
+    };
+    format!("{}\n{sum}\n", render_lines(lines))
+}
+
+fn render_process(Checked { pid, name, checks }: &Checked) -> String {
+    let name = if name.is_empty() { String::new() } else { format!(" ({name})") };
+    format!("\nprocess {pid}{name}\n{}", render_lines(checks))
+}
+
+/// Status, name and what was found, below it what to do, said once.
+fn render_lines(lines: &[Line]) -> String {
     let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
     let mut text = String::new();
     let mut say = |line: std::fmt::Arguments<'_>| {
@@ -57,12 +89,6 @@ fn render(lines: &[Line]) -> String {
         } else if !hint.is_empty() {
             say(format_args!("{:<4}  {:<width$}  hint: {hint}", "", ""));
         }
-    }
-    let failed: Vec<_> = lines.iter().filter(|line| line.status == Status::Fail).map(|line| line.name).collect();
-    if failed.is_empty() {
-        say(format_args!("\nRecording works on this host."));
-    } else {
-        say(format_args!("\nRecording cannot work on this host, because of: {}.", failed.join(", ")));
     }
     text
 }
@@ -100,7 +126,7 @@ mod tests {
     #[test]
     fn json_names_each_check_and_leaves_out_empty_hints() {
         let checks = [line("BPF", Status::Ok, ""), line("tracefs", Status::Warn, "mount it")];
-        let json = serde_json::to_value(Report { can_record: true, checks: &checks }).unwrap();
+        let json = serde_json::to_value(Report { can_record: true, checks: &checks, processes: &[] }).unwrap();
         assert_eq!(json["checks"][1]["status"], "warn");
         assert_eq!(json["checks"][1]["hint"], "mount it");
         assert!(json["checks"][0].get("hint").is_none());

@@ -105,7 +105,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args, verbosity),
         Command::Snapshots(args) => snapshots::run(args),
         Command::View(args) => view::run(args),
-        Command::Check(args) => check::run(args),
+        Command::Check(args) => check::run(&args),
         Command::Alert(args) => alert::run(args),
         Command::Config(args) => config::run(args),
     };

@@ -12,10 +12,11 @@ use ulid::Ulid;
 
 use super::Scene;
 use super::chronicle::Chronicle;
+use super::evidence::wall_ahead_ns;
 use super::standing::{OfProcess, OpenAlert, Standings};
 use crate::alert::{Journal, Links, Notice, sentence};
 use crate::monitor::{Breach, Over};
-use crate::snapshot::Sidecar;
+use crate::snapshot::{Sidecar, Timestamp};
 use crate::supervise::Pulse;
 
 /// How long an alert of an earlier daemon has time to fire again: the longest that rules usually wait.
@@ -58,7 +59,7 @@ struct Open {
     notice: Notice,
     due_ns: u64,
     is_told: bool,
-    /// It is over, and that was told.
+    /// It was told, is over, and that was told.
     end: Option<Notice>,
 }
 
@@ -68,8 +69,6 @@ pub(super) struct Announcer {
     pub(super) journal: Arc<Journal>,
     chronicle: Arc<Chronicle>,
     open: Vec<Open>,
-    /// Breaches that are over, of which nobody was told that they began.
-    over: Vec<Over>,
     /// Alerts that an earlier daemon has told of, since when they are known. Those that do not fire again are over.
     inherited: Option<(Instant, Vec<Notice>)>,
     /// Alerts that the disk has refused so far.
@@ -85,8 +84,8 @@ impl Announcer {
     /// One with nothing to tell.
     pub(super) fn new(scene: Arc<dyn Scene>, journal: Arc<Journal>, chronicle: Arc<Chronicle>, path: PathBuf) -> Self {
         let inherited = Some((Instant::now(), journal.firing())).filter(|(_, alerts)| !alerts.is_empty());
-        let (open, over, standings) = (Vec::new(), Vec::new(), Vec::new());
-        Self { scene, journal, chronicle, open, over, inherited, held: 0, path, standings, has_changed: false }
+        let (open, standings) = (Vec::new(), Vec::new());
+        Self { scene, journal, chronicle, open, inherited, held: 0, path, standings, has_changed: false }
     }
 
     /// Tells what an earlier collector had no time for. Of its evidence there is what it has stored.
@@ -136,7 +135,8 @@ impl Announcer {
             }
             News::Evidence { id, notice } => match self.take(id) {
                 Some(open) if open.is_told => self.complete(open, *notice),
-                _ => self.tell(&notice),
+                Some(open) => self.tell(&Notice { resolved_at: open.notice.resolved_at, ..*notice }),
+                None => self.tell(&notice),
             },
             News::Lost { id, reason } => {
                 let Some(open) = self.take(id) else { return };
@@ -147,7 +147,7 @@ impl Announcer {
                 }
             }
             News::Notice(notice) => _ = self.journal.append(&notice),
-            News::Over(over) => self.over.push(*over),
+            News::Over(over) => self.end(&over),
             News::Standing(standings) => {
                 self.has_changed |= standings != self.standings;
                 self.standings = standings;
@@ -173,7 +173,7 @@ impl Announcer {
                 self.tell_without(index, FOLLOWS);
             }
         }
-        self.end_alerts();
+        self.end_inherited();
         self.held = self.journal.flush();
         self.save();
     }
@@ -196,7 +196,7 @@ impl Announcer {
     fn take(&mut self, id: Ulid) -> Option<Open> {
         let index = self.open.iter().position(|open| open.id == id)?;
         self.has_changed = true;
-        Some(self.open.swap_remove(index))
+        Some(self.open.remove(index))
     }
 
     /// The one log line of a breach, and its alert.
@@ -220,7 +220,9 @@ impl Announcer {
             tracing::debug!("{}: there is no culprit", notice.rule);
             return;
         }
-        let notice = match open.end {
+        // One that was over before it was told ends here as it would have ended then.
+        let end = open.end.or_else(|| open.notice.is_brief().then(|| open.notice.split()).map(|[_, end]| end));
+        let notice = match end {
             Some(Notice { kind, resolved_at, compared, value, .. }) => {
                 Notice { kind, resolved_at, compared, value, ..notice }
             }
@@ -229,8 +231,32 @@ impl Announcer {
         self.tell(&Notice { is_completion: true, ..notice });
     }
 
-    /// Tells of breaches that are over, as soon as it was told of them that they are.
-    fn end_alerts(&mut self) {
+    /// A breach is over. One that was told is ended; one that was not is told with its end, in one message. What is heard comes in
+    /// the order in which it happened, so that the end is that of the latest which had begun by now.
+    fn end(&mut self, over: &Over) {
+        let Over { breach: Breach { rule, pid, .. }, until_ns, value, .. } = over;
+        let is_meant = |notice: &Notice| notice.rule == *rule && notice.process.pid == *pid;
+        let mut latest = self.open.iter_mut().rev().filter(|open| is_meant(&open.notice));
+        if let Some(open) = latest.next().filter(|open| !open.is_told && open.notice.resolved_at.is_none()) {
+            let until_ns = until_ns.saturating_add(wall_ahead_ns(self.scene.now_ns()));
+            open.notice.resolved_at = Some(Timestamp(until_ns).max(open.notice.breached_at));
+            self.has_changed = true;
+            return;
+        }
+        for alert in self.journal.firing_of(rule, *pid) {
+            let end = alert.over(*value);
+            self.journal.append(&end);
+            for open in self.open.iter_mut().filter(|open| open.is_told && open.notice.is_of_breach(&alert)) {
+                // Also for the next daemon, if this one ends before the evidence is there.
+                open.notice.resolved_at = open.notice.resolved_at.or(end.resolved_at);
+                open.end.get_or_insert_with(|| end.clone());
+                self.has_changed = true;
+            }
+        }
+    }
+
+    /// Ends alerts of an earlier daemon that do not fire again.
+    fn end_inherited(&mut self) {
         if self.inherited.as_ref().is_some_and(|(since, _)| since.elapsed() >= GRACE)
             && let Some((_, alerts)) = self.inherited.take()
         {
@@ -241,25 +267,6 @@ impl Announcer {
             let still = self.journal.firing();
             for alert in alerts.iter().filter(is_over).filter(|alert| still.iter().any(|now| now.id == alert.id)) {
                 self.journal.append(&alert.over(None));
-            }
-        }
-        if self.over.is_empty() {
-            return;
-        }
-        let firing = self.journal.firing();
-        for over in std::mem::take(&mut self.over) {
-            let Breach { rule, pid, .. } = &over.breach;
-            let is_meant = |notice: &Notice| notice.rule == *rule && notice.process.pid == *pid;
-            if self.open.iter().any(|open| !open.is_told && is_meant(&open.notice)) {
-                self.over.push(over);
-                continue;
-            }
-            for alert in firing.iter().filter(|alert| is_meant(alert)) {
-                let end = alert.over(over.value);
-                self.journal.append(&end);
-                for open in self.open.iter_mut().filter(|open| open.notice.is_of_breach(alert)) {
-                    open.end.get_or_insert_with(|| end.clone());
-                }
             }
         }
     }

@@ -16,8 +16,10 @@ pub(super) enum Cause {
     Calls,
     /// Who takes memory.
     Memory,
-    /// What the threads are.
+    /// Which threads there are more of, and who started them.
     Threads,
+    /// What is open, and who opened it.
+    Descriptors,
     /// Nothing that is recorded: to name whoever computes would be a guess.
     Unknown,
 }
@@ -27,12 +29,18 @@ impl Cause {
     pub(super) fn of(metric: Metric) -> Self {
         match metric.name() {
             "threads" => Self::Threads,
-            "fds" | "switches.voluntary" | "pressure.memory" | "function.rate" | "function.errors" => Self::Unknown,
+            "fds" => Self::Descriptors,
+            "switches.voluntary" | "pressure.memory" | "function.rate" | "function.errors" => Self::Unknown,
             name if name.starts_with("function.") => Self::Calls,
             _ if metric.is_memory() => Self::Memory,
             name if ["offcpu", "io", "pressure.io"].iter().any(|start| name.starts_with(start)) => Self::Waits,
             _ => Self::Cpu,
         }
+    }
+
+    /// What a process holds tells it, and who made that.
+    pub(super) fn is_of_holdings(self) -> bool {
+        matches!(self, Self::Threads | Self::Descriptors)
     }
 
     /// True if it needs to be known where threads wait.
@@ -59,7 +67,7 @@ impl Waits {
         let is_of_storage =
             matches!(metric, Metric::Io | Metric::IoRead | Metric::IoWrite | Metric::PressureIo | Metric::OffCpuIo);
         match Cause::of(metric) {
-            Cause::Cpu | Cause::Memory | Cause::Threads | Cause::Unknown => Self::None,
+            Cause::Cpu | Cause::Memory | Cause::Threads | Cause::Descriptors | Cause::Unknown => Self::None,
             Cause::Waits if is_of_storage => Self::Blocked,
             Cause::Waits | Cause::Calls => Self::All,
         }
@@ -84,7 +92,7 @@ pub(super) struct Scenes<'a> {
 pub(super) fn explain(cause: Cause, metric: Metric, function: Option<&Function>, scenes: &Scenes<'_>) -> Vec<Culprit> {
     let Scenes { during, calm, dump, .. } = scenes;
     match cause {
-        Cause::Memory | Cause::Unknown => Vec::new(),
+        Cause::Memory | Cause::Descriptors | Cause::Unknown => Vec::new(),
         Cause::Cpu => culprits(during, calm),
         Cause::Waits => wait_culprits(during, calm),
         Cause::Calls => function.map_or_else(Vec::new, |function| slow_calls(metric, function, scenes)),
@@ -120,7 +128,7 @@ mod tests {
         assert_eq!(of(Metric::Cpu), Cause::Cpu);
         assert_eq!(of(Metric::MemoryGrowth), Cause::Memory);
         assert_eq!(of(Metric::FunctionP99), Cause::Calls);
-        assert_eq!(of(Metric::Fds), Cause::Unknown);
+        assert_eq!((of(Metric::Fds), of(Metric::SwitchesVoluntary)), (Cause::Descriptors, Cause::Unknown));
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Chronicle {
             threshold: sidecar.threshold,
             unit: sidecar.unit.clone(),
             snapshot: is_stored.then_some(sidecar.id),
-            culprit: sidecar.culprits.first().map(|culprit| culprit.sentence()).unwrap_or_default(),
+            culprit: sidecar.cause(),
         };
         self.push(inner, event);
     }

@@ -12,7 +12,9 @@ use super::causes::Waits;
 use super::limits::Pace;
 use crate::config::Sampling;
 use crate::kernel::{self, WaitFilter, target_flags};
-use crate::record::{Baselines, Collector, Events, InUse, Lifecycle, Options, Recording, Retention, Stats, Stretch};
+use crate::record::{
+    Baselines, Collector, Events, InUse, Lifecycle, Makings, Options, Recording, Retention, Stats, Stretch,
+};
 use crate::symbolize::{Profile, Symbolizer};
 use crate::target;
 
@@ -43,6 +45,7 @@ pub fn collect(sampling: &Sampling) -> Result<(Arc<dyn Scene>, Receiver<Lifecycl
             fast_frequency: sampling.pending_frequency.into(),
             all: false,
             newcomers: true,
+            origins: true,
             user_stacks: true,
             kernel_stacks: true,
             waits: WaitFilter::default(),
@@ -157,6 +160,14 @@ impl Scene for Live {
 
     fn in_use(&self, pid: u32) -> Result<InUse> {
         self.collector.in_use(pid)
+    }
+
+    fn ask_origins(&self, pid: u32, threads: bool, descriptors: bool) -> Result<()> {
+        self.collector.ask_origins(pid, threads, descriptors)
+    }
+
+    fn makings(&self, pid: u32) -> Result<Makings> {
+        self.collector.makings(pid)
     }
 
     fn pace(&self, pace: Pace) -> Result<()> {

@@ -134,6 +134,7 @@ fn record(
             frequency: frequency.into(),
             all: false,
             newcomers: false,
+            origins: false,
             user_stacks: true,
             kernel_stacks: true,
             waits: WaitFilter::default(),

@@ -6,12 +6,13 @@ use std::time::SystemTime;
 use super::blame::memory_culprits;
 use super::causes::{Cause, Scenes, explain};
 use super::compared::{self, CallTime};
+use super::holdings::{self, Explained, Holdings};
 use super::keeper::Job;
 use super::narrow::{busiest, bytes_by_thread, samples_by_thread, time_by_thread};
 use super::timeline::Reading;
 use crate::export;
 use crate::monitor::Breach;
-use crate::record::InUse;
+use crate::record::{InUse, Made};
 use crate::snapshot::{Figure, Live, OtherThreads, Profiles, Sidecar, Thread, Timestamp, VERSION};
 use crate::symbolize::{Profile, Sample, narrow};
 use crate::target::ThreadState;
@@ -32,6 +33,9 @@ pub(super) struct Windows {
     pub(super) dump: Option<Profile>,
     /// What was allocated since it has been followed, with what of it is in use.
     pub(super) live: Option<(Profile, InUse)>,
+    /// What the process held, and what of it was seen to be made, with who made it.
+    pub(super) holdings: Option<Holdings>,
+    pub(super) makings: Option<(Vec<Made>, Profile)>,
     /// How long calls of the function that was measured took.
     pub(super) call_time: CallTime,
     /// What was measured meanwhile.
@@ -58,7 +62,7 @@ pub(super) fn headline(job: &Job, now_ns: u64) -> Result<Sidecar> {
 /// Makes the snapshot: the whole process for the culprits, the busiest threads for the profiles.
 pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Sidecar, Profiles)> {
     let Job { breach, evidence, host, process, function, .. } = job;
-    let Windows { before, during, baseline, whole, dump, live, figures, failures, call_time: _ } = windows;
+    let Windows { before, during, baseline, whole, dump, live, figures, failures, .. } = windows;
     let after_ns = times.end_ns.saturating_sub(breach.breached_at_ns);
     // Counted from the end: it may begin later than was asked for.
     let (until_broken, after) = during.split(during.header.duration_ns.saturating_sub(after_ns));
@@ -71,8 +75,12 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
         Cause::Cpu => (compared::nearer(during, kept, &early), None),
         _ => (kept, None),
     };
+    let held = windows.holdings.as_ref().or(job.holdings.as_ref()).filter(|_| cause.is_of_holdings());
+    let explained = held.map(|held| holdings::explain(cause, held, windows.makings.as_ref(), dump.as_ref()));
+    let Explained { gains, culprits: makers, threads: of_gains } = explained.unwrap_or_default();
     let mut culprits = match cause {
         Cause::Memory => memory_culprits(job, times, windows),
+        _ if !makers.is_empty() => makers,
         cause => {
             let call_ns = windows.call_time.now_ns;
             let scenes = Scenes { during, calm, dump: dump.as_ref(), call_ns, calm_call_ns };
@@ -90,7 +98,9 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
     // Who waits is not busy: it is those who wait where the time goes.
     let blamed = culprits.first().filter(|_| cause.needs_waits());
     let blamed = blamed.map(|culprit| time_by_thread(during, &culprit.function)).unwrap_or_default();
-    let ranked = [&growth, &blamed].into_iter().find(|counts| !counts.is_empty()).unwrap_or(ranked);
+    // Of threads of the kind that grew the busiest come first.
+    let of_gains = of_gains.into_iter().map(|(tid, part)| (tid, part + ranked.get(&tid).unwrap_or(&0))).collect();
+    let ranked = [&growth, &blamed, &of_gains].into_iter().find(|counts| !counts.is_empty()).unwrap_or(ranked);
     let chosen = busiest(ranked, evidence.threads);
     let kept: BTreeSet<u32> = chosen.iter().copied().collect();
     let left_out =
@@ -106,11 +116,14 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
         breach_samples: left_out(&counts),
     };
     let window_ns = times.end_ns.saturating_sub(breach.exceeded_since_ns);
+    // A thread that was sampled as soon as it began has got its name since.
+    let fresh = dump.as_ref().filter(|_| cause.is_of_holdings());
+    let named = [fresh, Some(during), Some(before), dump.as_ref()];
     let threads = chosen
         .iter()
         .map(|&tid| Thread {
             tid,
-            name: thread_name(during, tid).or_else(|| thread_name(before, tid)).unwrap_or_default(),
+            name: named.iter().flatten().find_map(|profile| thread_name(profile, tid)).unwrap_or_default(),
             samples: counts.remove(&tid).unwrap_or(0),
             cpu_percent: tenth(cpu_percent(during, tid, window_ns)),
             state: dump.as_ref().and_then(|dump| state(dump, tid)),
@@ -144,6 +157,7 @@ pub(super) fn assemble(job: &Job, times: Times, windows: &Windows) -> Result<(Si
         figures: figures.iter().map(|(reading, value)| figure(reading, *value, wall(reading.at_ns))).collect(),
         threads,
         other_threads,
+        gains,
         culprits,
         live: live.as_ref().map(|(profile, in_use)| Live {
             since: wall(in_use.since_ns),

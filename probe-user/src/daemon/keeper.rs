@@ -10,16 +10,18 @@ use ulid::Ulid;
 
 use super::Scene;
 use super::announce::News;
+use super::causes::Cause;
 use super::chronicle::Chronicle;
 use super::compared::{self, CallTime};
 use super::evidence::{Times, Windows, assemble, wall_ahead_ns};
 use super::heap::Hold;
+use super::holdings::Holdings;
 use super::holds::Holds;
 use super::pins::Upkeep;
 use crate::alert::Notice;
 use crate::config::Evidence;
 use crate::monitor::Breach;
-use crate::record::{Recording, Stretch};
+use crate::record::{Makings, Recording, Stretch};
 use crate::snapshot::{Function, Host, Process, Profiles, Sidecar, Store};
 use crate::supervise::Pulse;
 use crate::symbolize::Profile;
@@ -46,6 +48,9 @@ pub(super) struct Job {
     pub(super) dump: Option<Recording>,
     /// What it allocates is followed until this is dropped, for metrics of memory.
     pub(super) heap: Option<Hold>,
+    /// What it held in that moment, and what of it was seen to be made, for metrics of threads and descriptors.
+    pub(super) holdings: Option<Holdings>,
+    pub(super) makings: Makings,
     /// When the process ended, if it did.
     pub(super) gone_at_ns: Option<u64>,
 }
@@ -189,6 +194,7 @@ impl Keeper {
             // What grew before the threshold was reached is as much to blame as what grew from then on.
             windows.whole = self.fetch(&job, "around", (from_ns, end_ns), &mut windows);
         }
+        self.look_at_holdings(&job, &mut windows);
         match in_use {
             Some(Ok(in_use)) => windows.live = Some((self.scene.name(&in_use.recording), in_use)),
             Some(Err(reason)) => drop(windows.failures.insert(format!("allocations not followed: {reason}"), 1)),
@@ -235,6 +241,26 @@ impl Keeper {
             self.lose(&oldest, "it could not be stored, and newer ones wait");
         }
         self.unstored.push_back(fresh);
+    }
+
+    /// What was seen until the breach; where that is nothing, what was seen since, if the process lives.
+    fn look_at_holdings(&self, job: &Job, windows: &mut Windows) {
+        let cause = Cause::of(job.breach.metric);
+        let Some(holdings) = &job.holdings else { return };
+        windows.holdings = Some(holdings.clone());
+        let later = || {
+            let makings = self.scene.makings(job.breach.pid).ok().filter(|makings| !makings.made.is_empty())?;
+            Some((holdings.again(job.breach.pid, cause)?, makings))
+        };
+        let name = |makings: &Makings| (makings.made.clone(), self.scene.name(&makings.recording));
+        if !job.makings.made.is_empty() {
+            windows.makings = Some(name(&job.makings));
+        } else if job.gone_at_ns.is_none()
+            && let Some((holdings, makings)) = later()
+        {
+            windows.holdings = Some(holdings);
+            windows.makings = Some(name(&makings));
+        }
     }
 
     fn tell(&self, news: News) {

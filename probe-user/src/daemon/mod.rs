@@ -23,6 +23,7 @@ mod figures;
 mod floods;
 mod functions;
 mod heap;
+mod holdings;
 mod holds;
 mod inbox;
 mod keeper;
@@ -53,7 +54,7 @@ use crate::alert::Journal;
 use crate::config::Config;
 use crate::control::transport::{Listener, Peers};
 use crate::latency::Registry;
-use crate::record::{InUse, Lifecycle, Recording, Stats, Stretch};
+use crate::record::{InUse, Lifecycle, Makings, Recording, Stats, Stretch};
 use crate::snapshot::{Options, Store};
 use crate::supervise::Beat;
 use crate::symbolize::Profile;
@@ -121,6 +122,18 @@ pub trait Scene: Send + Sync {
 
     /// What a process allocated since it has been followed and what of it is in use, without names. It may be gone.
     fn in_use(&self, pid: u32) -> Result<InUse>;
+
+    /// Asks of a process that is watched who starts its threads and who opens its descriptors, from now on, or no longer.
+    fn ask_origins(&self, pid: u32, threads: bool, descriptors: bool) -> Result<()> {
+        let _ = (pid, threads, descriptors);
+        Ok(())
+    }
+
+    /// What a process has made since that is asked for and holds still, as far as was seen, without names.
+    fn makings(&self, pid: u32) -> Result<Makings> {
+        let _ = pid;
+        Ok(Makings::default())
+    }
 
     /// Samples at other rates, and keeps at most so many bytes, from now on.
     fn pace(&self, pace: limits::Pace) -> Result<()> {

@@ -29,6 +29,8 @@ pub(super) struct Member {
     pub(super) figures: Figures,
     /// Which of its waits are followed.
     pub(super) waits: Waits,
+    /// Whether rules ask of what it holds: of its threads, of its descriptors.
+    pub(super) holdings: [bool; 2],
     /// It is far from breaking any rule.
     pub(super) is_far: bool,
     /// What its control groups allow it.
@@ -164,6 +166,7 @@ impl Roster {
             memory: Memory::default(),
             figures: Figures::default(),
             waits: Waits::None,
+            holdings: [false; 2],
             is_far: false,
             bounds: Bounds::default(),
             files: ProcFiles::of(pid),

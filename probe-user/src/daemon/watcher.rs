@@ -10,11 +10,12 @@ use ulid::Ulid;
 
 use super::announce::News;
 use super::calm::Calm;
-use super::causes::Waits;
+use super::causes::{Cause, Waits};
 use super::chronicle::Chronicle;
 use super::evidence::headline;
 use super::floods::Floods;
 use super::heap::Heaps;
+use super::holdings::Censuses;
 use super::holds::Holds;
 use super::inbox::Heard;
 use super::keeper::{Job, Told};
@@ -28,7 +29,7 @@ use crate::config::{Config, Rule};
 use crate::kernel::Newcomer;
 use crate::latency::Registry;
 use crate::monitor::{Breach, Engine, Observation, Over, Subject, Transition};
-use crate::record::Lifecycle;
+use crate::record::{Lifecycle, Makings};
 use crate::snapshot;
 use crate::supervise::{Beat, Pulse, stuck};
 use crate::target::{Host, HostCpu, pids};
@@ -77,6 +78,8 @@ pub(super) struct Watcher {
     /// Processes that are sampled more often.
     pub(super) hurried: BTreeSet<u32>,
     calm: Calm,
+    /// What processes hold when all is well.
+    censuses: Censuses,
     /// How often all processes were looked at.
     rescans: u32,
     /// How often members were measured.
@@ -125,6 +128,7 @@ impl Watcher {
             measured_ns: started_ns,
             hurried: BTreeSet::new(),
             calm,
+            censuses: Censuses::default(),
             rescans: 0,
             turn: 0,
             has_changed: Cell::new(false),
@@ -152,6 +156,7 @@ impl Watcher {
                 self.measure_functions();
                 self.follow_heat();
                 self.remember();
+                self.count_holdings();
                 let is_incident = !self.hurried.is_empty() || self.holds.snapshots() > 0;
                 self.limits.look(self.scene.now_ns(), is_incident, &*self.scene, control);
                 // A process of which a thread hangs is not well: its supervisor is to start it anew.
@@ -189,10 +194,46 @@ impl Watcher {
         self.rules.iter().filter(applies).map(|rule| Waits::of(rule.rule.metric)).max().unwrap_or_default()
     }
 
+    /// What rules of a process ask of what it holds: of its threads, of its descriptors.
+    fn asked_of_holdings(&self, pid: u32) -> [bool; 2] {
+        let targets = self.roster.targets_of(pid);
+        let applies = |rule: &&Rule| targets.iter().any(|target| rule.rule.applies_to(target));
+        let asks = |cause: Cause| self.rules.iter().filter(applies).any(|rule| Cause::of(rule.rule.metric) == cause);
+        [Cause::Threads, Cause::Descriptors].map(asks)
+    }
+
+    /// Where rules are about what a process holds, it has to be known who made that.
+    fn ask_origins(&mut self, pid: u32) {
+        let asked = self.asked_of_holdings(pid);
+        let Some(member) = self.roster.members.get_mut(&pid) else { return };
+        let was_asked = std::mem::replace(&mut member.holdings, asked);
+        if was_asked == [false; 2] && asked == [false; 2] {
+            return;
+        }
+        let [threads, descriptors] = asked;
+        if let Err(error) = self.scene.ask_origins(pid, threads, descriptors) {
+            tracing::warn!("who starts threads and opens descriptors of pid {pid} will not be known: {error:#}");
+        }
+    }
+
+    /// Counts what a calm process holds, one each second at most.
+    fn count_holdings(&mut self) {
+        let calm = self.roster.members.iter().filter(|(pid, _)| !self.hurried.contains(pid));
+        let asked = calm.flat_map(|(&pid, member)| {
+            let asked = [Cause::Threads, Cause::Descriptors].into_iter().zip(member.holdings);
+            asked.filter(|(_, is_asked)| *is_asked).map(move |(cause, _)| (pid, cause))
+        });
+        let now_ns = self.scene.now_ns();
+        if let Some((pid, cause)) = self.censuses.next(asked, now_ns) {
+            self.censuses.look(pid, cause, now_ns);
+        }
+    }
+
     /// The rules are others by now.
     pub(super) fn follow_waits(&mut self) {
         let pids: Vec<u32> = self.roster.members.keys().copied().collect();
         for pid in pids {
+            self.ask_origins(pid);
             let waits = self.waits_of(pid);
             let Some(member) = self.roster.members.get_mut(&pid).filter(|member| member.waits != waits) else {
                 continue;
@@ -237,6 +278,8 @@ impl Watcher {
                 self.heaps.executed(pid);
                 self.look(pid, true);
             }
+            // None is watched with its children: these are newcomers.
+            Lifecycle::Fork { .. } => {}
             Lifecycle::Newcomer(newcomer) => self.greet(newcomer),
             Lifecycle::SetAside { pid } => {
                 self.lose(pid, 1, |target| format!("processes not sampled: {target} replaces its program too often"));
@@ -348,6 +391,7 @@ impl Watcher {
                 tracing::debug!("target {name}: pid {pid} ({}) joined", member.who.exe);
                 self.functions.join(pid, self.roster.targets_of(pid));
                 self.heaps.always(pid, self.roster.is_live(pid));
+                self.ask_origins(pid);
                 self.calm.disturb(pid, self.scene.now_ns());
             }
             Err(error) => {
@@ -371,6 +415,7 @@ impl Watcher {
         self.chronicle.forget(pid);
         self.has_changed.set(true);
         self.calm.forget(pid);
+        self.censuses.forget(pid);
         // First, so that a snapshot that waits for more of the process waits no longer.
         if self.holds.has_snapshots(pid) {
             self.send(Told::Gone { pid, at_ns: self.scene.now_ns() });
@@ -493,7 +538,8 @@ impl Watcher {
         let evidence = rule.evidence;
         let breached_at_ns = breach.breached_at_ns.saturating_add(super::evidence::wall_ahead_ns(self.scene.now_ns()));
         let id = Ulid::from_datetime(snapshot::Timestamp(breached_at_ns).system());
-        Job { id, breach, evidence, notify, host, process, function, dump: None, heap: None, gone_at_ns: None }
+        let (dump, heap, holdings, makings, gone_at_ns) = (None, None, None, Makings::default(), None);
+        Job { id, breach, evidence, notify, host, process, function, dump, heap, holdings, makings, gone_at_ns }
     }
 
     fn hand_over(&self, rule: &Rule, member: &Member, breach: Breach, subject: &Subject) {
@@ -504,6 +550,11 @@ impl Watcher {
         self.holds.begin(*pid);
         job.heap = metric.is_memory().then(|| self.heaps.hold(*pid, rule, subject));
         self.holds.pins.fire(rule, *pid);
+        let cause = Cause::of(*metric);
+        if cause.is_of_holdings() && !is_full {
+            job.holdings = self.censuses.holdings(*pid, cause);
+            job.makings = self.scene.makings(*pid).unwrap_or_default();
+        }
         if is_full {
             tracing::error!(
                 "{rule}: no dump of the threads of pid {pid}: {MAX_DUMPS} snapshots are to be written first"

@@ -1,5 +1,7 @@
 //! Timed functions: the probes at their entries and returns, and what the kernel programs make of them.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, Queue};
@@ -221,6 +223,11 @@ pub fn functions_within(bytes: usize) -> Result<usize> {
     Ok(bytes / (size_of::<RawFigures>() * cpus.max(1)))
 }
 
+/// The shorter of two times, of which 0 is none.
+fn shortest(one: u64, other: u64) -> u64 {
+    if one == 0 || other == 0 { one.max(other) } else { one.min(other) }
+}
+
 /// Buckets that are looked at together: nearly all of them are empty.
 const TOGETHER: usize = 16;
 
@@ -258,10 +265,27 @@ impl Figures {
             thread_ended,
             histogram: _,
         } = cpu;
-        self.min_ns = match (self.min_ns, *min_ns) {
-            (0, min_ns) | (min_ns, 0) => min_ns,
-            (one, other) => one.min(other),
+        let counts = Self {
+            calls: *calls,
+            entered: *entered,
+            errors: *errors,
+            total_ns: *total_ns,
+            min_ns: *min_ns,
+            max_ns: *max_ns,
+            within: *within,
+            left: *left,
+            missed: *missed,
+            thread_ended: *thread_ended,
+            histogram: Vec::new(),
         };
+        self.join(&counts);
+    }
+
+    /// Adds what was seen of the same elsewhere.
+    pub fn join(&mut self, other: &Self) {
+        let Self { calls, entered, errors, total_ns, min_ns, max_ns, within, left, missed, thread_ended, histogram } =
+            other;
+        self.min_ns = shortest(self.min_ns, *min_ns);
         self.calls += calls;
         self.entered += entered;
         self.errors += errors;
@@ -271,6 +295,14 @@ impl Figures {
         self.left += left;
         self.missed += missed;
         self.thread_ended += thread_ended;
+        if histogram.is_empty() {
+            return;
+        }
+        let mut buckets: BTreeMap<u16, u64> = self.histogram.iter().copied().collect();
+        for (bucket, calls) in histogram {
+            *buckets.entry(*bucket).or_default() += calls;
+        }
+        self.histogram = buckets.into_iter().collect();
     }
 
     /// The time within which this share of the calls ended, in nanoseconds: at most 1.6 % off; `None` without calls.
@@ -322,6 +354,26 @@ mod tests {
             let found = figures.quantile(share).unwrap() as f64;
             assert!((found - expected).abs() <= expected * 0.016, "{share}: {found}");
         }
+    }
+
+    #[test]
+    fn figures_of_several_processes_are_added_up() {
+        let one = Figures {
+            calls: 2,
+            total_ns: 30,
+            min_ns: 10,
+            max_ns: 20,
+            histogram: vec![(5, 1), (9, 1)],
+            ..Figures::default()
+        };
+        let other =
+            Figures { calls: 1, total_ns: 7, min_ns: 7, max_ns: 7, histogram: vec![(3, 1)], ..Figures::default() };
+        let mut all = Figures::default();
+        for figures in [&one, &Figures::default(), &other, &one] {
+            all.join(figures);
+        }
+        assert_eq!((all.calls, all.total_ns, all.min_ns, all.max_ns), (5, 67, 7, 20));
+        assert_eq!(all.histogram, [(3, 1), (5, 2), (9, 2)]);
     }
 
     #[test]

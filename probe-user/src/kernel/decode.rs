@@ -9,6 +9,7 @@ use probe_ebpf::unwind::End;
 use super::event::{
     Event, MemoryChange, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait,
 };
+use super::origins::{How, RawOrigin};
 use crate::text::until_zero;
 
 impl Event {
@@ -72,6 +73,12 @@ impl Event {
                 };
                 let memory = RawMemory { time_ns, pid, tid, change, start, bytes, count, user_stack, comm };
                 (time_ns, Self::Memory(memory))
+            }
+            kind::ORIGIN => {
+                let (how, time_ns, pid, tid) = (reader.u32()?, reader.u64()?, reader.u32()?, reader.u32()?);
+                let (number, weight) = (reader.u32()?, reader.u32()?);
+                let (how, user_stack, comm) = (How::of_kernel(how)?, reader.stack_id()?, reader.array()?);
+                (time_ns, Self::Origin(RawOrigin { time_ns, how, pid, tid, number, weight, user_stack, comm }))
             }
             kind::ALLOCATION => {
                 let (_cpu, time_ns, pid, tid) = (reader.u32()?, reader.u64()?, reader.u32()?, reader.u32()?);
@@ -172,14 +179,15 @@ mod tests {
     #[test]
     fn sizes_agree_with_the_shared_definition() {
         use probe_ebpf::abi::{
-            CallEvent, ExecEvent, ExitEvent, ForkEvent, MemoryEvent, NewcomerEvent, SampleEvent, SetAsideEvent,
-            WaitEvent,
+            CallEvent, ExecEvent, ExitEvent, ForkEvent, MemoryEvent, NewcomerEvent, OriginEvent, SampleEvent,
+            SetAsideEvent, WaitEvent,
         };
         for (kind, size) in [
             (kind::SAMPLE, size_of::<SampleEvent>()),
             (kind::WAIT, size_of::<WaitEvent>()),
             (kind::CALL, size_of::<CallEvent>()),
             (kind::MEMORY, size_of::<MemoryEvent>()),
+            (kind::ORIGIN, size_of::<OriginEvent>()),
             (kind::ALLOCATION, size_of::<probe_ebpf::heap::AllocationEvent>()),
             (kind::ALLOCATION_END, size_of::<probe_ebpf::heap::AllocationEndEvent>()),
             (kind::EXEC, size_of::<ExecEvent>()),

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use probe_ebpf::abi::{COMM_LEN, StackId, Sum, Wait, Waker};
 use probe_ebpf::unwind::End;
 
+use super::origins::RawOrigin;
 use crate::target::{Mapping, ThreadState};
 use crate::text::{sanitize, until_zero};
 
@@ -19,6 +20,8 @@ pub enum Event {
     Call(RawCall),
     /// A target's memory has changed.
     Memory(RawMemory),
+    /// A target opened a descriptor or started a thread.
+    Origin(RawOrigin),
     /// A target's thread of this name allocated memory, and was sampled.
     Allocation(RawAllocation, [u8; COMM_LEN]),
     /// A sampled allocation is in use no more.

@@ -17,6 +17,7 @@ mod memory;
 mod multi;
 mod newcomers;
 mod offsets;
+mod origins;
 mod pace;
 mod placing;
 mod prober;
@@ -39,6 +40,7 @@ pub use event::{
 };
 pub use heap::{CONSTANT, HeapOptions, Heaps, Layout, MAX_HEAPS, takes};
 pub use newcomers::Newcomer;
+pub use origins::{How, Origins, RawOrigin};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use prober::Prober;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::BtfTracePoint;
 use aya::{Ebpf, EbpfLoader};
-use probe_ebpf::abi::{Counter, MAX_NEWCOMERS, Settings, StackId, Target, generation, target_flags};
+use probe_ebpf::abi::{Counter, MAX_MADE, MAX_NEWCOMERS, Settings, StackId, Target, generation, target_flags};
 use probe_ebpf::heap::MAX_LIVE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -24,6 +24,7 @@ use super::host::{self, Host};
 use super::mappings::MappingEvents;
 use super::memory::Memory;
 use super::newcomers::{Newcomer, Newcomers};
+use super::origins::Origins;
 use super::pace::Pace;
 use super::prober::Prober;
 use super::tables::{MappingTable, UnwindTables};
@@ -64,6 +65,8 @@ pub struct Options {
     pub functions: u32,
     /// How allocations are sampled.
     pub heap: HeapOptions,
+    /// It may be asked who opens descriptors and starts threads.
+    pub origins: bool,
 }
 
 /// What makes a CPU sample.
@@ -105,6 +108,7 @@ pub struct Sampler {
     uprobes: Uprobes,
     hits: Hits,
     memory: Memory,
+    origins: Origins,
     heaps: Heaps,
     layouts: Arc<Mutex<Layouts>>,
     pace: Pace,
@@ -143,6 +147,7 @@ impl Sampler {
             .map_max_entries("SPAN_KEYS", options.functions.max(1))
             .map_max_entries("HITS", hits::entries(hits_per_cpu)?)
             .map_max_entries("NEWCOMERS", if options.newcomers { MAX_NEWCOMERS } else { 1 })
+            .map_max_entries("MADE", if options.origins { MAX_MADE } else { LEAST_MADE })
             .map_max_entries("LIVE", if options.heap.live { MAX_LIVE } else { 1 })
             .load(OBJECT)
             .map_err(|error| permission("load the kernel programs", error))?;
@@ -167,6 +172,7 @@ impl Sampler {
             generations: Array::try_from(take("GENERATIONS")?)?,
             calls,
             memory: Memory::new(take("BREAKS")?)?,
+            origins: Origins::new(take("MADE")?)?,
             layouts: Arc::new(Mutex::new(Layouts::new(take("LAYOUTS")?)?)),
             heaps: Heaps::new(take("HEAP_COSTS")?, take("HEAP_MEANS")?, take("PENDING")?, take("LIVE")?)?,
             pace: Pace::new(options.fast_frequency, Array::try_from(take("PERIODS")?)?),
@@ -222,6 +228,25 @@ impl Sampler {
             let _ = self.targets.insert(pid, [epoch(), flags & !OF_WAITS | waits & OF_WAITS], BPF_EXIST);
         }
         self.next_generation(generation::TARGETS)
+    }
+
+    /// Asks of a target who starts its threads and who opens its descriptors, from now on, or no longer.
+    pub fn set_origins(&mut self, pid: u32, threads: bool, descriptors: bool) -> Result<()> {
+        self.origins.start(&mut self.ebpf, threads, descriptors)?;
+        let wanted = [(threads, target_flags::THREADS), (descriptors, target_flags::DESCRIPTORS)];
+        let wanted = wanted.iter().filter(|(is_wanted, _)| *is_wanted).fold(0, |all, (_, flag)| all | flag);
+        if let Ok([_, flags]) = self.targets.get(&pid, 0)
+            && flags & OF_ORIGINS != wanted
+        {
+            // As above.
+            let _ = self.targets.insert(pid, [epoch(), flags & !OF_ORIGINS | wanted], BPF_EXIST);
+        }
+        Ok(())
+    }
+
+    /// What is known of descriptors and threads.
+    pub fn origins(&self) -> &Origins {
+        &self.origins
     }
 
     /// Whether the waits of a target in this state (`task_struct.__state`) are followed.
@@ -447,6 +472,12 @@ const TASK_UNINTERRUPTIBLE: u32 = 2;
 
 /// What says how far the waits of a target are followed.
 const OF_WAITS: u32 = target_flags::NO_WAITS | target_flags::BLOCKED_WAITS;
+
+/// What says of which of a target's makings it is told.
+const OF_ORIGINS: u32 = target_flags::THREADS | target_flags::DESCRIPTORS;
+
+/// The table of what was made where nobody asks.
+const LEAST_MADE: u32 = 64;
 
 /// Where the epochs of a target begin depends on the time, so that a process id that is used again does not meet the stacks
 /// of its former owner.

@@ -15,6 +15,7 @@ use super::placing::Elsewhere;
 use super::sampler::permission;
 use super::text::Text;
 use crate::problem::{Exit, Problem};
+use crate::target::living_thread;
 
 /// Where a probe stands in its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -127,6 +128,7 @@ impl Uprobes {
     /// where that is possible. Fails with [`super::Refused`] where the process runs something else than its file has.
     pub fn set(&mut self, ebpf: &mut Ebpf, pid: u32, wanted: &[Wanted]) -> Result<Vec<Probes>> {
         let Self { multi, elsewhere } = self;
+        let thread = living_thread(pid);
         elsewhere.set(pid, wanted, |wanted| {
             let mut probes = Vec::new();
             for alike in wanted.chunk_by(Wanted::is_alike) {
@@ -134,7 +136,7 @@ impl Uprobes {
                     Some(link) => probes.push(link),
                     None => {
                         for wanted in alike {
-                            probes.push(Probes(Link::Event(event(ebpf, pid, wanted)?)));
+                            probes.push(Probes(Link::Event(event(ebpf, thread, wanted)?)));
                         }
                     }
                 }
@@ -173,12 +175,18 @@ fn locked(multi: &Mutex<Multi>) -> MutexGuard<'_, Multi> {
 /// One link for probes of the same role in the same file. `None` where it does not work: how that is, the other way will say.
 pub(super) fn set_alike(multi: &mut Multi, pid: u32, alike: &[Wanted]) -> Option<Probes> {
     let Wanted { file, role, .. } = alike.first()?;
+    // Such a link is for the memory of the main thread (kernel/trace/bpf_trace.c, `uprobe_multi_link_filter`), which it has no
+    // more when it has ended.
+    if living_thread(pid) != pid {
+        return None;
+    }
     let link = multi.attach(role.program(), role == &Role::AllocateReturned, pid, file, alike);
     let link = link.inspect_err(|error| tracing::debug!(file = %file.display(), "no link for many probes: {error:#}"));
     Some(Probes(Link::Multi(link.ok()?)))
 }
 
-fn event(ebpf: &mut Ebpf, pid: u32, wanted: &Wanted) -> Result<UProbeLink> {
+/// A perf event is for the memory of any thread, as long as that lives.
+fn event(ebpf: &mut Ebpf, thread: u32, wanted: &Wanted) -> Result<UProbeLink> {
     let Wanted { file, offset, role, number, semaphore } = wanted;
     if semaphore.is_some() {
         let what = format!("the tracepoint at {}+{offset:#x} has to be switched on by a counter", file.display());
@@ -191,7 +199,7 @@ fn event(ebpf: &mut Ebpf, pid: u32, wanted: &Wanted) -> Result<UProbeLink> {
     }
     let location = UProbeAttachLocation::AbsoluteOffset(*offset);
     let point = UProbeAttachPoint { location, cookie: Some((*number).into()) };
-    let scope = UProbeScope::OneProcess(NonZeroU32::new(pid).context("no process has this pid")?);
+    let scope = UProbeScope::OneProcess(NonZeroU32::new(thread).context("no process has this pid")?);
     let what = || format!("set a probe at {}+{offset:#x} (before Linux 6.6 only CAP_SYS_ADMIN may)", file.display());
     let link = program.attach(point, Path::new(file), scope).map_err(|error| permission(&what(), error))?;
     Ok(program.take_link(link)?)

@@ -27,6 +27,7 @@ impl Timer {
             fast_frequency: 0,
             all: false,
             newcomers: false,
+            origins: false,
             user_stacks: false,
             kernel_stacks: false,
             waits: WaitFilter::default(),

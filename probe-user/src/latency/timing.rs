@@ -12,7 +12,8 @@ use super::estimate::Account;
 use super::function::Function;
 use super::meter::Meter;
 use super::open;
-use super::row::{Frame, Row};
+use super::part::Part;
+use super::row::Frame;
 use super::sites::Sites;
 use crate::kernel::{Figures, Judgement, Role, Sampler, feature};
 use crate::probes::{self, ProbeSet};
@@ -180,12 +181,15 @@ impl Timing {
         }
     }
 
+    /// The slots of a process.
+    pub fn slots_of(&self, pid: u32) -> Vec<Slot> {
+        let of_process = |timed: &Option<Timed>| timed.as_ref().is_some_and(|timed| timed.pid == pid);
+        (0..).zip(&self.slots).filter(|(_, timed)| of_process(timed)).map(|(slot, _)| slot).collect()
+    }
+
     /// Ends timing a process. It may be gone already.
     pub fn forget(&mut self, pid: u32) {
-        let of_process = |timed: &Option<Timed>| timed.as_ref().is_some_and(|timed| timed.pid == pid);
-        let slots: Vec<Slot> =
-            (0..).zip(&self.slots).filter(|(_, timed)| of_process(timed)).map(|(slot, _)| slot).collect();
-        for slot in slots {
+        for slot in self.slots_of(pid) {
             self.remove(slot);
         }
     }
@@ -333,10 +337,10 @@ impl Timing {
         Ok(readings)
     }
 
-    /// What was seen so far, for people.
-    pub fn rows(&mut self, sampler: &mut Sampler) -> Result<Vec<Row>> {
-        let readings = self.readings(sampler, |_| true)?;
-        let rows = readings.into_iter().filter_map(|(slot, reading)| {
+    /// What was seen so far, of those slots that are wanted.
+    pub fn parts(&mut self, sampler: &mut Sampler, is_wanted: impl Fn(Slot) -> bool) -> Result<Vec<Part>> {
+        let readings = self.readings(sampler, is_wanted)?;
+        let parts = readings.into_iter().filter_map(|(slot, reading)| {
             let timed = self.slots.get(slot as usize)?.as_ref()?;
             let Reading { elapsed, attached, .. } = reading;
             let frame = Frame {
@@ -347,10 +351,10 @@ impl Timing {
                 in_flight: reading.in_flight,
                 has_threshold: timed.function.has_threshold,
             };
-            let row = Row::new(timed.pid, &timed.function.name, &reading.figures, &frame);
-            Some(Row { problem: reading.problem, ..row })
+            let Reading { figures, problem, .. } = reading;
+            Some(Part { slot, pid: timed.pid, name: timed.function.name.clone(), figures, frame, problem })
         });
-        Ok(rows.collect())
+        Ok(parts.collect())
     }
 }
 

@@ -9,6 +9,7 @@
 mod calls;
 mod causes;
 mod kept;
+mod made;
 mod memory;
 mod own;
 mod subtrees;
@@ -23,6 +24,7 @@ use crate::text::mebibytes;
 pub use calls::{Calls, What, call_culprits, open_culprits};
 pub use causes::{Of, thread_culprits, wait_culprits};
 pub use kept::{Kept, kept};
+pub use made::{Gain, Part, gains, maker_culprits};
 pub use memory::growth_culprits;
 use own::{charged_chain, is_application as is_own};
 use subtrees::Paths;
@@ -79,6 +81,12 @@ pub struct Culprit {
     /// For calls that have not returned: how many of them are in this function, and how long the oldest call takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<Open>,
+    /// For threads and descriptors: which of them there are more of,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gain: Option<Gain>,
+    /// and what it has to do with them.
+    #[serde(default, skip_serializing_if = "Part::is_made")]
+    pub part: Part,
     /// The sentence for people; see [`Culprit::sentence`]. Empty in snapshots of earlier versions.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sentence: String,
@@ -105,6 +113,9 @@ impl Culprit {
         if let Some(sentence) = calls::sentence(self, &place) {
             return format!("{sentence}{thread}");
         }
+        if let Some(sentence) = made::sentence(self, &place, &thread) {
+            return sentence;
+        }
         if let (Some(bytes), Some(time)) = (self.bytes, self.kept_for_ns) {
             let (function, bytes, seconds) = (&self.function, mebibytes(bytes), time / 1_000_000_000);
             let of = format!("{to:.0} % of what is in use after {seconds} s");
@@ -119,6 +130,7 @@ impl Culprit {
             Of::Memory => "the memory".to_owned(),
             Of::Waits => "the time that threads wait".to_owned(),
             Of::Calls(function) => format!("the time in {function}"),
+            Of::Descriptors => "what is open".to_owned(),
             Of::Threads => return format!("{}{place} is what {to:.0} % of the threads do", self.function),
         };
         match self.function.as_str() {

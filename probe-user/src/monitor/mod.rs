@@ -11,8 +11,8 @@ mod state;
 mod trend;
 
 pub use culprits::{
-    Calls, Culprit, Kept, Of, Open, What, call_culprits, culprits, growth_culprits, kept, open_culprits,
-    thread_culprits, wait_culprits,
+    Calls, Culprit, Gain, Kept, Of, Open, Part, What, call_culprits, culprits, gains, growth_culprits, kept,
+    maker_culprits, open_culprits, thread_culprits, wait_culprits,
 };
 pub use engine::{Breach, Engine, Observation, Over, Standing, Subject, Transition};
 pub use functions::of_function;

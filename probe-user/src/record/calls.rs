@@ -120,9 +120,10 @@ impl Recording {
         sums.collect()
     }
 
-    /// The slow calls of a function, each as the time it took, with the stack that called it.
-    pub fn calls_of(&self, function: u32) -> Self {
-        let calls = self.calls.iter().filter(|call| call.function == function);
+    /// The slow calls of a function, each as the time it took, with the stack that called it. It may have a number in each of
+    /// several processes.
+    pub fn calls_of(&self, functions: &[u32]) -> Self {
+        let calls = self.calls.iter().filter(|call| functions.contains(&call.function));
         Self {
             kind: Kind::Calls,
             from_ns: self.from_ns,
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn calls_are_told_apart_by_function() {
         let recording = Recording { calls: vec![call(0, 7, 100, 200), call(1, 7, 120, 180)], ..Recording::default() };
-        let calls = recording.calls_of(1);
+        let calls = recording.calls_of(&[1]);
         assert_eq!(calls.waits.iter().map(|w| (w.time_ns, w.total_ns)).collect::<Vec<_>>(), [(180, 60)]);
     }
 }

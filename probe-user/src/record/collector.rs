@@ -50,6 +50,13 @@ pub enum Lifecycle {
         /// Process.
         pid: u32,
     },
+    /// One that is watched with its children has made one.
+    Fork {
+        /// Process that forked.
+        parent: u32,
+        /// The new one.
+        child: u32,
+    },
     /// It may be one that is to be watched. Where too many come, those that have stayed for some time.
     Newcomer(Newcomer),
     /// It is sampled no more, because it replaced its program too often. It is a newcomer again.

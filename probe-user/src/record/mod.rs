@@ -9,6 +9,7 @@ mod dump;
 mod follow;
 mod growth;
 mod heap;
+mod origins;
 mod pins;
 mod recorder;
 mod recording;
@@ -23,6 +24,7 @@ pub use dump::{Dump, DumpedThread};
 pub use follow::{InUse, MAX_FOLLOWED};
 pub use growth::{Grown, Growth};
 pub use heap::HeapTargets;
+pub use origins::{Made, Makings};
 pub use recorder::Retention;
 pub use recording::{
     Allocation, Ended, Events, Heap, HeapRecord, Kind, RecordedProcess, Recording, Sample, SlowCall, Thread, Wait,

@@ -1,8 +1,9 @@
-//! `Pins`: what allocations that are in use refer to, kept for longer than the windows in which they were made: their stacks
-//! and the names of their threads. Bounded; what does not fit leaves with its window, and is then told as lost.
+//! `Pins`: what allocations that are in use and [`Origins`] refer to, kept for longer than the windows in which they were made:
+//! their stacks and the names of their threads. Bounded; what does not fit leaves with its window, and is then told as lost.
 
 use std::collections::{HashMap, HashSet};
 
+use super::origins::Origins;
 use super::stacks::Slot;
 use crate::kernel::StackId;
 
@@ -14,6 +15,8 @@ const MAX_THREADS: usize = 4096;
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct Pins {
+    /// Who made what processes hold.
+    pub origins: Origins,
     processes: HashMap<u32, Pinned>,
 }
 
@@ -55,17 +58,18 @@ impl Pins {
 
     /// All stacks that are kept.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.processes.values().flat_map(|pinned| pinned.stacks.values().copied())
+        self.processes.values().flat_map(|pinned| pinned.stacks.values().copied()).chain(self.origins.slots())
     }
 
-    /// True for a process whose allocations are followed.
+    /// True for a process of which something is kept.
     pub fn has_process(&self, pid: u32) -> bool {
-        self.processes.contains_key(&pid)
+        self.processes.contains_key(&pid) || self.origins.has_process(pid)
     }
 
     /// True for a thread whose name is kept.
     pub fn has_thread(&self, (pid, tid): (u32, u32)) -> bool {
         self.processes.get(&pid).is_some_and(|pinned| pinned.threads.contains(&tid))
+            || self.origins.has_thread((pid, tid))
     }
 }
 

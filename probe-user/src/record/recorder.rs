@@ -16,7 +16,7 @@ use super::pins::Pins;
 use super::recording::{Allocation, Ended, Sample, SlowCall, Wait, Waker};
 use super::stacks::{Slot, Stack, Stacks};
 use crate::kernel::{
-    Event, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawSample, RawStack, RawWait, StackId,
+    Event, RawAllocation, RawAllocationEnd, RawCall, RawMemory, RawOrigin, RawSample, RawStack, RawWait, StackId,
 };
 use crate::target::Module;
 
@@ -99,13 +99,17 @@ impl Recorder {
             Event::Wait(wait) => self.wait(&wait),
             Event::Call(call) => self.call(&call),
             Event::Memory(memory) => self.memory(&memory),
+            Event::Origin(origin) => self.origin(&origin),
             Event::Allocation(allocation, comm) => self.allocation(&allocation, &comm),
             Event::AllocationEnd(end) => self.allocation_end(&end),
             Event::Stack(stack) => self.stack(stack, now_ns),
             Event::NewImage { pid } => self.processes.begin_exec(pid),
             Event::Exec { pid, path, .. } => self.processes.exec(pid, &path, now_ns),
             Event::Fork { parent, child } => self.processes.fork(parent, child),
-            Event::Exit { pid } | Event::SetAside { pid } => self.processes.release(pid),
+            Event::Exit { pid } | Event::SetAside { pid } => {
+                self.processes.release(pid);
+                self.pins.origins.forget(pid);
+            }
             Event::Newcomer(_) => {}
             Event::Map { pid, time_ns, mapping } => {
                 self.processes.map(pid, time_ns, &mapping);
@@ -209,6 +213,12 @@ impl Recorder {
         self.pins.add(raw.pid, raw.tid, (raw.user_stack, user));
         self.windows.at(raw.time_ns).allocations.push(Allocation::new(raw, user));
         self.processes.seen(raw.pid, raw.tid, comm);
+    }
+
+    fn origin(&mut self, raw: &RawOrigin) {
+        let user = self.slot(raw.user_stack, raw.time_ns);
+        self.pins.origins.add(raw, user);
+        self.processes.seen(raw.pid, raw.tid, &raw.comm);
     }
 
     fn allocation_end(&mut self, raw: &RawAllocationEnd) {

@@ -180,6 +180,8 @@ pub enum Kind {
     Dump,
     /// Slow calls of timed functions, as the time they took.
     Calls,
+    /// What was opened or started and is there still, as samples.
+    Makings,
 }
 
 impl Default for Kind {

@@ -394,6 +394,7 @@ impl State {
 fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
     match *event {
         Event::Exec { pid, .. } => Some(Lifecycle::Exec { pid }),
+        Event::Fork { parent, child } => Some(Lifecycle::Fork { parent, child }),
         Event::Newcomer(newcomer) => Some(Lifecycle::Newcomer(newcomer)),
         Event::SetAside { pid } => Some(Lifecycle::SetAside { pid }),
         Event::Exit { pid } => Some(Lifecycle::Exit { pid }),
@@ -401,10 +402,10 @@ fn lifecycle_of(event: &Event) -> Option<Lifecycle> {
         | Event::Wait(_)
         | Event::Call(_)
         | Event::Memory(_)
+        | Event::Origin(_)
         | Event::Allocation(..)
         | Event::AllocationEnd(_)
         | Event::Stack(_)
-        | Event::Fork { .. }
         | Event::NewImage { .. }
         | Event::Map { .. } => None,
     }

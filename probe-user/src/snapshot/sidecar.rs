@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::latency::Row;
-use crate::monitor::{Culprit, Metric, Side};
+use crate::monitor::{Culprit, Gain, Metric, Side};
 use crate::target::ThreadState;
 
 /// The version of the format that is written here.
@@ -65,6 +65,9 @@ pub struct Sidecar {
     /// The threads whose stacks were left out.
     #[serde(default)]
     pub other_threads: OtherThreads,
+    /// What the process holds more of than before, for the metrics `threads` and `fds`; the most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gains: Vec<Gain>,
     /// The functions that explain the breach, most responsible first.
     pub culprits: Vec<Culprit>,
     /// How the allocations of the window `live` were followed; `None` without it.
@@ -75,6 +78,18 @@ pub struct Sidecar {
     /// The stored profiles.
     #[serde(deserialize_with = "known_profiles")]
     pub profiles: Vec<ProfileEntry>,
+}
+
+impl Sidecar {
+    /// The cause in one sentence, as far as it is known; empty where nothing is.
+    pub fn cause(&self) -> String {
+        let who = if self.metric == Metric::Threads { "who started them" } else { "who opened them" };
+        match (self.culprits.first(), self.gains.first()) {
+            (Some(culprit), _) => culprit.sentence(),
+            (None, Some(gain)) => format!("{}; {who} is not known", gain.sentence()),
+            (None, None) => String::new(),
+        }
+    }
 }
 
 /// A function that is timed.
@@ -335,6 +350,7 @@ pub(crate) mod tests {
             figures: Vec::new(),
             threads: vec![Thread { tid: 43, name: "matcher".into(), samples: 180, cpu_percent: 94.7, state: None }],
             other_threads: OtherThreads { threads: 8, before_samples: 11, breach_samples: 3 },
+            gains: Vec::new(),
             culprits: vec![Culprit { function: "match_rules".into(), share: 88.0, ..Culprit::default() }],
             live: None,
             losses: BTreeMap::from([("ring buffer full".into(), 2)]),

@@ -107,7 +107,7 @@ fn header(recording: &Recording) -> Header {
     let uname = rustix::system::uname();
     let Events { cpu, off_cpu, page_fault, malloc } = match recording.kind {
         RecordingKind::Events(events) => events,
-        RecordingKind::Dump | RecordingKind::Calls => Events::default(),
+        RecordingKind::Dump | RecordingKind::Calls | RecordingKind::Makings => Events::default(),
     };
     let all = |of_cpu: &str, of_waits: &str, of_memory: &str| {
         let parts = [(cpu, of_cpu), (off_cpu, of_waits), (page_fault, of_memory)];
@@ -125,8 +125,13 @@ fn header(recording: &Recording) -> Header {
                 RecordingKind::Events(_) => all("cpu", OFF_CPU, PAGE_FAULT),
                 RecordingKind::Dump => "threads".into(),
                 RecordingKind::Calls => "calls".into(),
+                RecordingKind::Makings => "makings".into(),
             };
-            let unit = if page_fault && !cpu && !off_cpu { "bytes" } else { "nanoseconds" };
+            let unit = match recording.kind {
+                RecordingKind::Makings => "count",
+                _ if page_fault && !cpu && !off_cpu => "bytes",
+                _ => "nanoseconds",
+            };
             let period = 1_000_000_000u64.checked_div(recording.frequency).unwrap_or(0);
             (event, unit, all(recording.clock, SCHED_SWITCH, PAGE_FAULTS), period)
         }

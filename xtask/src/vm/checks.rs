@@ -21,7 +21,7 @@ macro_rules! checks {
 }
 
 /// All checks, in the order in which they run.
-pub const ALL: [Check; 13] = checks! {
+pub const ALL: [Check; 14] = checks! {
     "check" => host,
     "record" => deep,
     "command" => command,
@@ -33,6 +33,7 @@ pub const ALL: [Check; 13] = checks! {
     "dump" => dump,
     "latency" => latency,
     "daemon" => daemon,
+    "holdings" => holdings,
     "quota" => quota,
     "functions" => functions,
 };
@@ -188,6 +189,18 @@ fn daemon(result: &str) -> Result<String> {
     ensure!(windows == ["before", "breach", "after", "dump"], "the snapshot has profiles of {windows:?}");
     let seen = format!("the snapshot blames {culprit} in thread {thread}");
     ensure!(thread == "matcher" && culprit == "match_rules", "{seen}: {snapshot}");
+    Ok(seen)
+}
+
+fn holdings(result: &str) -> Result<String> {
+    let snapshots: Value = serde_json::from_str(result).context("no JSON")?;
+    let culprit = |rule: &str| {
+        let mut all = snapshots.as_array().into_iter().flatten();
+        all.find(|snapshot| snapshot["rule"] == rule).map(|snapshot| snapshot["culprits"][0]["function"].clone())
+    };
+    let [opens, starts] = ["fds", "threads"].map(|rule| culprit(rule).unwrap_or_default());
+    let seen = format!("{opens} opened what is still open, {starts} started the threads");
+    ensure!(opens == "connect_backend" && starts == "spawn_worker", "{seen}: {snapshots:#}");
     Ok(seen)
 }
 

@@ -36,7 +36,7 @@ const PROGRAMS: [(&str, &str); 4] =
     [(machine::EMULATOR, "qemu-system-x86"), ("busybox", "busybox-static"), ("gcc", "gcc"), ("strip", "binutils")];
 
 /// The programs of `tests/workloads` that the checks run.
-const WORKLOADS: [&str; 6] = ["deep", "waits", "hotcold", "grows", "calls", "heap"];
+const WORKLOADS: [&str; 7] = ["deep", "waits", "hotcold", "grows", "calls", "heap", "hoards"];
 
 /// Runs `cargo xtask vm`.
 pub fn run(args: &Args) -> Result<()> {

@@ -132,6 +132,11 @@ impl Kind {
         }
     }
 
+    /// Do programs read it, which keep in mind what fires? A breach that is over already is a beginning and an end for them.
+    pub(super) fn keeps_state(&self) -> bool {
+        matches!(self, Self::Webhook(_) | Self::PagerDuty(_) | Self::Alertmanager(_))
+    }
+
     fn deliver(&self, batch: &Batch<'_>) -> Result<(), Failure> {
         match self {
             Self::Webhook(channel) => channel.deliver(batch),

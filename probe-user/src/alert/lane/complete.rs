@@ -20,7 +20,7 @@ impl Lane {
         let mut waiting = state.waiting.values_mut().filter(|waiting| !waiting.is_busy);
         if let Some(first) = waiting.find(|waiting| is_first(&waiting.entry.notice)) {
             let before = &first.entry.notice;
-            first.entry.notice = Notice { id: before.id, kind: before.kind, resolved_at: None, ..whole };
+            first.entry.notice = Notice { id: before.id, kind: before.kind, resolved_at: before.resolved_at, ..whole };
             first.is_saved = false;
             self.save(first);
             return true;

@@ -151,6 +151,10 @@ impl Lane {
         let mut state = self.state();
         let is_news = if notice.is_completion {
             self.complete(&mut state, notice)
+        } else if notice.is_brief() {
+            self.push(&mut state, notice.id, notice);
+            state.active.remove(&notice.fingerprint);
+            true
         } else if notice.is_resolved() {
             let was_told = state.active.contains(&notice.fingerprint);
             if was_told {

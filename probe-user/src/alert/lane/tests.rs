@@ -117,6 +117,30 @@ fn a_breach_is_told_once_and_its_end_to_those_who_know_it() {
 }
 
 #[test]
+fn a_breach_that_is_over_already_is_one_message_and_fires_no_more() {
+    let bench = Bench::new(policy(), 1);
+    let now = std::time::SystemTime::now().into();
+    let brief = Notice { resolved_at: Some(now), ..fresh(1) };
+    bench.lane.accept(&brief);
+    assert_eq!((bench.lane.queued().0, bench.files("active")), (1, 0));
+    let named = Notice { id: Ulid::new(), is_completion: true, kind: NoticeKind::Resolved, ..brief.clone() };
+    bench.lane.accept(&named);
+    let one = bench.next();
+    assert!(one[0].notice.is_brief() && !one[0].notice.is_completion, "in one message: {one:?}");
+    bench.lane.settle(&one, Ok(()));
+    // For whoever keeps in mind what fires it is two.
+    for part in (Notice { id: Ulid::new(), ..brief }).split() {
+        bench.lane.accept(&part);
+    }
+    let kinds = [(); 2].map(|()| {
+        let batch = bench.next();
+        bench.lane.settle(&batch, Ok(()));
+        batch[0].notice.kind
+    });
+    assert_eq!((kinds, bench.files("active")), ([NoticeKind::Firing, NoticeKind::Resolved], 0));
+}
+
+#[test]
 fn a_snapshot_that_comes_later_is_news_once() {
     let bench = Bench::new(policy(), 1);
     let without = Notice { snapshot: None, ..fresh(1) };

@@ -116,3 +116,16 @@ fn of_several_none_is_forgotten() {
     }
     assert_eq!(text.matches("Snapshot: https://").count(), 3);
 }
+
+#[test]
+fn what_is_over_already_is_told_so() {
+    let mut brief = notice(42, &["ops"]);
+    brief.resolved_at = Some(Timestamp(brief.started_at.0 + 7_400_000_000));
+    let text = Style::PLAIN.compose(&Batch { channel: "ops", notices: &[brief.clone()], links: &links() }, 4096);
+    assert!(text.starts_with("[FIRED BRIEFLY] checkout-cpu: checkout on node\n"), "{text}");
+    assert!(
+        text.contains("\nNote: it is over: it lasted 7s\n") && text.contains("\nUntil: 2023-11-14T22:13:57Z"),
+        "{text}"
+    );
+    assert!(sentence(&brief, &Links::default()).ends_with("; it is over: it lasted 7s"));
+}

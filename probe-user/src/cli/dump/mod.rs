@@ -9,11 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 
-use super::{Descriptors, print, print_bytes, readers, targets};
+use super::pids::Pids;
+use super::{Descriptors, print, print_bytes, readers, targets, tell};
 use crate::export;
 use crate::kernel::{self, WaitFilter};
 use crate::problem::{Exit, Problem};
-use crate::record::{Collector, DumpedThread, Events, Options, Retention};
+use crate::record::{Collector, Dump, DumpedThread, Events, Options, Retention};
 use crate::symbolize::{Profile, Symbolizer};
 
 /// The stacks of running threads come from a sampler: they are at most 5 ms old.
@@ -35,12 +36,13 @@ const MAX_DURATION: Duration = Duration::from_secs(60);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   probe dump -p 1234                    all threads; identical stacks are shown once
+  probe dump -p $(pgrep -d, nginx)      of several processes
   probe dump -p 1234 --top 5            the busiest five
   probe dump -p 1234 -f folded          for flamegraph tools; the value counts threads")]
 pub struct Args {
-    /// The process
-    #[arg(short, long, value_name = "PID")]
-    pid: u32,
+    /// The processes, with commas between them or as pgrep prints them
+    #[arg(short, long, value_name = "PIDS", required = true)]
+    pid: Vec<Pids>,
     /// What to print
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -97,36 +99,49 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     readers::start();
     // Every library of the process is kept open.
     let _descriptors = Descriptors::raise();
-    targets::check(&[args.pid])?;
-    let mut shown = take(args)?;
-    if shown.threads.is_empty() {
-        bail!(Problem::new(
-            Exit::NoTarget,
-            format!("process {} has ended while it was looked at", args.pid),
-            "`pgrep -a NAME` finds processes by name"
-        ));
+    let pids = Pids::all(&args.pid);
+    targets::check(&pids)?;
+    let mut all = take(args, &pids)?;
+    for (pid, _) in pids.iter().zip(&all).filter(|(_, shown)| shown.threads.is_empty()) {
+        let ended = format!("process {pid} has ended while it was looked at");
+        if all.iter().all(|shown| shown.threads.is_empty()) {
+            bail!(Problem::new(Exit::NoTarget, ended, "`pgrep -a NAME` finds processes by name"));
+        }
+        tell(&ended);
     }
-    shown.keep_top(args.top);
+    all.retain(|shown| !shown.threads.is_empty());
+    keep_top(&mut all, args.top);
     match if args.json { Format::Json } else { args.format } {
-        Format::Text => print(&text::render(&shown))?,
-        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&json::render(&shown))?))?,
+        Format::Text => print(&all.iter().map(text::render).collect::<Vec<_>>().join("\n"))?,
+        Format::Json => {
+            // Of several processes they are a list.
+            let text = match all.as_slice() {
+                [one] if pids.len() == 1 => serde_json::to_string_pretty(&json::render(one))?,
+                all => serde_json::to_string_pretty(&all.iter().map(json::render).collect::<Vec<_>>())?,
+            };
+            print(&format!("{text}\n"))?;
+        }
         Format::Folded => {
             let options = export::Options { threads: args.threads, states: args.states, ..export::Options::default() };
             let mut bytes = Vec::new();
-            export::write(&shown.profile, export::Format::Folded, &options, &mut bytes)?;
+            for shown in &all {
+                export::write(&shown.profile, export::Format::Folded, &options, &mut bytes)?;
+            }
             print_bytes(&bytes)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn take(args: &Args) -> Result<Shown> {
+/// The dumps of these processes, in their order. They are taken one right after the other.
+fn take(args: &Args, pids: &[u32]) -> Result<Vec<Shown>> {
     let collector = Collector::start(&Options {
         kernel: kernel::Options {
             frequency: FREQUENCY,
             fast_frequency: 0,
             all: false,
             newcomers: false,
+            origins: false,
             user_stacks: !args.kernel_only,
             kernel_stacks: !args.user_only,
             waits: WaitFilter::default(),
@@ -139,24 +154,46 @@ fn take(args: &Args) -> Result<Shown> {
         retention: Retention { window_ns: WINDOW_NS, memory: MEMORY },
         unwind_memory: UNWIND_MEMORY,
     })?;
-    let (begin, before) = (Instant::now(), collector.cpu_times(args.pid)?);
-    collector.watch(args.pid, None, 0)?;
+    let begin = Instant::now();
+    let mut before = HashMap::new();
+    for &pid in pids {
+        before.extend(collector.cpu_times(pid)?);
+        collector.watch(pid, None, 0)?;
+    }
     collector.wait_for_tables(TABLES)?;
     std::thread::sleep(args.duration.saturating_sub(begin.elapsed()));
-    let elapsed = begin.elapsed();
-    let dump = collector.dump(args.pid, PATIENCE)?;
-    let at = SystemTime::now();
-    tracing::debug!(took = ?begin.elapsed().saturating_sub(elapsed), threads = dump.threads.len(), "dumped");
-    drop(collector);
-    let mut recording = dump.recording;
-    for wait in &mut recording.waits {
-        wait.user = wait.user.filter(|_| !args.kernel_only);
-        wait.kernel = wait.kernel.filter(|_| !args.user_only);
+    let mut dumps = Vec::with_capacity(pids.len());
+    for &pid in pids {
+        let elapsed = begin.elapsed();
+        let dump = collector.dump(pid, PATIENCE)?;
+        tracing::debug!(took = ?begin.elapsed().saturating_sub(elapsed), threads = dump.threads.len(), "dumped");
+        dumps.push((dump, elapsed, SystemTime::now()));
     }
-    let profile = Symbolizer::new().symbolize(&recording);
-    let measured = (!args.duration.is_zero()).then_some(elapsed);
-    let share = |thread| ShownThread { cpu_percent: cpu_percent(&thread, &before, measured), thread };
-    Ok(Shown { profile, threads: dump.threads.into_iter().map(share).collect(), at })
+    drop(collector);
+    let symbolizer = Symbolizer::new();
+    let shown = dumps.into_iter().map(|(Dump { mut recording, threads }, elapsed, at)| {
+        for wait in &mut recording.waits {
+            wait.user = wait.user.filter(|_| !args.kernel_only);
+            wait.kernel = wait.kernel.filter(|_| !args.user_only);
+        }
+        let measured = (!args.duration.is_zero()).then_some(elapsed);
+        let share = |thread| ShownThread { cpu_percent: cpu_percent(&thread, &before, measured), thread };
+        let threads = threads.into_iter().map(share).collect();
+        Shown { profile: symbolizer.symbolize(&recording), threads, at }
+    });
+    Ok(shown.collect())
+}
+
+/// Leaves only the busiest threads of all processes, those of each the busiest first.
+fn keep_top(all: &mut [Shown], top: Option<u32>) {
+    let Some(top) = top else { return };
+    let busy = all.iter().enumerate().flat_map(|(at, shown)| shown.threads.iter().map(move |of| (at, of.busy())));
+    let mut busy: Vec<(usize, f64)> = busy.collect();
+    busy.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    busy.truncate(top as usize);
+    for (at, shown) in all.iter_mut().enumerate() {
+        shown.keep_top(busy.iter().filter(|(of, _)| *of == at).count());
+    }
 }
 
 /// Share of one CPU in percent; a thread that is new has used all of its time since.
@@ -167,11 +204,10 @@ fn cpu_percent(thread: &DumpedThread, before: &HashMap<u32, u64>, measured: Opti
 
 impl Shown {
     /// Leaves only the busiest threads, the busiest first.
-    fn keep_top(&mut self, top: Option<u32>) {
-        let Some(top) = top else { return };
+    fn keep_top(&mut self, top: usize) {
         let mut order: Vec<usize> = (0..self.threads.len()).collect();
         order.sort_by(|&a, &b| self.threads[b].busy().total_cmp(&self.threads[a].busy()));
-        order.truncate(top as usize);
+        order.truncate(top);
         self.profile.samples = order.iter().map(|&index| self.profile.samples[index]).collect();
         let mut threads: Vec<_> = std::mem::take(&mut self.threads).into_iter().map(Some).collect();
         self.threads = order.iter().filter_map(|&index| threads[index].take()).collect();

@@ -171,7 +171,7 @@ svc (pid 5) at 1970-01-01T00:00:00.000Z: 1 running, 2 sleeping
     #[test]
     fn the_busiest_can_be_had_alone() {
         let mut shown = shown();
-        shown.keep_top(Some(2));
+        shown.keep_top(2);
         assert_eq!(shown.threads.iter().map(|thread| thread.thread.tid).collect::<Vec<_>>(), [6, 7]);
         assert_eq!(shown.profile.samples.iter().map(|sample| sample.stack).collect::<Vec<_>>(), [1, 0]);
     }

@@ -1,5 +1,7 @@
 //! `probe latency`: times functions: how often they are called, how long that takes, how many calls are still going on.
 
+mod chooser;
+mod families;
 mod operand;
 mod programs;
 mod slow;
@@ -9,41 +11,46 @@ mod table;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use programs::{Programs, SHORT_WAITS};
+use chooser::{Chooser, Chosen};
+use families::{Families, LOOK, room};
+use programs::Programs;
 use serde::Serialize;
 use slow::Destination;
 
 use super::pids::Pids;
 use super::record::Signals;
 use super::{Descriptors, print, readers, targets, tell};
-use crate::functions::{Files, Finder, Spec};
-use crate::kernel::{Refused, closer, feature};
-use crate::latency::{ErrorTest, Function, Row, choose, judgement, parks};
+use crate::kernel::{Refused, closer};
+use crate::latency::{ErrorTest, Function, Row};
 use crate::problem::{Exit, Problem};
-use crate::target::{self, Modules, Process};
+use crate::target::{self, descendants};
 
 /// More functions than this at once are a mistake: each has several probes, which take milliseconds to set.
 const MAX_FUNCTIONS: usize = 100;
-/// How often it is looked whether it is over.
-const LOOK: Duration = Duration::from_millis(50);
-
 /// Flags of `probe latency`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   probe latency -p 1234 send_to_vendor                  until Ctrl-C, a table every second
   probe latency -p 1234 'push_*' -d 10s --json          ten seconds, for scripts
   probe latency -p 1234 libc.so.6:read -t 20ms -e '<0'  calls within 20 ms, and those that return less than 0
+  probe latency -p $(pgrep -o postgres) exec_simple_query
+                                                        with all its children, as one row
   probe latency -p 1234 --span begin=submit end=complete key=arg0
                                                         from one function to another, by their first argument
 
 Names: exact, glob, /regex/, demangled C++ and Rust, library:function, file@0xaddress, usdt:provider:name")]
 pub struct Args {
-    /// The processes, with commas between them or as pgrep prints them; each has rows and a budget of its own
+    /// The processes, with commas between them or as pgrep prints them; each has rows and a budget of its own, which are those
+    /// of its children as well
     #[arg(short, long, value_name = "PIDS", required = true)]
     pid: Vec<Pids>,
+    /// A row for each process, also for each child
+    #[arg(long)]
+    per_process: bool,
     /// Functions to time
     #[arg(required_unless_present = "span", value_name = "NAME")]
     names: Vec<String>,
@@ -87,74 +94,78 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
     let _descriptors = Descriptors::raise();
     let pids = Pids::all(&args.pid);
     targets::check(&pids)?;
-    let Chosen { functions, parks, notes } = functions(args, &pids)?;
+    let mut chooser = Chooser::new(args)?;
+    let Plan { functions, parks, notes, processes } = plan(&mut chooser, &pids)?;
     for note in notes.iter().filter(|_| !quiet) {
         tell(note);
     }
     let slow = args.slow.as_deref().map(|path| Destination::open(path, None)).transpose()?;
+    let (count, budget) = (functions.iter().map(|(_, chosen)| chosen.functions.len()).sum(), args.max_overhead / 100.0);
+    let most = room(count, processes);
+    let slots = (most + parks.len()) as u32;
     let mut programs = match args.threshold.filter(|_| slow.is_some()) {
-        Some(threshold) => {
-            let count = (functions.len() + parks.len()) as u32;
-            Programs::with_slow_calls(count, &pids, threshold, args.frequency)?
-        }
-        None => Programs::load(functions.len() as u32)?,
+        Some(threshold) => Programs::with_slow_calls(slots, &pids, threshold, args.frequency)?,
+        None => Programs::load(slots, &pids)?,
     };
-    let (mut count, mut refused) = (0, Vec::new());
-    for (pid, mut function) in functions {
-        if slow.is_some() {
-            function.features |= feature::SLOW;
-        }
-        let name = function.name.clone();
-        match programs.add(pid, function, args.max_overhead / 100.0) {
-            Err(error) if error.is::<Refused>() => refused.push(Row::refused(pid, &name, &error.to_string())),
-            added => {
-                added?;
-                count += 1;
-            }
-        }
+    let mut families = Families::new(budget, args.per_process, most, slow.is_some());
+    for (pid, chosen) in &functions {
+        families.add(&mut programs, *pid, *pid, &chosen.functions)?;
     }
+    for &pid in &pids {
+        families.descend(&mut programs, &mut chooser, pid)?;
+    }
+    let (count, processes) = families.counts();
     if count == 0 {
+        let rows = families.rows(&mut programs)?;
         let reasons: Vec<String> =
-            refused.iter().map(|row| format!("{}: not timed: {}", row.name, row.problem)).collect();
+            rows.iter().map(|(row, _)| format!("{}: not timed: {}", row.name, row.problem)).collect();
         bail!(Problem::new(Exit::Failure, reasons.join("\n"), Refused::HINT));
     }
-    // Behind those that have rows, so that these have the first numbers.
     for (pid, function) in parks {
-        match programs.add(pid, function, args.max_overhead / 100.0) {
+        match programs.add(pid, function, budget) {
             Err(error) if error.is::<Refused>() => tell(&format!("where goroutines wait is not seen: {error}")),
-            added => added?,
+            added => drop(added?),
         }
     }
-    let rows = |programs: &mut Programs| -> Result<Vec<Row>> {
-        Ok(programs.rows()?.into_iter().take(count).chain(refused.iter().cloned()).collect())
-    };
     let started = Instant::now();
     if !quiet {
         let cost = programs.hit_cost()?.as_nanos() as f64 / 1000.0;
-        let plural = if count == 1 { "" } else { "s" };
+        let plural = |count: usize, one: &'static str, many: &'static str| if count == 1 { one } else { many };
         let numbers: Vec<String> = pids.iter().map(u32::to_string).collect();
-        let numbers = numbers.join(", ");
-        tell(&format!("timing {count} function{plural} of pid {numbers}; a hit of a probe costs {cost:.1} us here"));
+        let children = match processes - pids.len().min(processes) {
+            0 => String::new(),
+            count => format!(" and {count} {} of it", plural(count, "descendant", "descendants")),
+        };
+        tell(&format!(
+            "timing {count} {} of pid {}{children}; a hit of a probe costs {cost:.1} us here",
+            plural(count, "function", "functions"),
+            numbers.join(", ")
+        ));
     }
     let is_live = !args.json && !quiet && std::io::stdout().is_terminal();
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut shown = Instant::now();
-    let is_any_running = || pids.iter().any(|&pid| target::is_running(pid));
-    while !signals.came() && is_any_running() && end.is_none_or(|end| Instant::now() < end) {
+    while !signals.came() && families.pids().any(target::is_running) && end.is_none_or(|end| Instant::now() < end) {
         let next = Instant::now() + LOOK;
         programs.run_until(end.map_or(next, |end| end.min(next)))?;
+        families.look(&mut programs, &mut chooser)?;
         if is_live && shown.elapsed() >= args.interval {
             shown = Instant::now();
-            print(&format!("\x1b[2J\x1b[H{}", table::render(&rows(&mut programs)?, started.elapsed())))?;
+            let rows: Vec<Row> = families.rows(&mut programs)?.into_iter().map(|(row, _)| row).collect();
+            print(&format!("\x1b[2J\x1b[H{}", table::render(&rows, started.elapsed())))?;
         }
     }
-    let (rows, elapsed) = (rows(&mut programs)?, started.elapsed());
+    let (numbered, elapsed) = (families.rows(&mut programs)?, started.elapsed());
+    if families.left_out() > 0 && !quiet {
+        tell(&format!("{} processes were not timed: too many, or they came too fast", families.left_out()));
+    }
+    let rows: Vec<Row> = numbered.iter().map(|(row, _)| row.clone()).collect();
     let text = if args.json { String::new() } else { table::render(&rows, elapsed) };
     let (Some(destination), Some(recording)) = (slow, programs.recording()?) else {
         print(&if args.json { json(&rows)? } else { text })?;
         return Ok(ExitCode::SUCCESS);
     };
-    let rows = slow::rows(rows, &recording, count);
+    let rows = slow::rows(numbered, &recording);
     print(&if args.json { json(&rows)? } else { text + &slow::render(&rows) })?;
     match destination.write(recording, &signals)? {
         Some(written) if !quiet => tell(&written),
@@ -168,78 +179,59 @@ fn json(rows: &impl Serialize) -> Result<String> {
     Ok(format!("{}\n", serde_json::to_string_pretty(rows)?))
 }
 
-/// A function, and whose it is.
-type OfProcess = (u32, Function);
-
-/// The functions that are meant, by process.
-struct Chosen {
-    functions: Vec<OfProcess>,
+/// What is timed of the processes that were named.
+struct Plan {
+    functions: Vec<(u32, Arc<Chosen>)>,
     /// Where goroutines wait, for what they do in slow calls.
-    parks: Vec<OfProcess>,
+    parks: Vec<(u32, Function)>,
     /// What is to be said about them.
     notes: Vec<String>,
+    /// How many processes there are in the largest family.
+    processes: usize,
 }
 
-fn functions(args: &Args, pids: &[u32]) -> Result<Chosen> {
-    let (spans, more) = span::parse(&args.span).map_err(|error| usage(&error))?;
-    let specs: Result<Vec<Spec>> = args.names.iter().chain(&more).map(|name| spec(name)).collect();
-    let (specs, judgement) = (specs?, judgement(args.threshold, args.errors));
-    let (mut functions, mut notes) = (Vec::<OfProcess>::new(), Vec::new());
-    let mut parked = Vec::new();
-    let mut missing: Option<Problem> = None;
-    let mut modules = Modules::default();
+fn plan(chooser: &mut Chooser, pids: &[u32]) -> Result<Plan> {
+    let mut plan = Plan { functions: Vec::new(), parks: Vec::new(), notes: Vec::new(), processes: 1 };
+    let (mut missing, mut count) = (None, 0);
     for &pid in pids {
-        let files = Files::of_process(&Process::read(pid, &mut modules));
-        for spec in &specs {
-            let (found, more) = match choose(&files, spec, judgement, args.threshold.is_some()) {
-                Ok(chosen) => chosen,
-                // Only one of the processes may have it.
-                Err(why) if pids.len() > 1 => {
-                    notes.push(format!("not timed in pid {pid}: {why}"));
-                    missing = Some(why);
-                    continue;
-                }
-                Err(why) => bail!(why),
-            };
-            notes.extend(more);
-            // Two names may mean the same function.
-            let is_known = |new: &Function, known: &[OfProcess]| {
-                known.iter().any(|(other, function)| *other == pid && function.same_place(new))
-            };
-            for function in found {
-                if !is_known(&function, &functions) {
-                    functions.push((pid, function));
-                }
+        let chosen = chooser.of(pid)?;
+        let children = descendants(pid);
+        plan.processes = plan.processes.max(1 + children.len());
+        plan.notes.extend(chosen.notes.iter().cloned());
+        for why in &chosen.missing {
+            // Only one of the processes may have it, or what descends from it.
+            plan.notes.push(format!("not timed in pid {pid}: {why}"));
+            missing.get_or_insert_with(|| why.clone());
+        }
+        count += chosen.functions.len();
+        for child in children {
+            if count == 0 {
+                count += chooser.of(child)?.functions.len();
             }
         }
-        let finder = Finder::of_modules(files.modules.iter().cloned(), files.roots.clone());
-        for span in &spans {
-            let function = span.function(&finder, judgement, args.threshold.is_some());
-            functions.push((pid, function.map_err(|error| usage(&error))?));
-        }
-        let is_go = functions.iter().any(|(of, function)| *of == pid && function.features & feature::GO != 0);
-        if let Some(threshold) = args.threshold.filter(|_| is_go && args.slow.is_some()) {
-            parked.extend(parks(&files, threshold / SHORT_WAITS).map(|function| (pid, function)));
-        }
+        plan.parks.extend(chosen.park.clone().map(|park| (pid, park)));
+        plan.functions.push((pid, chosen));
     }
-    if functions.is_empty() {
-        if let Some(why) = missing {
-            bail!(why);
+    match missing {
+        // With one process, that one of the names means nothing is a mistake.
+        Some(why) if count == 0 || pids.len() == 1 && plan.processes == 1 => bail!(why),
+        _ if count == 0 => {
+            bail!(Problem::new(
+                Exit::Usage,
+                "none of the functions that were named can be timed",
+                plan.notes.join("\n")
+            ))
         }
-        bail!(Problem::new(Exit::Usage, "none of the functions that were named can be timed", notes.join("\n")));
+        _ => {}
     }
-    if functions.len() > MAX_FUNCTIONS {
+    if count > MAX_FUNCTIONS {
         bail!(Problem::new(
             Exit::Usage,
-            format!("{} functions match; at most {MAX_FUNCTIONS} can be timed at once", functions.len()),
+            format!("{count} functions match; at most {MAX_FUNCTIONS} can be timed at once"),
             "name fewer, or name the library as well: libpush.so:push_*"
         ));
     }
-    Ok(Chosen { functions, parks: parked, notes })
-}
-
-fn spec(name: &str) -> Result<Spec> {
-    name.parse().map_err(|error: anyhow::Error| usage(&error))
+    Ok(plan)
 }
 
 /// What is wrong with what was named; that it is missing says more by itself.

@@ -70,15 +70,14 @@ impl Destination {
     }
 }
 
-/// Adds to each row where its slow calls came from. `recording` numbers functions as the first `timed` rows are ordered; the
-/// others have none.
-pub fn rows(rows: Vec<Row>, recording: &Recording, timed: usize) -> Vec<SlowRow> {
+/// Adds to each row where its slow calls came from: those of the functions that have its numbers in the recording.
+pub fn rows(rows: Vec<(Row, Vec<u32>)>, recording: &Recording) -> Vec<SlowRow> {
     let symbolizer = Symbolizer::new();
-    let slow = |number: usize| match number < timed {
-        true => stacks(&symbolizer.symbolize(&recording.calls_of(number as u32))),
-        false => Vec::new(),
+    let slow = |numbers: &[u32]| match numbers {
+        [] => Vec::new(),
+        numbers => stacks(&symbolizer.symbolize(&recording.calls_of(numbers))),
     };
-    rows.into_iter().enumerate().map(|(number, row)| SlowRow { slow: slow(number), row }).collect()
+    rows.into_iter().map(|(row, numbers)| SlowRow { slow: slow(&numbers), row }).collect()
 }
 
 fn stacks(profile: &Profile) -> Vec<SlowStack> {

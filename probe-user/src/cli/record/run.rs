@@ -48,6 +48,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
             fast_frequency: 0,
             all: plan.target == Target::All,
             newcomers: false,
+            origins: false,
             user_stacks: plan.user_stacks,
             kernel_stacks: plan.kernel_stacks,
             waits: plan.waits,

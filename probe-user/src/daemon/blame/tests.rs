@@ -39,6 +39,8 @@ fn job(metric: Metric, rss_bytes: u64) -> Job {
         function: None,
         dump: None,
         heap: None,
+        holdings: None,
+        makings: crate::record::Makings::default(),
         gone_at_ns: None,
     }
 }

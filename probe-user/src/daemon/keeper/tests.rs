@@ -97,7 +97,21 @@ impl Bench {
         let evidence = Evidence { threads: 2, before: Duration::from_secs(30), after: Duration::from_secs(5) };
         let (host, process) = (Host::default(), Process { pid, ..Process::default() });
         let (notify, dump) = (vec!["ops".into()], self.scene.dump(pid).ok());
-        Job { id: Ulid::new(), breach, evidence, notify, host, process, function: None, dump, heap, gone_at_ns: None }
+        let (holdings, makings) = (None, Makings::default());
+        Job {
+            id: Ulid::new(),
+            breach,
+            evidence,
+            notify,
+            host,
+            process,
+            function: None,
+            dump,
+            heap,
+            holdings,
+            makings,
+            gone_at_ns: None,
+        }
     }
 
     fn at(&mut self, second: u64) {
@@ -224,6 +238,72 @@ fn a_breach_that_is_over_before_it_is_named_is_told_completed_and_ended_once() {
     bench.at(140);
     let told = bench.told();
     let kinds: Vec<_> = told.iter().map(|notice| (notice.kind, notice.is_completion)).collect();
+    let (firing, resolved) = (NoticeKind::Firing, NoticeKind::Resolved);
+    assert_eq!(kinds, [(firing, false), (resolved, true)], "with its beginning, and with its culprit");
+    assert!(told[0].is_brief() && told[0].note.contains("follows") && told[1].culprit.starts_with("match_rules"));
+    assert!(bench.announcer.journal.firing().is_empty());
+}
+
+#[test]
+fn a_breach_that_is_over_before_it_is_told_is_one_message() {
+    let mut bench = Bench::new();
+    bench.breach(7);
+    bench.over(7);
+    assert!(bench.told().is_empty(), "its end is not told before its beginning");
+    bench.at(110);
+    let told = bench.told();
+    let [brief] = &told[..] else { panic!("{told:?}") };
+    assert!(brief.is_brief() && brief.culprit.starts_with("match_rules"), "{brief:?}");
+    assert!(brief.resolved_at >= Some(brief.breached_at));
+    assert!(bench.announcer.journal.firing().is_empty(), "nothing is left that fires");
+    bench.over(7);
+    assert_eq!(bench.told().len(), 1, "its end was told");
+}
+
+#[test]
+fn an_end_is_that_of_the_breach_before_it() {
+    let mut bench = Bench::new();
+    bench.breach(7);
+    bench.at(110);
+    // Both are heard at once: the first breach is over, and the rule is broken anew.
+    let over = Over {
+        since_ns: 105 * SECOND,
+        until_ns: 130 * SECOND,
+        value: None,
+        was_skipped: false,
+        breach: bench.job(Metric::Cpu, 7, None).breach,
+    };
+    bench.announcer.hear(News::Over(Box::new(over)));
+    let mut second = bench.job(Metric::Cpu, 7, None);
+    second.breach.exceeded_since_ns = 140 * SECOND;
+    second.breach.breached_at_ns = 145 * SECOND;
+    bench.announce(&second);
+    bench.scene.now.store(160 * SECOND, Ordering::Relaxed);
+    bench.announcer.work();
+    let told = bench.told();
+    let kinds: Vec<_> = told.iter().map(|notice| (notice.kind, notice.is_brief())).collect();
+    let (firing, resolved) = (NoticeKind::Firing, NoticeKind::Resolved);
+    assert_eq!(kinds, [(firing, false), (resolved, false), (firing, false)]);
+    assert!(told[1].is_of_breach(&told[0]) && !told[1].is_of_breach(&told[2]));
+    assert_eq!(bench.announcer.journal.firing().len(), 1);
+}
+
+#[test]
+fn a_breach_that_ended_is_not_told_anew_by_the_next_daemon() {
+    let mut bench = Bench::new();
+    let job = bench.job(Metric::Cpu, 7, None);
+    bench.announce(&job);
+    bench.scene.now.store(120 * SECOND, Ordering::Relaxed);
+    bench.tell();
+    bench.over(7);
+    let path = bench._folder.path().join("standing.json");
+    let open = crate::daemon::Standings::read(&path).open;
+    assert_eq!(open.len(), 1, "its evidence is not there");
+    let journal = Arc::clone(&bench.announcer.journal);
+    bench.announcer = Announcer::new(bench.scene.clone(), journal, Arc::default(), path);
+    bench.announcer.catch_up(open, |_| None);
+    bench.tell();
+    let kinds: Vec<_> = bench.told().iter().map(|notice| (notice.kind, notice.is_completion)).collect();
     let (firing, resolved) = (NoticeKind::Firing, NoticeKind::Resolved);
     assert_eq!(kinds, [(firing, false), (resolved, false), (resolved, true)]);
     assert!(bench.announcer.journal.firing().is_empty());

@@ -22,6 +22,8 @@ pub enum Of {
     Calls(String),
     /// Its threads.
     Threads,
+    /// What it has open.
+    Descriptors,
 }
 
 /// Who waits longer than in the baseline. Threads that wait for work do so in both; where there is no baseline, they are known

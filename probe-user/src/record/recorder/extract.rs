@@ -102,7 +102,7 @@ impl Recorder {
     }
 
     /// Adds to a recording what events refer to.
-    fn add_names<'e, T: 'e>(&self, recording: &mut Recording, events: &'e [T])
+    pub(in super::super) fn add_names<'e, T: 'e>(&self, recording: &mut Recording, events: &'e [T])
     where
         Reference: From<&'e T>,
     {

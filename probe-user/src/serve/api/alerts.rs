@@ -75,6 +75,8 @@ impl From<alert::Notice> for Alert {
             NoticeKind::Skipped => "skipped",
             NoticeKind::Resolved => "resolved",
         };
+        let notes = notice.brevity().into_iter().chain(Some(notice.note).filter(|note| !note.is_empty()));
+        let note = notes.collect::<Vec<_>>().join("; ");
         Self {
             id: notice.id.to_string(),
             at: notice.id.datetime().into(),
@@ -84,7 +86,7 @@ impl From<alert::Notice> for Alert {
             pid: notice.process.pid,
             compared: format!("{} {}", notice.metric, notice.compared),
             culprit: notice.culprit,
-            note: notice.note,
+            note,
             snapshot: notice.snapshot.map(|snapshot| snapshot.id.to_string()),
             channels: notice.channels,
         }

@@ -110,7 +110,7 @@ impl From<&Sidecar> for Summary {
             host: sidecar.host.name.clone(),
             ip: sidecar.host.ip.clone(),
             pid: sidecar.process.pid,
-            culprit: sidecar.culprits.first().map(|culprit| culprit.sentence()).unwrap_or_default(),
+            culprit: sidecar.cause(),
             windows: sidecar.profiles.iter().map(|profile| profile.window).collect(),
             bytes: sidecar.profiles.iter().map(|profile| profile.bytes).sum(),
         }

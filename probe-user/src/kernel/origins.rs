@@ -1,0 +1,107 @@
+//! Origins: the programs that tell who opens descriptors and starts threads, and the table of what they have told of that is
+//! still what it was.
+
+use anyhow::{Context, Result};
+use aya::Ebpf;
+use aya::maps::{HashMap, Map, MapData};
+use aya::programs::BtfTracePoint;
+use probe_ebpf::abi::{COMM_LEN, StackId, made_by, made_key};
+
+use super::sampler::permission;
+
+/// How a descriptor or a thread comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum How {
+    /// A thread is started.
+    Thread,
+    /// `open` and its kind.
+    Open,
+    /// `socket`, `socketpair`.
+    Socket,
+    /// `accept`, `accept4`.
+    Accept,
+    /// `pipe`, `pipe2`.
+    Pipe,
+    /// `eventfd`, `epoll_create` and other calls that open what has no file.
+    Anonymous,
+    /// `dup` and its kind.
+    Copy,
+}
+
+impl How {
+    pub(super) fn of_kernel(number: u32) -> Option<Self> {
+        Some(match number {
+            made_by::THREAD => Self::Thread,
+            made_by::OPEN => Self::Open,
+            made_by::SOCKET => Self::Socket,
+            made_by::ACCEPT => Self::Accept,
+            made_by::PIPE => Self::Pipe,
+            made_by::ANONYMOUS => Self::Anonymous,
+            made_by::COPY => Self::Copy,
+            _ => return None,
+        })
+    }
+
+    /// A thread, not a descriptor.
+    pub fn is_thread(self) -> bool {
+        self == Self::Thread
+    }
+}
+
+/// A descriptor that was opened, or a thread that was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawOrigin {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// How.
+    pub how: How,
+    /// Process.
+    pub pid: u32,
+    /// Thread that did it.
+    pub tid: u32,
+    /// The descriptor, or the id of the new thread.
+    pub number: u32,
+    /// How many like this one it stands for.
+    pub weight: u32,
+    /// User stack.
+    pub user_stack: StackId,
+    /// The thread's name.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// See the head of this file.
+pub struct Origins {
+    made: HashMap<MapData, u64, u64>,
+    tells_of: [bool; 2],
+}
+
+impl Origins {
+    pub(super) fn new(made: Map) -> Result<Self> {
+        Ok(Self { made: HashMap::try_from(made)?, tells_of: [false; 2] })
+    }
+
+    /// Begins to tell of threads, of descriptors: those of targets of which that is asked. The latter makes every system call
+    /// of the host a little slower, so that neither begins before it is asked for.
+    pub(super) fn start(&mut self, ebpf: &mut Ebpf, threads: bool, descriptors: bool) -> Result<()> {
+        let programs = [("on_thread", "sched_process_fork", threads), ("on_descriptor", "sys_exit", descriptors)];
+        for ((name, tracepoint, is_wanted), does_already) in programs.into_iter().zip(&mut self.tells_of) {
+            if !is_wanted || *does_already {
+                continue;
+            }
+            let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+            let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+            let program: &mut BtfTracePoint = program.try_into()?;
+            let failed = |error| permission(&format!("load the program for {tracepoint}"), error);
+            program.load(tracepoint, &btf).map_err(failed)?;
+            program.attach().map_err(|error| permission(&format!("attach to {tracepoint}"), error))?;
+            *does_already = true;
+        }
+        Ok(())
+    }
+
+    /// True if a process has made nothing else of this number since then, as far as is known.
+    pub fn is_latest(&self, pid: u32, how: How, number: u32, time_ns: u64) -> bool {
+        let how = if how.is_thread() { made_by::THREAD } else { made_by::OPEN };
+        self.made.get(&made_key(pid, how, number), 0).is_ok_and(|made_ns| made_ns == time_ns)
+    }
+}
