@@ -29,12 +29,14 @@ enum Socket {
     Unix { path: String },
 }
 
+/// From a line of a table to a socket's inode and what it says of it.
+type Parse = fn(&str) -> Option<(u64, Socket)>;
+
 impl Sockets {
     /// Reads the tables in a folder; those that are missing have nothing.
     pub(super) fn read(folder: &Path) -> Self {
         let mut sockets = Self::default();
-        let tables: [(&str, fn(&str) -> Option<(u64, Socket)>); 5] =
-            [("tcp", tcp), ("tcp6", tcp), ("udp", udp), ("udp6", udp), ("unix", unix)];
+        let tables: [(&str, Parse); 5] = [("tcp", tcp), ("tcp6", tcp), ("udp", udp), ("udp6", udp), ("unix", unix)];
         for (name, parse) in tables {
             let Ok(file) = File::open(folder.join(name)) else { continue };
             let lines = BufReader::new(file.take(MAX_BYTES)).lines();

@@ -24,8 +24,11 @@ pub struct Chooser {
     has_slow: bool,
     modules: Modules,
     /// By the files of a process, whose addresses mean them as long as they are held.
-    known: HashMap<Vec<usize>, (Vec<Arc<Module>>, Arc<Chosen>)>,
+    known: HashMap<Vec<usize>, Remembered>,
 }
+
+/// Files, and what is meant in them.
+type Remembered = (Vec<Arc<Module>>, Arc<Chosen>);
 
 /// The functions that are meant in a process.
 #[derive(Debug, Default)]
