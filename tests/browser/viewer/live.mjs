@@ -176,7 +176,7 @@ export const tests = {
     check(new URL(page.url()).searchParams.get("rule") === "checkout-cpu", "the filter is not in the address");
     await page.getByLabel("Host").fill("elsewhere");
     await page.getByLabel("Host").press("Enter");
-    await until("none fits", async () => /No snapshot fits/.test(await page.locator("main").innerText()));
+    await until("none fits", async () => /No snapshot matches/.test(await page.locator("main").innerText()));
     await page.getByRole("button", { name: "Clear" }).click();
     await until("both again", async () => await rows.count() >= 2);
     await rows.first().getByRole("link").click();
