@@ -30,11 +30,13 @@ fn each_way(store: &Store, check: impl Fn(&Store)) {
 fn an_id_may_be_shortened_as_long_as_it_is_the_only_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path());
-    for random in [0xabcde, 0xabcdf] {
-        let id = Ulid::from_parts(1_700_000_000_000 + random, u128::from(random));
+    // Two of the same 32 milliseconds differ in the tenth character, and in the last one.
+    let now_ms = id(1).timestamp_ms() & !31;
+    let ids = [0, 1].map(|n| Ulid::from_parts(now_ms + n, 0xabcde + u128::from(n)));
+    for id in ids {
         store.put(&of(id, "checkout", "rule"), &profiles()).expect("stored");
     }
-    let id = Ulid::from_parts(1_700_000_000_000 + 0xabcde, 0xabcde).to_string();
+    let id = ids[0].to_string();
     let meant = |text: &str| store.id_of(text).map(|id| id.to_string());
     for text in [&id, &id[..10], &id[22..], &id[20..].to_lowercase()] {
         assert_eq!(meant(text).expect("the only one"), id, "{text}");
