@@ -6,7 +6,8 @@
 //! - `on_switch`, `on_waking`: threads leave their CPU and come back → a `WaitEvent` for each stack and second
 //! - `on_fault`, `on_kernel_fault`, `on_page`: memory becomes resident → a `MemoryEvent` for some of it
 //! - `on_syscall`: memory is mapped and unmapped → a `MemoryEvent`
-//! - `on_descriptor`, `on_thread`: a descriptor is opened, a thread started → an `OriginEvent` for some of them
+//! - `on_descriptor` (with `on_dup2` and `on_dup3`) or `on_descriptor_call`, `on_thread`: a descriptor is opened, a thread
+//!   started → an `OriginEvent` for some of them
 //! - `enter`, `leave` or `returned`: a function is called and returns → its `Figures`, and the calls that its thread is in
 //! - `begin`, `end`: a span from one function to another → its `Figures`
 //! - `allocate`, `allocate_leave` or `allocate_returned`: an allocator is called and returns → an `AllocationEvent` for each
@@ -44,8 +45,8 @@ mod wait;
 mod walk;
 
 use aya_ebpf::bindings::{pt_regs, task_struct};
-use aya_ebpf::macros::{btf_tracepoint, perf_event, uprobe, uretprobe};
-use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext, ProbeContext, RetProbeContext};
+use aya_ebpf::macros::{btf_tracepoint, fentry, perf_event, uprobe, uretprobe};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, PerfEventContext, ProbeContext, RetProbeContext};
 use aya_log_ebpf::debug;
 
 /// A CPU clock or cycle counter ran over.
@@ -128,10 +129,31 @@ pub fn on_syscall(context: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `sys_exit(struct pt_regs *, long ret)`, for descriptors
+/// `sys_exit(struct pt_regs *, long ret)`, for descriptors where functions cannot be traced
 #[btf_tracepoint(function = "sys_exit")]
-pub fn on_descriptor(context: BtfTracePointContext) -> i32 {
+pub fn on_descriptor_call(context: BtfTracePointContext) -> i32 {
     origin::returns(context.arg(0), context.arg(1));
+    0
+}
+
+/// `void fd_install(unsigned int fd, struct file *file)`
+#[fentry(function = "fd_install")]
+pub fn on_descriptor(context: FEntryContext) -> i32 {
+    origin::installs(context.arg(0));
+    0
+}
+
+/// `long __x64_sys_dup2(const struct pt_regs *regs)`
+#[fentry(function = "__x64_sys_dup2")]
+pub fn on_dup2(context: FEntryContext) -> i32 {
+    origin::replaces(context.arg(0));
+    0
+}
+
+/// `long __x64_sys_dup3(const struct pt_regs *regs)`
+#[fentry(function = "__x64_sys_dup3")]
+pub fn on_dup3(context: FEntryContext) -> i32 {
+    origin::replaces(context.arg(0));
     0
 }
 

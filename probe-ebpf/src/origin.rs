@@ -1,6 +1,9 @@
 //! Origins: who opens the descriptors of a process and starts its threads, of those processes of which that is asked for. It is
 //! remembered when a descriptor was opened until another one of its number is, so that user space can tell whether what it has
-//! seen is what there is. Closing one forgets it at once.
+//! seen is what there is.
+//!
+//! Descriptors are seen where they become the process's (`fd_install`), which costs nobody else anything. Kernels that let no
+//! functions be traced have nothing but the end of all system calls, which slows down those of every process.
 //!
 //! Stacks are taken of some only, by chance, of each kind of call apart: a program that opens files without end hides nobody
 //! who leaks sockets.
@@ -17,7 +20,7 @@ use crate::chance::Chance;
 use crate::maps::{EVENTS, count, setting, target, wakeup};
 use crate::memory::{ERRORS, USER_CS};
 use crate::stack;
-use crate::task::{Struct, current, field, now};
+use crate::task::{Struct, current, current_task, field, now, saved_registers};
 use crate::walk::{Owner, Scratch};
 
 /// By [`made_key`]: when it was made, as far as it was chosen. What has not been asked for the longest time gives way.
@@ -97,6 +100,35 @@ fn how(number: u64) -> u32 {
         s::MQ_OPEN => made_by::ANONYMOUS,
         s::DUP | s::DUP2 | s::DUP3 | s::FCNTL | s::PIDFD_GETFD => made_by::COPY,
         _ => made_by::COUNT,
+    }
+}
+
+/// A descriptor becomes one of the current process (fs/file.c).
+#[inline(always)]
+pub fn installs(number: u32) {
+    let (tgid, tid) = current();
+    let Some(target) = target(tgid).filter(|target| target.flags & target_flags::DESCRIPTORS != 0) else { return };
+    let how = match saved_registers(current_task()) {
+        // 32-bit programs have other numbers.
+        Some((start, regs)) if start.cs == USER_CS => {
+            // SAFETY: the verifier knows that they are a task's registers.
+            how(unsafe { core::ptr::read_volatile(&raw const (*regs).orig_rax) })
+        }
+        _ => made_by::COUNT,
+    };
+    // One that another process has sent, or of `io_uring`, is as a copy is: of whatever there is.
+    let how = if how == made_by::COUNT { made_by::COPY } else { how };
+    made(target, (tgid, tid), how, [number, NONE]);
+}
+
+/// `dup2` and `dup3` are called: what has their second argument as its number gives way, and nothing is installed.
+#[inline(always)]
+pub fn replaces(regs: *const pt_regs) {
+    let (tgid, _) = current();
+    if target(tgid).is_some_and(|target| target.flags & target_flags::DESCRIPTORS != 0) {
+        // SAFETY: the verifier knows that they are the registers of a system call.
+        let number = unsafe { core::ptr::read_volatile(&raw const (*regs).rsi) };
+        forget(made_key(tgid, made_by::COPY, number as u32));
     }
 }
 

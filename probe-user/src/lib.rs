@@ -8,6 +8,8 @@ pub mod sandbox;
 
 pub mod supervise;
 
+pub mod helper;
+
 pub mod reader;
 
 pub mod gopclntab;

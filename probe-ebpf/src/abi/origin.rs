@@ -43,7 +43,7 @@ pub mod made_by {
     pub const PIPE: u32 = 4;
     /// What has no file: `eventfd`, `epoll_create`, `timerfd_create`, `inotify_init`, `memfd_create` and so on.
     pub const ANONYMOUS: u32 = 5;
-    /// `dup` and its kind: of whatever there is.
+    /// `dup` and its kind, and what is not known: of whatever there is.
     pub const COPY: u32 = 6;
     /// How many there are.
     pub const COUNT: u32 = 7;

@@ -2,9 +2,9 @@
 //! still what it was.
 
 use anyhow::{Context, Result};
-use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData};
-use aya::programs::BtfTracePoint;
+use aya::programs::{BtfTracePoint, FEntry};
+use aya::{Btf, Ebpf};
 use probe_ebpf::abi::{COMM_LEN, StackId, made_by, made_key};
 
 use super::sampler::permission;
@@ -80,21 +80,20 @@ impl Origins {
         Ok(Self { made: HashMap::try_from(made)?, tells_of: [false; 2] })
     }
 
-    /// Begins to tell of threads, of descriptors: those of targets of which that is asked. The latter makes every system call
-    /// of the host a little slower, so that neither begins before it is asked for.
+    /// Begins to tell of threads, of descriptors: those of targets of which that is asked. Neither begins before, because other
+    /// processes may be slowed down a little as well.
     pub(super) fn start(&mut self, ebpf: &mut Ebpf, threads: bool, descriptors: bool) -> Result<()> {
-        let programs = [("on_thread", "sched_process_fork", threads), ("on_descriptor", "sys_exit", descriptors)];
-        for ((name, tracepoint, is_wanted), does_already) in programs.into_iter().zip(&mut self.tells_of) {
-            if !is_wanted || *does_already {
-                continue;
+        let [tells_of_threads, tells_of_descriptors] = &mut self.tells_of;
+        if threads && !*tells_of_threads {
+            attach(ebpf, "on_thread", "sched_process_fork")?;
+            *tells_of_threads = true;
+        }
+        if descriptors && !*tells_of_descriptors {
+            if let Err(error) = trace(ebpf) {
+                tracing::debug!("descriptors are seen at the end of system calls: {error:#}");
+                attach(ebpf, "on_descriptor_call", "sys_exit")?;
             }
-            let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-            let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
-            let program: &mut BtfTracePoint = program.try_into()?;
-            let failed = |error| permission(&format!("load the program for {tracepoint}"), error);
-            program.load(tracepoint, &btf).map_err(failed)?;
-            program.attach().map_err(|error| permission(&format!("attach to {tracepoint}"), error))?;
-            *does_already = true;
+            *tells_of_descriptors = true;
         }
         Ok(())
     }
@@ -104,4 +103,32 @@ impl Origins {
         let how = if how.is_thread() { made_by::THREAD } else { made_by::OPEN };
         self.made.get(&made_key(pid, how, number), 0).is_ok_and(|made_ns| made_ns == time_ns)
     }
+}
+
+fn attach(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {
+    let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+    let program: &mut BtfTracePoint = program.try_into()?;
+    let failed = |error| permission(&format!("load the program for {tracepoint}"), error);
+    program.load(tracepoint, &Btf::from_sys_fs().context("cannot read the kernel's BTF")?).map_err(failed)?;
+    program.attach().map_err(|error| permission(&format!("attach to {tracepoint}"), error))?;
+    Ok(())
+}
+
+/// Where descriptors are installed; fails where the kernel lets no functions be traced.
+fn trace(ebpf: &mut Ebpf) -> Result<()> {
+    let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+    // All are loaded before one is attached, and that which tells comes last: without the others it might tell of what has
+    // given way.
+    let programs = [("on_dup3", "__x64_sys_dup3"), ("on_dup2", "__x64_sys_dup2"), ("on_descriptor", "fd_install")];
+    for (name, function) in programs {
+        let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+        let program: &mut FEntry = program.try_into()?;
+        program.load(function, &btf).with_context(|| format!("cannot load the program for {function}"))?;
+    }
+    for (name, function) in programs {
+        let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+        let program: &mut FEntry = program.try_into()?;
+        program.attach().with_context(|| format!("cannot attach to {function}"))?;
+    }
+    Ok(())
 }

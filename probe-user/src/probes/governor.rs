@@ -9,7 +9,9 @@
 //! One more bucket, for all together, fills at the rate of the budget: it holds when many functions become dear at once.
 //!
 //! To take probes away and to set them again costs as well, the more the smaller the budget is beside it. Buckets hold as much
-//! as some such changes cost, if that is more: windows are fewer and longer then, and the share of the time is the same.
+//! as some such changes cost, if that is more: windows are fewer and longer then, and the share of the time is the same. To
+//! begin with they hold as much as before a long window: full ones would let the first window last for seconds, which is
+//! much of the time of whoever looks for seconds only.
 
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ const CAPACITY: f64 = 1.0;
 /// or what it costs to take the probes away and set them again so many times: as a bucket is filled to a fifth of that on
 /// average, changes cost no more than hits may.
 const CHANGES: f64 = 5.0;
+/// How full of that a bucket is to begin with.
+const FIRST: f64 = REFILL.1;
 /// The part of what the budget allows in that time that is left when there is nothing to be feared soon.
 const RESERVE: f64 = 0.5;
 /// Probes come back when the bucket is filled to a part of its capacity that varies between these.
@@ -85,7 +89,7 @@ impl Function {
 }
 
 impl Governor {
-    /// For so many functions, with all probes set and the buckets full. `budget` is a share of one core.
+    /// For so many functions, with all probes set. `budget` is a share of one core.
     pub fn new(budget: f64, functions: usize, seed: u64) -> Self {
         let left = budget * CAPACITY;
         let function = Function { is_set: true, left, wanted: 0.0, spent: (0.0, 0.0) };
@@ -96,8 +100,8 @@ impl Governor {
     pub fn add(&mut self) {
         let mut function = Function { is_set: true, left: 0.0, wanted: 0.0, spent: (0.0, 0.0) };
         self.functions.push(function.clone());
-        self.left = (self.left + CHANGES * self.change).min(self.capacity_of_all());
-        function.left = self.capacity(self.share());
+        self.left = (self.left + FIRST * CHANGES * self.change).min(self.capacity_of_all());
+        function.left = (self.share() * CAPACITY).max(FIRST * CHANGES * self.change);
         if let Some(last) = self.functions.last_mut() {
             *last = function;
         }
@@ -280,6 +284,20 @@ mod tests {
         assert!((0.45..0.6).contains(&share), "{share}");
         assert!((0.009..0.0115).contains(&(spent.as_secs_f64() / 100.0)), "{spent:?}");
         assert!((0.001..0.011).contains(&of_changes), "no more than the hits: {of_changes}");
+    }
+
+    #[test]
+    fn the_first_window_is_no_longer_than_later_ones() {
+        let mut governor = Governor::new(0.01, 0, 7);
+        governor.changed(Duration::from_millis(180));
+        governor.add();
+        let spent = (0..).map_while(|_| {
+            let cost = TICK.mul_f64(0.2);
+            (governor.observe(&[cost], TICK) == [Verdict::AsTheyAre]).then_some(cost)
+        });
+        let spent: Duration = spent.sum();
+        // A third of five changes, and what came in meanwhile.
+        assert!((0.31..0.34).contains(&spent.as_secs_f64()), "{spent:?}");
     }
 
     #[test]

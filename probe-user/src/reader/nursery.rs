@@ -1,88 +1,43 @@
 //! The nursery: the process that forks readers, kills them and reaps them. It is forked off before there is a second thread
-//! and before anything was read, so that readers have little memory and no lock that somebody else holds.
+//! and before anything was read, so that readers have little memory. If it is killed, its readers end, and another one takes
+//! its place (`helper`).
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
 use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair,
-};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
 use super::{Access, Handler, child};
+use crate::helper::{self, Helper};
 use crate::sandbox;
 
-/// Where readers are asked for.
-static NURSERY: OnceLock<OwnedFd> = OnceLock::new();
+static NURSERY: Helper = Helper::new(c"probe-readers", "no process reads the files of targets apart", run);
+/// What readers do.
+static HANDLERS: OnceLock<Vec<Handler>> = OnceLock::new();
 
 /// Readers there may be, those included that the kernel does not let go.
 const MAX_READERS: usize = 64;
-/// What comes with a request: the reader's socket, and one whose end kills it.
-const TOGETHER: usize = 2;
-/// Signals by which many are ended who have a name or a control group in common. These processes end by themselves.
-const NOT_MEANT: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
 /// Starts it. To be called before there is a second thread and before this process gives away what readers need; later it
 /// does nothing. Without it files are read by this process itself.
 pub fn start(handlers: &[Handler]) {
-    if let Err(error) = fork(handlers) {
-        tracing::warn!("the files of targets are read by this process itself: {error}");
-    }
+    let _ = HANDLERS.set(handlers.to_vec());
+    NURSERY.start();
 }
 
-/// True if there are readers.
+/// True if readers were started, whether there are any now or not.
 pub fn is_there() -> bool {
-    NURSERY.get().is_some()
+    NURSERY.was_started()
 }
 
 /// Asks for a reader. It may not come: then its socket ends.
 pub(super) fn request(access: Access, socket: OwnedFd, life: OwnedFd) -> io::Result<()> {
-    let nursery = NURSERY.get().ok_or_else(|| io::Error::other("there are no readers"))?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(TOGETHER))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [socket.as_fd(), life.as_fd()];
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    let byte = [access as u8];
-    let byte = [io::IoSlice::new(&byte)];
-    retry_on_intr(|| sendmsg(nursery, &byte, &mut control, SendFlags::NOSIGNAL))?;
-    Ok(())
-}
-
-fn fork(handlers: &[Handler]) -> io::Result<()> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 || is_there() {
-        return Ok(());
-    }
-    let (ours, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    if fork_off()?.is_some() {
-        let _ = NURSERY.set(ours);
-        return Ok(());
-    }
-    drop(ours);
-    run(&its, handlers);
-    exit()
-}
-
-/// `None` in the child.
-fn fork_off() -> io::Result<Option<Pid>> {
-    #[expect(unsafe_code, reason = "a second process that is the same program")]
-    // SAFETY: there is one thread, so that nobody holds a lock that would never be given back.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        pid => Ok(Pid::from_raw(pid)),
-    }
-}
-
-fn exit() -> ! {
-    #[expect(unsafe_code, reason = "what the other process would do at its end is not done twice")]
-    // SAFETY: it only ends the process.
-    unsafe {
-        libc::_exit(0)
-    }
+    NURSERY.watch();
+    NURSERY.hand_over(access as u8, &[socket.as_fd(), life.as_fd()])
 }
 
 /// A reader, as the nursery knows it.
@@ -92,18 +47,7 @@ struct Reader {
     life: Option<OwnedFd>,
 }
 
-fn run(socket: &OwnedFd, handlers: &[Handler]) {
-    for signal in NOT_MEANT {
-        #[expect(unsafe_code, reason = "no library ignores signals")]
-        // SAFETY: no handler is set.
-        unsafe {
-            libc::signal(signal, libc::SIG_IGN)
-        };
-    }
-    // What is sent to the terminal's processes, or to a group, goes past it.
-    let _ = rustix::process::setsid();
-    let _ = rustix::thread::set_name(c"probe-readers");
-    close_all_but(socket);
+fn run(socket: &OwnedFd) {
     fill_standard();
     if sandbox::nursery(Access::Open.capabilities() | Access::Read.capabilities()).is_err() {
         return;
@@ -124,14 +68,13 @@ fn run(socket: &OwnedFd, handlers: &[Handler]) {
         drop(polled);
         readers.retain_mut(|reader| !reader.look());
         if has_come {
-            match receive(socket) {
-                Ok(Some((access, reader, life))) if readers.len() < MAX_READERS => {
-                    if let Some(reader) = spawn(access, reader, life, handlers) {
-                        readers.push(reader);
-                    }
+            match helper::receive(socket) {
+                Ok(Some((access, [reader, life]))) if readers.len() < MAX_READERS => {
+                    let access = if access == Access::Open as u8 { Access::Open } else { Access::Read };
+                    readers.extend(spawn(access, reader, life));
                 }
                 Ok(_) => {}
-                Err(()) => return,
+                Err(_) => return,
             }
         }
     }
@@ -165,47 +108,15 @@ fn has_ended(life: &OwnedFd) -> bool {
     poll(&mut polled, Some(&now)).is_ok_and(|count| count > 0)
 }
 
-fn spawn(access: Access, socket: OwnedFd, life: OwnedFd, handlers: &[Handler]) -> Option<Reader> {
-    match fork_off().ok()? {
+fn spawn(access: Access, socket: OwnedFd, life: OwnedFd) -> Option<Reader> {
+    match helper::fork().ok()? {
         Some(pid) => Some(Reader { process: pidfd_open(pid, PidfdFlags::empty()).ok()?, life: Some(life) }),
         None => {
-            close_all_but(&socket);
+            helper::close_all_but(&socket);
             fill_standard();
-            child::run(&socket, access, handlers);
-            exit()
+            child::run(&socket, access, HANDLERS.get().map_or(&[], Vec::as_slice));
+            helper::exit()
         }
-    }
-}
-
-/// A request; `None` if it is not understood, an error when nobody asks any more.
-fn receive(socket: &OwnedFd) -> Result<Option<(Access, OwnedFd, OwnedFd)>, ()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(TOGETHER))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let mut into = [io::IoSliceMut::new(&mut byte)];
-    let received = retry_on_intr(|| recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)).map_err(drop)?;
-    if received.bytes == 0 {
-        return Err(());
-    }
-    let mut descriptors = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    let Some(mut descriptors) = descriptors.next() else { return Ok(None) };
-    let access = if byte == [Access::Open as u8] { Access::Open } else { Access::Read };
-    Ok(descriptors.next().and_then(|socket| Some((access, socket, descriptors.next()?))))
-}
-
-/// Others wait for the end of what this process has open, too: of pipes, for example.
-fn close_all_but(socket: &OwnedFd) {
-    let number = socket.as_raw_fd() as u32;
-    let below = number.checked_sub(1).map(|last| (0, last));
-    for (first, last) in below.into_iter().chain([(number + 1, u32::MAX)]) {
-        #[expect(unsafe_code, reason = "no library closes many")]
-        // SAFETY: nobody uses them any more in this process.
-        unsafe {
-            libc::syscall(libc::SYS_close_range, first, last, 0)
-        };
     }
 }
 

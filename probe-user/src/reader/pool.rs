@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 
 use super::child::Order;
@@ -24,6 +25,8 @@ struct Reader {
     access: Access,
     socket: OwnedFd,
     life: OwnedFd,
+    /// It has done something before.
+    has_waited: bool,
 }
 
 /// Has a reader do a job, with these files, within the job's time and `limit`. Without readers (see [`super::start`]) it is
@@ -38,10 +41,16 @@ pub fn ask<J: Job>(job: J, files: &[BorrowedFd<'_>], limit: Duration) -> Result<
     let order = Order { job: J::NAME.into(), seconds: time.as_secs(), memory: J::MEMORY };
     let text = serde_json::to_vec(&order).map_err(|_| Failure::Ended)?;
     let bytes = serde_json::to_vec(&job).map_err(|_| Failure::Ended)?;
-    let reader = Reader::take(J::ACCESS).ok_or(Failure::NoReader)?;
-    let done = wire::send(&reader.socket, &text, &bytes, files, Some(deadline))
-        .and_then(|()| wire::receive(&reader.socket, Some(deadline)));
-    match done {
+    let talk = |reader: &Reader| {
+        wire::send(&reader.socket, &text, &bytes, files, Some(deadline))
+            .and_then(|()| wire::receive(&reader.socket, Some(deadline)))
+    };
+    let mut reader = Reader::take(J::ACCESS).ok_or(Failure::NoReader)?;
+    // One that has waited may have ended meanwhile, together with the nursery.
+    while reader.has_waited && reader.has_ended() {
+        reader = Reader::take(J::ACCESS).ok_or(Failure::NoReader)?;
+    }
+    match talk(&reader) {
         Ok(message) => {
             let answer = serde_json::from_slice(&message.text).map_err(|_| Failure::Ended)?;
             reader.give_back();
@@ -61,10 +70,16 @@ impl Reader {
         let pair = |kind| socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
         let ((socket, its), (life, of_life)) = (pair(SocketType::STREAM).ok()?, pair(SocketType::SEQPACKET).ok()?);
         nursery::request(access, its, of_life).ok()?;
-        Some(Self { access, socket, life })
+        Some(Self { access, socket, life, has_waited: false })
     }
 
-    fn give_back(self) {
+    fn has_ended(&self) -> bool {
+        // It says nothing by itself: what there is to read is its end.
+        !matches!(recv(&self.socket, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK), Err(Errno::AGAIN))
+    }
+
+    fn give_back(mut self) {
+        self.has_waited = true;
         let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.iter().filter(|reader| reader.access == self.access).count() < MAX_IDLE {
             idle.push(self);

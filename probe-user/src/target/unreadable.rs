@@ -26,8 +26,8 @@ pub fn why(what: &'static str, module: &Module) -> Option<Failure> {
 
 /// `what` could not be read.
 pub fn remember(what: &'static str, module: &Module, failure: Failure) {
-    // A perf map has none: it grows.
-    let Some(identity) = module.identity() else { return };
+    // A perf map has none: it grows. And a file is not to blame where there is no reader.
+    let Some(identity) = module.identity().filter(|_| failure != Failure::NoReader) else { return };
     let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     files.retain(|_, (since, _)| since.elapsed() < BAD);
     if files.len() < MAX_BAD {

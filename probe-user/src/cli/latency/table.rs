@@ -65,7 +65,9 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
             text.push_str("; ~ is an estimate from it");
         }
         if timed().any(|row| row.mark() == "≥") {
-            text.push_str("; ≥ is a lower bound: the probes cost much more than these calls");
+            text.push_str(
+                "; ≥ is a lower bound: too few calls were seen to say more, or the probes cost much more than they",
+            );
         }
     }
     let sum = |figure: fn(&Row) -> u64| rows.iter().map(figure).sum::<u64>();
