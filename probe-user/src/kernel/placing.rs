@@ -56,7 +56,7 @@ impl Elsewhere {
                 return Ok(probes);
             }
         }
-        Err(Refused(format!(
+        Err(Refused::patched(format!(
             "no probe at {name} is seen in the memory of pid {pid}: its name leads to another file than the one that is mapped, or \
              the code is mapped writable or shared"
         ))

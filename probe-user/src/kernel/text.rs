@@ -24,9 +24,23 @@ const TRAMPOLINE: &str = "[uprobes";
 
 /// Why no probe is set at a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(pub String);
+pub struct Refused {
+    /// In words.
+    pub reason: String,
+    /// The process has ended or cannot be read: nothing is known against it.
+    pub is_gone: bool,
+}
 
 impl Refused {
+    pub(super) fn gone(reason: String) -> Self {
+        Self { reason, is_gone: true }
+    }
+
+    /// A process that runs something else than its file has.
+    pub fn patched(reason: String) -> Self {
+        Self { reason, is_gone: false }
+    }
+
     /// What to do then.
     pub const HINT: &str = "the same function can be timed in a process that nothing has patched, or one that calls it here; \
                             `probe record` samples it without any probe";
@@ -34,7 +48,7 @@ impl Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.reason)
     }
 }
 
@@ -75,10 +89,10 @@ impl Text {
     /// Where a process has these places: in none that it has not mapped yet, in several that it has mapped more than once.
     /// What they should have is read from the files of `real`, which are in the same order.
     pub fn of(pid: u32, wanted: &[Wanted], real: &[Wanted]) -> Result<Self, Refused> {
-        let unreadable = |error| Refused(format!("the code of pid {pid} cannot be read: {error}"));
+        let unreadable = |error| Refused::gone(format!("the code of pid {pid} cannot be read: {error}"));
         let folder = folder(pid);
         let maps = fs::read(folder.join("maps")).ok().filter(|maps| !maps.is_empty());
-        let maps = maps.ok_or_else(|| Refused(format!("pid {pid} has ended")))?;
+        let maps = maps.ok_or_else(|| Refused::gone(format!("pid {pid} has ended")))?;
         let memory = File::open(folder.join("mem")).map_err(unreadable)?;
         let maps: Vec<Mapping> = parse_maps(&String::from_utf8_lossy(&maps)).collect();
         let mut places = Vec::with_capacity(wanted.len());
@@ -112,7 +126,7 @@ impl Text {
                 Some(State::Patched) => return Err(self.patched(place)),
                 Some(State::Trap) if tracer(self.pid).is_some() => {
                     let Self { pid, .. } = self;
-                    return Err(Refused(format!("a debugger of pid {pid} has a breakpoint at {place}")));
+                    return Err(Refused::patched(format!("a debugger of pid {pid} has a breakpoint at {place}")));
                 }
                 _ => {}
             }
@@ -159,7 +173,7 @@ impl Text {
 
     fn patched(&self, place: &Place) -> Refused {
         let Self { pid, .. } = self;
-        Refused(format!(
+        Refused::patched(format!(
             "pid {pid} has other code in memory at {place} than its file has: a hook, a live patch or an agent has changed it"
         ))
     }

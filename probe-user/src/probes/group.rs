@@ -279,9 +279,10 @@ impl Group {
         let active = self.active();
         let Ok(text) = Text::of(pid, &active, &active) else { return Ok(()) };
         match text.without_trap()? {
-            Some(at) => {
-                Err(Refused(format!("pid {pid} has taken the probe at {} away: it writes its own code", text.name(at))))
-            }
+            Some(at) => Err(Refused::patched(format!(
+                "pid {pid} has taken the probe at {} away: it writes its own code",
+                text.name(at)
+            ))),
             None => Ok(()),
         }
     }

@@ -225,7 +225,9 @@ impl Heaps {
         let Some(followed) = self.followed.remove(&pid) else { return };
         let Some(mut sampled) = followed.sampled else {
             match followed.problem {
-                Some(problem) if problem.is::<Refused>() => self.refused += 1,
+                Some(problem) if problem.downcast_ref::<Refused>().is_some_and(|refused| !refused.is_gone) => {
+                    self.refused += 1;
+                }
                 _ => self.unsampled += 1,
             }
             return self.numbers.give_back(followed.number, None);
@@ -339,7 +341,7 @@ fn with_hint(problem: anyhow::Error) -> anyhow::Error {
     match problem.downcast::<Refused>() {
         Ok(refused) => {
             let hint = "its allocations cannot be sampled; -e page-fault shows where its memory is first touched";
-            Problem::new(Exit::Failure, refused.0, hint).into()
+            Problem::new(Exit::Failure, refused.reason, hint).into()
         }
         Err(other) => other,
     }
