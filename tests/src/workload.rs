@@ -5,10 +5,14 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::trial;
+
+/// Held while a program is built: a test beside this one would replace it while it runs.
+static BUILDING: Mutex<()> = Mutex::new(());
 
 /// Flags by which C and C++ keep frame pointers, and calls stay calls.
 const FRAMES: [&str; 5] = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"];
@@ -47,6 +51,7 @@ fn build(compiler: &str, source: &str, flags: &[&str]) -> Result<PathBuf> {
     (compiler, flags, text, common).hash(&mut hasher);
     let name = source.split('.').next().unwrap_or(source);
     let out = target_dir().join("workloads").join(format!("{name}-{:08x}", hasher.finish() as u32)).join(name);
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     if out.exists() {
         return Ok(out);
     }
