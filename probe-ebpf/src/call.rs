@@ -157,7 +157,7 @@ fn unseen(call: &Call) {
 #[inline(always)]
 pub fn enter(context: &impl EbpfContext, regs: &pt_regs) {
     let Some(hit) = Hit::new(context) else { return };
-    if hit.wants(feature::ONE_END) {
+    if hit.wants(feature::COSTS) {
         return hit.tally(1);
     }
     if hit.wants(feature::COUNT) {
@@ -229,8 +229,8 @@ fn thread(caller: &Caller) -> Option<&'static mut ThreadCalls> {
 #[inline(always)]
 pub fn leave(context: &impl EbpfContext, regs: &pt_regs, at_return: u64) {
     let Some(hit) = Hit::new(context) else { return };
-    if hit.wants(feature::ONE_END) {
-        return hit.tally(1);
+    if hit.wants(feature::COSTS) {
+        return hit.tally(u64::from(hit.wants(feature::ONLY_ENDS)));
     }
     hit.tally(0);
     let Some((caller, position)) = hit.caller(regs, at_return) else { return };

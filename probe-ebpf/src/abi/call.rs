@@ -53,10 +53,12 @@ pub mod feature {
     pub const PARK: u32 = 128;
     /// Hits are counted by thread: see [`super::Tally`].
     pub const TALLY: u32 = 256;
-    /// Only its entry or only its end has probes now: hits are counted by thread, and nothing else.
-    pub const ONE_END: u32 = 512;
+    /// Hits are counted by thread, and nothing else, whether both ends have probes or one: what each costs is being found.
+    pub const COSTS: u32 = 512;
     /// It has a jump back to its first instruction: being entered again by the same frame is no call.
     pub const LOOPS: u32 = 1024;
+    /// Only its end has probes: a hit of it is a call.
+    pub const ONLY_ENDS: u32 = 2048;
 }
 
 /// Key: a function, and a thread that calls it.

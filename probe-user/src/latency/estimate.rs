@@ -9,8 +9,8 @@
 //!
 //! which holds for a thread that does nothing but call (all its time is its own), and for one that idles in between (then
 //! idle time bears what the probes cost). Its own time per call is what is left of `A + B - C`: the time per call where only
-//! beginnings have probes (A), where only ends have (B), and where both have (C); that needs no assumption of what a probe
-//! costs at these instructions. Where the two cannot be probed apart it is `C` less the cost that was measured at the start.
+//! beginnings have probes (A), where only ends have (B), and where both have (C), which only count in all three; that needs no
+//! assumption of what a probe costs at these instructions. Where the two cannot be probed apart it is `C` less the cost that was measured at the start.
 //!
 //! Probes never speed anything up, so that calls per second in any window are a lower bound; and a thread that idles in a
 //! window has lost there at most what the probes cost, which is an upper bound.
@@ -96,10 +96,34 @@ impl Sums {
     }
 }
 
+/// What the probes of a function do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They time calls.
+    Timed,
+    /// Only beginnings have any, and they count calls.
+    Begins,
+    /// Only ends have any, and they count calls.
+    Ends,
+    /// Both have some, and they count calls.
+    Counted,
+}
+
+impl From<Part> for Mode {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Whole => Self::Timed,
+            Part::Begins => Self::Begins,
+            Part::Ends => Self::Ends,
+        }
+    }
+}
+
 /// What is known of a thread that calls a function.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ThreadAccount {
-    parts: [Sums; 3],
+    /// By [`Mode`].
+    parts: [Sums; 4],
     /// On a processor and ready for one while there were no probes, and the time in which that was looked at.
     clean_cpu: f64,
     clean_waiting: f64,
@@ -109,7 +133,7 @@ pub struct ThreadAccount {
 /// What is known of the calls of a function, for an [`Estimate`]. Everything in it only grows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Account {
-    /// Calls that were seen while only one end had probes: these are not among those that were timed.
+    /// Calls that were only counted: these are not among those that were timed.
     pub passed: u64,
     /// Time without any trap.
     pub clean: Duration,
@@ -140,18 +164,10 @@ impl Estimate {
     }
 }
 
-fn index(part: Part) -> usize {
-    match part {
-        Part::Whole => 0,
-        Part::Begins => 1,
-        Part::Ends => 2,
-    }
-}
-
 impl Account {
     /// A thread was observed in a window.
-    pub fn window(&mut self, tid: u32, part: Part, sums: &Sums) {
-        self.threads.entry(tid).or_default().parts[index(part)].plus(sums, 1.0);
+    pub fn window(&mut self, tid: u32, mode: Mode, sums: &Sums) {
+        self.threads.entry(tid).or_default().parts[mode as usize].plus(sums, 1.0);
     }
 
     /// Threads without a clock made these calls in a window.
@@ -278,23 +294,23 @@ impl ThreadAccount {
 
     /// Its calls a second without probes. `None` where too little was seen.
     fn rate(&self, hit_cost: f64) -> Option<Estimate> {
-        let [whole, begins, ends] = &self.parts;
+        let [timed, begins, ends, counted] = &self.parts;
         let use_of_cpu = self.clean_cpu / self.clean_wall;
         let seen: f64 = self.parts.iter().map(|part| part.calls).sum();
         if seen < 1.0 {
             let windows: f64 = self.parts.iter().map(|part| part.windows).sum();
             return (windows >= FEW).then_some(Estimate { high: Some(0.0), ..Estimate::default() });
         }
-        let (with, with_error) = whole.cpu_per_call()?;
-        let hits_per_call = whole.hits / whole.calls;
+        let (with, with_error) = timed.cpu_per_call()?;
+        let hits_per_call = timed.hits / timed.calls;
         let expected = hits_per_call * hit_cost;
         // What the probes cost, by parts of a call.
-        let apart = begins.cpu_per_call().zip(ends.cpu_per_call());
+        let apart = begins.cpu_per_call().zip(ends.cpu_per_call()).zip(counted.cpu_per_call());
         let (own, error, cost) = match apart {
-            Some(((begins, begins_error), (ends, ends_error))) => {
-                let own = begins + ends - with;
+            Some((((begins, begins_error), (ends, ends_error)), (both, both_error))) => {
+                let own = begins + ends - both;
                 let cost = (with - own).max(0.0);
-                let noise = with_error.hypot(begins_error).hypot(ends_error);
+                let noise = both_error.hypot(begins_error).hypot(ends_error);
                 (own, noise.hypot(ADDITIVITY * cost / SIGMAS), cost)
             }
             None => (with - expected, with_error.hypot(COST_ERROR * expected / SIGMAS), expected),
@@ -340,15 +356,18 @@ mod tests {
 
     /// What probes cost at beginnings and ends; the second is not what was measured on a function of our own.
     const COSTS: (f64, f64) = (2e-6, 5e-6);
+    /// What it takes besides to time a call.
+    const TIMING: f64 = 8e-7;
 
     /// A thread whose calls take so long, and that is to make so many a second at most; with probes in 40 windows of 10 ms.
     fn account(own: f64, pace: f64) -> Account {
         let mut account = Account { clean: Duration::from_secs(9), hit_cost: 3e-6, ..Account::default() };
         for round in 0..40u32 {
-            let (part, cost, hits) = match round % 4 {
-                1 => (Part::Begins, COSTS.0, 1.0),
-                3 => (Part::Ends, COSTS.1, 1.0),
-                _ => (Part::Whole, COSTS.0 + COSTS.1, 2.0),
+            let (mode, cost, hits) = match round % 4 {
+                1 => (Mode::Begins, COSTS.0, 1.0),
+                2 => (Mode::Counted, COSTS.0 + COSTS.1, 2.0),
+                3 => (Mode::Ends, COSTS.1, 1.0),
+                _ => (Mode::Timed, COSTS.0 + COSTS.1 + TIMING, 2.0),
             };
             // Windows differ by up to one part in a hundred.
             let noise = 1.0 + f64::from((round * 7) % 11) / 1000.0 - 0.005;
@@ -360,7 +379,7 @@ mod tests {
                 calls.round() * (own + cost) * noise,
                 0.0,
             );
-            account.window(1, part, &sums);
+            account.window(1, mode, &sums);
         }
         account.clean(1, 9.0 * (pace * own).min(1.0), 0.0, 9.0);
         account

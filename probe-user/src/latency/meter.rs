@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::estimate::{Account, Sums};
+use super::estimate::{Account, Mode, Sums};
 use super::timing::Slot;
 use crate::kernel::{Judgement, Sampler, ThreadClock, ThreadTime, feature};
-use crate::probes::{Moment, Part};
+use crate::probes::Moment;
+use crate::target::monotonic_ns;
 
 /// Threads of one function that are observed, and of all: each needs two descriptors.
 const MAX_THREADS: usize = 64;
@@ -18,6 +19,8 @@ const MAX_ALL: usize = 512;
 /// Of a longer window only so much is observed: windows begin at random, but end when there are many calls, so that most of a
 /// long one is a time of few.
 const OBSERVED: Duration = Duration::from_millis(20);
+/// For so long calls are timed before they are counted only.
+const TIMED: Duration = Duration::from_millis(4);
 
 /// Shared by whoever sets probes and whoever reads.
 #[derive(Clone, Default)]
@@ -31,7 +34,9 @@ struct Observed {
     clocks: BTreeMap<u32, ThreadClock>,
     /// Its probes have gone at least once.
     is_throttled: bool,
-    part: Part,
+    /// Its beginnings and its ends have had probes apart.
+    has_parts: bool,
+    mode: Mode,
     window: Option<Stint>,
     clean: Option<Stint>,
 }
@@ -51,9 +56,17 @@ impl Meter {
     /// A function of a process has probes now.
     pub fn begin(&self, slot: Slot, pid: u32, judgement: Judgement, hit_cost: Duration) {
         let account = Account { hit_cost: hit_cost.as_secs_f64(), ..Account::default() };
-        let (clocks, part) = (BTreeMap::new(), Part::Whole);
-        let observed =
-            Observed { pid, judgement, account, clocks, is_throttled: false, part, window: None, clean: None };
+        let observed = Observed {
+            pid,
+            judgement,
+            account,
+            clocks: BTreeMap::new(),
+            is_throttled: false,
+            has_parts: false,
+            mode: Mode::Timed,
+            window: None,
+            clean: None,
+        };
         self.lock().insert(slot, observed);
     }
 
@@ -84,7 +97,8 @@ impl Meter {
         match moment {
             Moment::Before(part) => {
                 observed.end_clean();
-                observed.part = part;
+                observed.mode = part.into();
+                observed.has_parts |= observed.mode != Mode::Timed;
                 sampler.calls().judge(slot, observed.judgement_now())
             }
             Moment::Set(since_ns) => {
@@ -98,22 +112,38 @@ impl Meter {
                 observed.is_throttled = true;
                 Ok(())
             }
-            Moment::Gone => {
+            Moment::Clean => {
                 observed.clean = Some(observed.stint());
                 Ok(())
             }
+            Moment::Gone => Ok(()),
         }
     }
 
-    /// Of windows that go on for long, the beginning is enough.
-    pub fn look(&self, sampler: &mut Sampler) {
+    /// Of windows that go on for long, the beginning is enough: at first calls are timed, then they are counted only, so that it can
+    /// be told what probes cost that do nothing else; and from then on they are timed again.
+    pub fn look(&self, sampler: &mut Sampler) -> Result<()> {
         let mut functions = self.lock();
         let others: usize = functions.values().map(|observed| observed.clocks.len()).sum();
         for (slot, observed) in functions.iter_mut() {
-            if observed.window.as_ref().is_some_and(|window| window.since.elapsed() >= OBSERVED) {
-                observed.end_window(sampler, *slot, others);
+            let Some(age) = observed.window.as_ref().map(|window| window.since.elapsed()) else { continue };
+            let is_to_count = observed.mode == Mode::Timed && observed.has_parts;
+            if age < if is_to_count { TIMED } else { OBSERVED } {
+                continue;
+            }
+            observed.end_window(sampler, *slot, others);
+            if is_to_count {
+                observed.mode = Mode::Counted;
+                sampler.calls().judge(*slot, observed.judgement_now())?;
+                observed.window = Some(observed.stint());
+            } else if observed.mode == Mode::Counted {
+                observed.mode = Mode::Timed;
+                sampler.calls().judge(*slot, observed.judgement_now())?;
+                // The ends of calls that were under way have no beginning.
+                sampler.calls().switch(*slot, Some(monotonic_ns()))?;
             }
         }
+        Ok(())
     }
 
     /// What is known of a function, whose probes were gone for so long.
@@ -133,8 +163,11 @@ impl Observed {
         if self.is_throttled {
             features |= feature::TALLY;
         }
-        if self.part != Part::Whole {
-            features |= feature::ONE_END;
+        if self.mode != Mode::Timed {
+            features |= feature::COSTS;
+        }
+        if self.mode == Mode::Ends {
+            features |= feature::ONLY_ENDS;
         }
         Judgement { features, ..self.judgement }
     }
@@ -151,7 +184,7 @@ impl Observed {
     fn end_window(&mut self, sampler: &mut Sampler, slot: Slot, others: usize) {
         let (now, window) = (self.stint(), self.window.take());
         let tallies: BTreeMap<u32, _> = sampler.calls().take_tallies(slot).into_iter().collect();
-        if self.part != Part::Whole {
+        if self.mode != Mode::Timed {
             self.account.passed += tallies.values().map(|tally| tally.calls).sum::<u64>();
         }
         if let Some(window) = window {
@@ -163,11 +196,11 @@ impl Observed {
                 let on_cpu = after.on_cpu.saturating_sub(before.on_cpu).as_secs_f64();
                 let waiting = after.waiting.saturating_sub(before.waiting).as_secs_f64();
                 let sums = Sums::one(tally.calls, tally.hits, wall, on_cpu, waiting);
-                self.account.window(tid, self.part, &sums);
+                self.account.window(tid, self.mode, &sums);
             }
             let unknown = || tallies.iter().filter(|(tid, _)| of(**tid).is_none()).map(|(_, tally)| tally);
             let (calls, hits) = (unknown().map(|tally| tally.calls).sum(), unknown().map(|tally| tally.hits).sum());
-            if self.part == Part::Whole {
+            if self.mode == Mode::Timed {
                 self.account.window_of_others(&Sums::one(calls, hits, wall, 0.0, 0.0));
             }
         }

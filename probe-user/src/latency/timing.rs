@@ -255,7 +255,7 @@ impl Timing {
         // set is to be known exactly.
         let is_calm = |process: &Process| process.probes.is_steady() && process.probes.has_reserve();
         self.is_calm = self.processes.values().all(is_calm);
-        self.meter.look(sampler);
+        self.meter.look(sampler)?;
         self.set_sites(sampler)
     }
 

@@ -101,7 +101,7 @@ impl Governor {
         let mut function = Function { is_set: true, left: 0.0, wanted: 0.0, spent: (0.0, 0.0) };
         self.functions.push(function.clone());
         self.left = (self.left + FIRST * CHANGES * self.change).min(self.capacity_of_all());
-        function.left = (self.share() * CAPACITY).max(FIRST * CHANGES * self.change);
+        function.left = FIRST * self.capacity(self.share());
         if let Some(last) = self.functions.last_mut() {
             *last = function;
         }

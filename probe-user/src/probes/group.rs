@@ -83,6 +83,8 @@ struct Leaving {
     kernel: Receiver<Instant>,
     /// The programs see nothing any more.
     has_begun: bool,
+    /// No trap is left.
+    is_clean: bool,
     /// Where the process has them; `None` where that cannot be told.
     text: Option<Text>,
 }
@@ -125,6 +127,8 @@ impl From<u64> for Window {
 pub(super) struct Passed {
     /// Hits that were paid, counted or not.
     pub hits: u64,
+    /// The last trap has just gone.
+    pub is_clean: bool,
     /// The probes have just gone for good.
     pub is_gone: bool,
 }
@@ -308,7 +312,7 @@ impl Group {
     fn look(&mut self, hits: u64, now: Instant) -> Passed {
         let (new, elapsed) = (hits.saturating_sub(self.hits), now.saturating_duration_since(self.since));
         self.hits = hits;
-        let mut passed = Passed { hits: new, is_gone: false };
+        let mut passed = Passed { hits: new, is_clean: false, is_gone: false };
         match &mut self.state {
             State::Set(_) => {
                 self.rate = new as f64 / elapsed.as_secs_f64().max(1e-6);
@@ -329,6 +333,7 @@ impl Group {
                     passed.hits = new.max((self.rate * elapsed.as_secs_f64()) as u64);
                 } else {
                     self.clean += elapsed;
+                    passed.is_clean = !std::mem::replace(&mut leaving.is_clean, true);
                 }
                 if passed.is_gone {
                     self.state = State::Away;
@@ -358,7 +363,7 @@ impl Group {
         }
         let active = self.active();
         let text = Text::of(pid, &active, &active).ok().filter(|text| !text.is_empty());
-        self.state = State::Leaving(Leaving { kernel, has_begun: is_off, text });
+        self.state = State::Leaving(Leaving { kernel, has_begun: is_off, is_clean: false, text });
     }
 
     /// Takes the probes away, for good. The channel is closed when the kernel is done with it.

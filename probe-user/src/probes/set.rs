@@ -57,6 +57,8 @@ pub enum Moment {
     Set(u64),
     /// They are about to be taken away: nobody is to see a part of what goes on meanwhile.
     Leaving,
+    /// None of their traps is in the code any more.
+    Clean,
     /// They are gone.
     Gone,
 }
@@ -299,11 +301,15 @@ impl ProbeSet {
     ) -> Result<Vec<u32>> {
         let elapsed = now.saturating_duration_since(self.looked);
         self.looked = now;
-        let (mut gone, mut costs) = (Vec::new(), Vec::with_capacity(self.groups.len()));
+        let (mut clean, mut gone, mut costs) = (Vec::new(), Vec::new(), Vec::with_capacity(self.groups.len()));
         for (name, group) in &mut self.groups {
             let passed = pass(group, now);
             costs.push(self.hit_cost.mul_f64(passed.hits as f64) + besides);
+            clean.extend(passed.is_clean.then_some(*name));
             gone.extend(passed.is_gone.then_some(*name));
+        }
+        for name in &clean {
+            tell(&mut self.switch, sampler, *name, Moment::Clean)?;
         }
         for name in &gone {
             tell(&mut self.switch, sampler, *name, Moment::Gone)?;
