@@ -5,7 +5,7 @@
 //! - `on_exec`, `on_fork`, `on_exit`: processes come and go
 //! - `on_switch`, `on_waking`: threads leave their CPU and come back → a `WaitEvent` for each stack and second
 //! - `on_fault`, `on_kernel_fault`, `on_page`: memory becomes resident → a `MemoryEvent` for some of it
-//! - `on_syscall`: memory is mapped and unmapped → a `MemoryEvent`
+//! - `on_mmap` and others, or `on_syscall`: memory is mapped and unmapped → a `MemoryEvent`
 //! - `on_descriptor` (with `on_dup2` and `on_dup3`) or `on_descriptor_call`, `on_thread`: a descriptor is opened, a thread
 //!   started → an `OriginEvent` for some of them
 //! - `enter`, `leave` or `returned`: a function is called and returns → its `Figures`, and the calls that its thread is in
@@ -45,8 +45,10 @@ mod wait;
 mod walk;
 
 use aya_ebpf::bindings::{pt_regs, task_struct};
-use aya_ebpf::macros::{btf_tracepoint, fentry, perf_event, uprobe, uretprobe};
-use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, PerfEventContext, ProbeContext, RetProbeContext};
+use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, perf_event, uprobe, uretprobe};
+use aya_ebpf::programs::{
+    BtfTracePointContext, FEntryContext, FExitContext, PerfEventContext, ProbeContext, RetProbeContext,
+};
 use aya_log_ebpf::debug;
 
 /// A CPU clock or cycle counter ran over.
@@ -122,11 +124,36 @@ pub fn on_page(context: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `sys_exit(struct pt_regs *, long ret)`
+/// `sys_exit(struct pt_regs *, long ret)`, for mappings where functions cannot be traced
 #[btf_tracepoint(function = "sys_exit")]
 pub fn on_syscall(context: BtfTracePointContext) -> i32 {
     memory::returns(context.arg(0), context.arg(1));
     0
+}
+
+/// A program at the end of a system call that changes mappings: `long __x64_sys_…(const struct pt_regs *regs)`.
+macro_rules! on_mapping {
+    ($($name:ident at $function:literal,)*) => {
+        $(
+            #[doc = $function]
+            #[fexit(function = $function)]
+            pub fn $name(context: FExitContext) -> i32 {
+                memory::maps(context.arg(0), context.arg(1));
+                0
+            }
+        )*
+    };
+}
+
+on_mapping! {
+    on_mmap at "__x64_sys_mmap",
+    on_munmap at "__x64_sys_munmap",
+    on_brk at "__x64_sys_brk",
+    on_mremap at "__x64_sys_mremap",
+    on_madvise at "__x64_sys_madvise",
+    on_mlock at "__x64_sys_mlock",
+    on_mlock2 at "__x64_sys_mlock2",
+    on_mlockall at "__x64_sys_mlockall",
 }
 
 /// `sys_exit(struct pt_regs *, long ret)`, for descriptors where functions cannot be traced

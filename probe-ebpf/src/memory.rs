@@ -133,15 +133,23 @@ pub fn forget(tgid: u32) {
 #[inline(always)]
 pub fn returns(regs: *const pt_regs, result: u64) {
     // SAFETY: the verifier knows that they are the registers of a system call.
+    let number = unsafe { core::ptr::read_volatile(&raw const (*regs).orig_rax) };
+    let is_mapping =
+        matches!(number, syscall::MMAP | syscall::MUNMAP | syscall::BRK | syscall::MREMAP | syscall::MADVISE);
+    if is_mapping || matches!(number, syscall::MLOCK | syscall::MLOCKALL | syscall::MLOCK2) {
+        maps(regs, result);
+    }
+}
+
+/// A system call returns that may change what is mapped. The programs that come here share its code in the object.
+#[inline(never)]
+pub fn maps(regs: *const pt_regs, result: u64) {
+    // SAFETY: the verifier knows that they are the registers of a system call.
     let read = |register: *const u64| unsafe { core::ptr::read_volatile(register) };
     // SAFETY: as above.
     let number = read(unsafe { &raw const (*regs).orig_rax });
     // SAFETY: as above. 32-bit programs have other numbers.
-    let is_64_bit = || read(unsafe { &raw const (*regs).cs }) == USER_CS;
-    let is_mapping =
-        matches!(number, syscall::MMAP | syscall::MUNMAP | syscall::BRK | syscall::MREMAP | syscall::MADVISE);
-    let is_locking = matches!(number, syscall::MLOCK | syscall::MLOCKALL | syscall::MLOCK2);
-    if !(is_mapping || is_locking) || !is_64_bit() {
+    if read(unsafe { &raw const (*regs).cs }) != USER_CS {
         return;
     }
     if result > ERRORS.wrapping_neg() {
