@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::function::{Function, Spot};
 use super::judge::judgement;
 use super::look::{self, Spots};
+use super::span::SpanSpec;
 use crate::functions::{Files, Spec};
 use crate::kernel::{Judgement, feature};
 use crate::problem::Problem;
@@ -18,14 +19,28 @@ pub fn choose(
     has_threshold: bool,
 ) -> Result<(Vec<Function>, Vec<String>), Problem> {
     let (found, notes) = look::functions(files, spec)?;
-    let function = |Spots { name, features, places }: Spots| {
-        let spots = places.into_iter().filter_map(|(file, place)| {
-            let module = files.modules.get(file)?.clone();
-            Some(Spot { module, offset: place.offset, role: place.role, semaphore: place.semaphore })
-        });
-        Function { name, spots: spots.collect(), features, judgement, has_threshold, span: None }
-    };
-    Ok((found.into_iter().map(function).collect(), notes))
+    Ok((found.into_iter().map(|found| function(files, found, judgement, has_threshold)).collect(), notes))
+}
+
+/// The same of a span: it is one or none.
+pub fn choose_span(
+    files: &Files,
+    span: &SpanSpec,
+    judgement: Judgement,
+    has_threshold: bool,
+) -> Result<(Option<Function>, Vec<String>), Problem> {
+    let (found, notes) = look::span(files, span)?;
+    Ok((found.into_iter().next().map(|found| function(files, found, judgement, has_threshold)), notes))
+}
+
+fn function(files: &Files, found: Spots, judgement: Judgement, has_threshold: bool) -> Function {
+    let span = found.span();
+    let Spots { name, features, places, .. } = found;
+    let spots = places.into_iter().filter_map(|(file, place)| {
+        let module = files.modules.get(file)?.clone();
+        Some(Spot { module, offset: place.offset, role: place.role, semaphore: place.semaphore })
+    });
+    Function { name, spots: spots.collect(), features, judgement, has_threshold, span }
 }
 
 /// Where the goroutines of a process wait that are in timed calls, if it is Go's. Waits from `min` on are told.

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use super::span::{Hit, SpanSpec, SpanText};
 use crate::functions::{Files, Finder, Kind, Place, Returns, Spec};
-use crate::kernel::{Role, feature};
+use crate::kernel::{MAX_READS, Operand, Role, SpanKeys, feature};
 use crate::problem::{Exit, Problem};
 use crate::reader::{self, Access, Done, Failure, Job};
 use crate::target::{Module, Told, unreadable};
@@ -29,6 +31,20 @@ pub struct Spots {
     pub features: u32,
     /// Where its probes are set, each with the number of its file.
     pub places: Vec<(usize, SpotOffset)>,
+    /// By which values a span is paired, at its beginning and at its end.
+    keys: Option<[Key; 2]>,
+}
+
+/// An [`Operand`]: its source, reads, offsets and bits.
+type Key = (u32, u32, [i64; MAX_READS], u32);
+
+impl Spots {
+    /// By which values a span is paired; `None` for a function.
+    pub fn span(&self) -> Option<SpanKeys> {
+        let operand = |(source, reads, offsets, bits): Key| Operand { source, reads, offsets, bits, padding: 0 };
+        let [begin, end] = self.keys?.map(operand);
+        Some(SpanKeys { begin, end })
+    }
 }
 
 /// See [`super::Spot`].
@@ -47,7 +63,14 @@ pub struct SpotOffset {
 pub struct Look {
     modules: Vec<Told>,
     roots: Vec<PathBuf>,
-    spec: String,
+    sought: Sought,
+}
+
+/// What is looked for, as it was written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Sought {
+    Functions(String),
+    Span(SpanText),
 }
 
 /// The functions, and what is to be said about others; or what is wrong, and a hint.
@@ -66,28 +89,56 @@ impl Job for Look {
         let modules: Vec<Arc<Module>> = modules.collect();
         let number: HashMap<usize, usize> =
             modules.iter().enumerate().map(|(number, module)| (Arc::as_ptr(module).addr(), number)).collect();
-        let spec: Spec = match self.spec.parse() {
-            Ok(spec) => spec,
-            Err(error) => return Done::answer(Err((format!("{error:#}"), String::new()))),
-        };
         let finder = Finder::of_modules(modules, self.roots);
-        let found = match finder.find(&spec) {
-            Ok(found) => found,
-            Err(missing) => return Done::answer(Err((missing.to_string(), missing.hint()))),
+        let file = |place: &Place| number[&Arc::as_ptr(&place.module).addr()];
+        let found = match self.sought {
+            Sought::Functions(text) => functions_of(&finder, &text, file),
+            Sought::Span(text) => span_of(&finder, text, file).map(|span| (vec![span], Vec::new())),
         };
-        let notes = found.refused.iter().map(|refusal| format!("not timed: {refusal}")).collect();
-        let function = |place: &Place| {
-            let (offsets, features) = spots(&finder, place);
-            let file = number[&Arc::as_ptr(&place.module).addr()];
-            let places = offsets.into_iter().map(|offset| (file, offset)).collect();
-            Spots { name: place.to_string(), features, places }
-        };
-        Done::answer(Ok((found.places.iter().map(function).collect(), notes)))
+        Done::answer(found.map_err(|error| match error.downcast::<Problem>() {
+            Ok(problem) => (problem.to_string(), problem.hint),
+            Err(error) => (format!("{error:#}"), String::new()),
+        }))
     }
+}
+
+/// Functions, and what is to be said about others; `file` tells the number of a place's file.
+fn functions_of(finder: &Finder, text: &str, file: impl Fn(&Place) -> usize) -> Result<(Vec<Spots>, Vec<String>)> {
+    let found = finder.find(&text.parse()?).map_err(|missing| missing.problem())?;
+    let notes = found.refused.iter().map(|refusal| format!("not timed: {refusal}")).collect();
+    let function = |place: &Place| {
+        let (offsets, features) = spots(finder, place);
+        let places = offsets.into_iter().map(|offset| (file(place), offset)).collect();
+        Spots { name: place.to_string(), features, places, keys: None }
+    };
+    Ok((found.places.iter().map(function).collect(), notes))
+}
+
+/// The same for a span.
+fn span_of(finder: &Finder, text: SpanText, file: impl Fn(&Place) -> usize) -> Result<Spots> {
+    let span = SpanSpec::read(text)?;
+    let (hits, keys) = span.find(finder)?;
+    let key = |Operand { source, reads, offsets, bits, .. }: Operand| (source, reads, offsets, bits);
+    let place = |hit: Hit| {
+        let Hit { place, offset, role, semaphore } = hit;
+        (file(&place), SpotOffset { offset, role, semaphore })
+    };
+    let places = hits.into_iter().map(place).collect();
+    Ok(Spots { name: span.name().to_owned(), features: 0, places, keys: Some([key(keys.begin), key(keys.end)]) })
 }
 
 /// Has a reader look for the functions that are meant.
 pub(super) fn functions(files: &Files, spec: &Spec) -> Result<(Vec<Spots>, Vec<String>), Problem> {
+    look(files, &Sought::Functions(spec.text.clone()), &spec.text)
+}
+
+/// Has a reader look for the two ends of a span.
+pub(super) fn span(files: &Files, span: &SpanSpec) -> Result<(Vec<Spots>, Vec<String>), Problem> {
+    look(files, &Sought::Span(span.text().clone()), span.name())
+}
+
+/// What is looked for has this name.
+fn look(files: &Files, sought: &Sought, name: &str) -> Result<(Vec<Spots>, Vec<String>), Problem> {
     let usage = |message: String, hint: String| Problem::new(Exit::Usage, message, hint);
     let (mut left_out, mut failed) = (Vec::new(), None);
     let told: Vec<(Told, Option<BorrowedFd<'_>>)> = files.modules.iter().map(|module| module.tell()).collect();
@@ -98,7 +149,7 @@ pub(super) fn functions(files: &Files, spec: &Spec) -> Result<(Vec<Spots>, Vec<S
         let (bad, good): (Vec<&File<'_>>, Vec<&File<'_>>) =
             told.iter().partition(|(number, ..)| unreadable::why(Look::NAME, &files.modules[*number]).is_some());
         left_out = bad.iter().filter_map(|(number, ..)| why(&files.modules[*number])).collect();
-        match ask(&good, &files.roots, spec, Look::TIME) {
+        match ask(&good, &files.roots, sought, Look::TIME) {
             Ok(Ok((mut found, mut notes))) => {
                 for (file, _) in found.iter_mut().flat_map(|function| &mut function.places) {
                     *file = good.get(*file).map_or(usize::MAX, |(number, ..)| *number);
@@ -113,14 +164,14 @@ pub(super) fn functions(files: &Files, spec: &Spec) -> Result<(Vec<Spots>, Vec<S
             Err(failure) => failed = Some(failure),
         }
         for one in good {
-            if let Err(failure) = ask(&[one], &files.roots, spec, ONE_FILE) {
+            if let Err(failure) = ask(&[one], &files.roots, sought, ONE_FILE) {
                 unreadable::remember(Look::NAME, &files.modules[one.0], failure);
             }
         }
     }
     let failure = failed.map_or("the reader failed", Failure::reason);
     let why = left_out.first().map_or_else(String::new, |why| format!(" ({why})"));
-    Err(usage(format!("`{}`: functions cannot be looked for: {failure}{why}", spec.text), String::new()))
+    Err(usage(format!("`{name}`: functions cannot be looked for: {failure}{why}"), String::new()))
 }
 
 /// The number of a file, what is told of it, and itself.
@@ -131,9 +182,9 @@ fn why(module: &Module) -> Option<String> {
     Some(format!("{} could not be read: {failure}", crate::text::sanitize(&module.path)))
 }
 
-fn ask(files: &[&File<'_>], roots: &[PathBuf], spec: &Spec, limit: Duration) -> Result<Answer, Failure> {
+fn ask(files: &[&File<'_>], roots: &[PathBuf], sought: &Sought, limit: Duration) -> Result<Answer, Failure> {
     let modules = files.iter().map(|(_, told, _)| (*told).clone()).collect();
-    let job = Look { modules, roots: roots.to_vec(), spec: spec.text.clone() };
+    let job = Look { modules, roots: roots.to_vec(), sought: sought.clone() };
     let files: Vec<BorrowedFd<'_>> = files.iter().map(|(.., file)| *file).collect();
     reader::ask(job, &files, limit).map(|done| done.answer)
 }

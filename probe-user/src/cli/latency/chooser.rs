@@ -7,11 +7,10 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::programs::SHORT_WAITS;
-use super::span::{self, SpanSpec};
 use super::{Args, usage};
-use crate::functions::{Files, Finder, Spec};
+use crate::functions::{Files, Spec};
 use crate::kernel::{Judgement, feature};
-use crate::latency::{Function, choose, judgement, parks};
+use crate::latency::{Function, SpanSpec, choose, choose_span, judgement, parks};
 use crate::problem::Problem;
 use crate::target::{Module, Modules, Process};
 
@@ -46,7 +45,7 @@ pub struct Chosen {
 impl Chooser {
     /// For what was asked for.
     pub fn new(args: &Args) -> Result<Self> {
-        let (spans, more) = span::parse(&args.span).map_err(|error| usage(&error))?;
+        let (spans, more) = SpanSpec::parse(&args.span).map_err(|error| usage(&error))?;
         let specs: Result<Vec<Spec>> =
             args.names.iter().chain(&more).map(|name| name.parse().map_err(|error| usage(&error))).collect();
         Ok(Self {
@@ -91,10 +90,10 @@ impl Chooser {
                 Err(why) => chosen.missing.push(why),
             }
         }
-        let finder = Finder::of_modules(files.modules.iter().cloned(), files.roots.clone());
         for span in &self.spans {
-            let function = span.function(&finder, self.judgement, has_threshold);
-            chosen.functions.push(function.map_err(|error| usage(&error))?);
+            let (function, notes) = choose_span(files, span, self.judgement, has_threshold)?;
+            chosen.functions.extend(function);
+            chosen.notes.extend(notes);
         }
         let is_go = chosen.functions.iter().any(|function| function.features & feature::GO != 0);
         if let Some(threshold) = self.threshold.filter(|_| is_go && self.has_slow) {

@@ -2,10 +2,8 @@
 
 mod chooser;
 mod families;
-mod operand;
 mod programs;
 mod slow;
-mod span;
 mod table;
 
 use std::io::IsTerminal as _;
