@@ -7,6 +7,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use probe_ebpf::abi::{MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MappedRange, MappingKey, NO_TABLE};
 use probe_ebpf::table::{self, BLOCK_ROWS, PAGE_BITS, Page, Row};
 
+use crate::lender;
 use crate::maps::{MAPPINGS, block};
 
 /// Steps of the search for a block: a page of 64 KiB has at most 65,536 rows, 512 blocks.
@@ -96,13 +97,24 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Looks a mapping up; what is not mapped has no table.
 #[inline(always)]
 fn find_place(lookup: &mut Lookup) {
+    if find_mapping(lookup) == 0
+        && let Some(lender) = lender::of(lookup.mappings.tgid)
+    {
+        lookup.mappings.tgid = lender;
+        find_mapping(lookup);
+    }
+}
+
+/// Looks a mapping up in those of one process. Returns 0 if nothing is known of any of them.
+#[inline(never)]
+fn find_mapping(lookup: &mut Lookup) -> u64 {
     lookup.place = Place::NOWHERE;
     lookup.mappings.block = 0;
     let mut context = Context { lookup };
     // SAFETY: the callback's signature is the helper's; the context outlives the call.
     unsafe { bpf_loop(MAX_MAPPING_BLOCKS, is_in_later_block as *mut c_void, (&raw mut context).cast(), 0) };
     // SAFETY: an entry that is updated meanwhile gives a wrong frame at worst, never a bad access.
-    let Some(entry) = (unsafe { MAPPINGS.get(lookup.mappings) }) else { return };
+    let Some(entry) = (unsafe { MAPPINGS.get(lookup.mappings) }) else { return u64::from(lookup.mappings.block) };
     let pc = lookup.pc;
     // The last range that starts at or below the address, by halving, without branches as in `table::search_block`.
     let mut at = 0;
@@ -117,6 +129,7 @@ fn find_place(lookup: &mut Lookup) {
     if start <= pc && pc < end {
         lookup.place = Place { start, end, bias, table, pages };
     }
+    1
 }
 
 /// `bpf_loop`'s callback: moves to the next block of a process's mappings as long as the address is behind this one.

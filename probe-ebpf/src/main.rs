@@ -29,6 +29,7 @@ mod dump;
 mod fault;
 mod figures;
 mod goroutine;
+mod lender;
 mod maps;
 mod memo;
 mod memory;

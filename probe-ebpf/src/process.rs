@@ -12,6 +12,7 @@ use probe_ebpf::allowance::{Allowance, Limit};
 use crate::allocation;
 use crate::call;
 use crate::goroutine;
+use crate::lender;
 use crate::maps::{EVENTS, TARGETS, count, setting, target};
 use crate::memory;
 use crate::newcomers;
@@ -58,6 +59,7 @@ pub fn exec(task: Struct, old_tid: u32, binprm: Struct) {
     }
     call::forget(tgid, tgid);
     wait::forget(tgid);
+    lender::forget(tgid);
     let Some(target) = target(tgid) else {
         newcomers::executes(tgid, task);
         return;
@@ -125,6 +127,7 @@ pub fn fork(parent: Struct, child: Struct) {
             follow = true;
         } else if target.flags & target_flags::INHERIT != 0 {
             store(tgid, Target { epoch, ..target });
+            lender::lends(parent, target.epoch, tgid);
             follow = true;
         }
     }
@@ -163,6 +166,7 @@ pub fn exit(task: Struct) {
         return;
     }
     let _ = TARGETS.remove(tgid);
+    lender::forget(tgid);
     goroutine::forget(tgid);
     let Some(mut entry) = EVENTS.reserve::<ExitEvent>(0) else {
         count(Counter::ProcessEventsLost);

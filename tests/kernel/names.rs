@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         trial("names::generated_code_by_its_perf_map", perf_map),
         trial("names::code_that_was_copied_to_its_own_address", copied),
         trial("names::who_waits_in_vfork", vfork),
+        trial("names::children_that_live_for_a_moment", brief),
     ]
 }
 
@@ -140,6 +141,23 @@ fn vfork() -> Result<()> {
     };
     ensure!(folded.share(is_whole) > 0.2, "{}", folded.show());
     ensure!(folded.share(|frames| at(frames).is_some() && !is_whole(frames)) == 0.0, "{}", folded.show());
+    Ok(())
+}
+
+/// Until it is known what a child has mapped it has what its parent has.
+fn brief() -> Result<()> {
+    let program = workload::c("vforks.c", &["-O2", "-fomit-frame-pointer"])?;
+    let target = Running::ready(Command::new(program).arg("brief"))?;
+    let folded = probe::record_with(&["-p", &target.pid().to_string(), "-d", "3"])?;
+    let works = |frames: &[String]| frames.iter().any(|frame| frame == "child_work");
+    let is_whole = |frames: &[String]| {
+        ["spawn_one", "copy_one"].iter().any(|by| {
+            let expected = ["main", "serve", by, "child_work"];
+            frames.windows(4).any(|found| found.iter().zip(expected).all(|(frame, name)| frame == name))
+        })
+    };
+    let (all, whole) = (folded.share(works), folded.share(is_whole));
+    ensure!(all > 0.1 && whole > 0.99 * all, "{whole:.3} of {all:.3}: {}", folded.show());
     Ok(())
 }
 
