@@ -11,6 +11,7 @@ use aya::programs::Iter;
 use probe_ebpf::abi::{COMM_LEN, DumpRequest, MAX_KERNEL_FRAMES, StackId, stack_flags, thread_flags};
 use probe_ebpf::unwind::End;
 
+use super::attach;
 use super::decode::Reader;
 use super::event::RawStack;
 use super::sampler::permission;
@@ -63,8 +64,7 @@ impl Dumper {
     pub(super) fn dump(&mut self, ebpf: &mut Ebpf, whom: Whom, stacks: bool) -> Result<Vec<RawThread>> {
         let program: &mut Iter = ebpf.program_mut("dump").context("no program `dump`")?.try_into()?;
         if !self.is_loaded {
-            let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-            program.load("task", &btf).map_err(|error| permission("load the thread dump", error))?;
+            program.load("task", &attach::types()?).map_err(|error| permission("load the thread dump", error))?;
             self.is_loaded = true;
         }
         let tgid = if let Whom::Process(pid) = whom { pid } else { 0 };

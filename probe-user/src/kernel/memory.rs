@@ -1,11 +1,10 @@
 //! Memory: the programs that tell where it becomes resident, and where it is mapped and unmapped.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData};
-use aya::programs::{BtfTracePoint, FExit};
 
-use super::sampler::permission;
+use super::attach;
 use crate::target;
 
 /// The heaps' ends, which `brk` moves.
@@ -37,14 +36,14 @@ impl Memory {
     /// Looks at page faults from now on, and if `mappings` at the system calls that map and unmap, too. Kernels that let no
     /// functions be traced have nothing but the end of all system calls for that, which slows down those of every process.
     pub(super) fn start(&mut self, ebpf: &mut Ebpf, mappings: bool) -> Result<()> {
-        let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let types = attach::types()?;
         // What ends a choice comes before what makes it.
-        attach(ebpf, &btf, "on_page", "mm_page_alloc")?;
-        attach(ebpf, &btf, "on_fault", "page_fault_user")?;
-        attach(ebpf, &btf, "on_kernel_fault", "page_fault_kernel")?;
-        if mappings && let Err(error) = trace(ebpf, &btf) {
+        attach::tracepoint(ebpf, &types, "on_page", "mm_page_alloc")?;
+        attach::tracepoint(ebpf, &types, "on_fault", "page_fault_user")?;
+        attach::tracepoint(ebpf, &types, "on_kernel_fault", "page_fault_kernel")?;
+        if mappings && let Err(error) = attach::functions(ebpf, &types, &MAPPINGS) {
             tracing::debug!("mappings are seen at the end of all system calls: {error:#}");
-            attach(ebpf, &btf, "on_syscall", "sys_exit")?;
+            attach::tracepoint(ebpf, &types, "on_syscall", "sys_exit")?;
         }
         self.has_mappings = mappings;
         Ok(())
@@ -59,38 +58,4 @@ impl Memory {
             let _ = self.breaks.insert(pid, end, BPF_NOEXIST);
         }
     }
-}
-
-fn attach(ebpf: &mut Ebpf, btf: &aya::Btf, name: &str, tracepoint: &str) -> Result<()> {
-    let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
-    let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(tracepoint, btf).map_err(|error| permission(&format!("load the program for {tracepoint}"), error))?;
-    program.attach().map_err(|error| permission(&format!("attach to {tracepoint}"), error))?;
-    Ok(())
-}
-
-/// All of [`MAPPINGS`], or none of them: each change is told once.
-fn trace(ebpf: &mut Ebpf, btf: &aya::Btf) -> Result<()> {
-    for (name, function) in MAPPINGS {
-        let program = fexit(ebpf, name)?;
-        program.load(function, btf).with_context(|| format!("cannot load the program for {function}"))?;
-    }
-    let mut attached = Vec::with_capacity(MAPPINGS.len());
-    for (name, function) in MAPPINGS {
-        match fexit(ebpf, name)?.attach() {
-            Ok(link) => attached.push((name, link)),
-            Err(error) => {
-                for (name, link) in attached {
-                    fexit(ebpf, name)?.detach(link)?;
-                }
-                return Err(error).with_context(|| format!("cannot attach to {function}"));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn fexit<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut FExit> {
-    let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
-    Ok(program.try_into()?)
 }

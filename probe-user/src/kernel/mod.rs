@@ -1,5 +1,6 @@
 //! The kernel boundary: loads and attaches the programs, decodes what they send. The only room that knows aya.
 
+mod attach;
 mod boundary;
 mod btf;
 mod calls;

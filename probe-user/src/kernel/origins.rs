@@ -1,13 +1,12 @@
 //! Origins: the programs that tell who opens descriptors and starts threads, and the table of what they have told of that is
 //! still what it was.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData};
-use aya::programs::{BtfTracePoint, FEntry};
-use aya::{Btf, Ebpf};
 use probe_ebpf::abi::{COMM_LEN, StackId, made_by, made_key};
 
-use super::sampler::permission;
+use super::attach;
 
 /// How a descriptor or a thread comes to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +68,10 @@ pub struct RawOrigin {
     pub comm: [u8; COMM_LEN],
 }
 
+/// Programs where descriptors are installed. That which tells comes last: without the others it might tell of what has given way.
+const DESCRIPTORS: [(&str, &str); 3] =
+    [("on_dup3", "__x64_sys_dup3"), ("on_dup2", "__x64_sys_dup2"), ("on_descriptor", "fd_install")];
+
 /// See the head of this file.
 pub struct Origins {
     made: HashMap<MapData, u64, u64>,
@@ -85,13 +88,14 @@ impl Origins {
     pub(super) fn start(&mut self, ebpf: &mut Ebpf, threads: bool, descriptors: bool) -> Result<()> {
         let [tells_of_threads, tells_of_descriptors] = &mut self.tells_of;
         if threads && !*tells_of_threads {
-            attach(ebpf, "on_thread", "sched_process_fork")?;
+            attach::tracepoint(ebpf, &attach::types()?, "on_thread", "sched_process_fork")?;
             *tells_of_threads = true;
         }
         if descriptors && !*tells_of_descriptors {
-            if let Err(error) = trace(ebpf) {
+            let types = attach::types()?;
+            if let Err(error) = attach::functions(ebpf, &types, &DESCRIPTORS) {
                 tracing::debug!("descriptors are seen at the end of system calls: {error:#}");
-                attach(ebpf, "on_descriptor_call", "sys_exit")?;
+                attach::tracepoint(ebpf, &types, "on_descriptor_call", "sys_exit")?;
             }
             *tells_of_descriptors = true;
         }
@@ -103,32 +107,4 @@ impl Origins {
         let how = if how.is_thread() { made_by::THREAD } else { made_by::OPEN };
         self.made.get(&made_key(pid, how, number), 0).is_ok_and(|made_ns| made_ns == time_ns)
     }
-}
-
-fn attach(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {
-    let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
-    let program: &mut BtfTracePoint = program.try_into()?;
-    let failed = |error| permission(&format!("load the program for {tracepoint}"), error);
-    program.load(tracepoint, &Btf::from_sys_fs().context("cannot read the kernel's BTF")?).map_err(failed)?;
-    program.attach().map_err(|error| permission(&format!("attach to {tracepoint}"), error))?;
-    Ok(())
-}
-
-/// Where descriptors are installed; fails where the kernel lets no functions be traced.
-fn trace(ebpf: &mut Ebpf) -> Result<()> {
-    let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-    // All are loaded before one is attached, and that which tells comes last: without the others it might tell of what has
-    // given way.
-    let programs = [("on_dup3", "__x64_sys_dup3"), ("on_dup2", "__x64_sys_dup2"), ("on_descriptor", "fd_install")];
-    for (name, function) in programs {
-        let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
-        let program: &mut FEntry = program.try_into()?;
-        program.load(function, &btf).with_context(|| format!("cannot load the program for {function}"))?;
-    }
-    for (name, function) in programs {
-        let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
-        let program: &mut FEntry = program.try_into()?;
-        program.attach().with_context(|| format!("cannot attach to {function}"))?;
-    }
-    Ok(())
 }

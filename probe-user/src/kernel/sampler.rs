@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::BtfTracePoint;
 use aya::{Ebpf, EbpfLoader};
 use probe_ebpf::abi::{Counter, MAX_MADE, MAX_NEWCOMERS, Settings, StackId, Target, generation, target_flags};
 use probe_ebpf::heap::MAX_LIVE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::attach;
 use super::boundary::OfKernel;
 use super::btf::Btf;
 use super::calls::Calls;
@@ -486,13 +486,9 @@ fn epoch() -> u32 {
 }
 
 fn attach_process_events(ebpf: &mut Ebpf) -> Result<()> {
-    let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+    let types = attach::types()?;
     for name in ["exec", "fork", "exit"] {
-        let program = ebpf.program_mut(&format!("on_{name}")).with_context(|| format!("no program on_{name}"))?;
-        let program: &mut BtfTracePoint = program.try_into()?;
-        let tracepoint = format!("sched_process_{name}");
-        program.load(&tracepoint, &btf).map_err(|error| permission(&format!("load the program for {name}"), error))?;
-        program.attach().map_err(|error| permission(&format!("attach to {tracepoint}"), error))?;
+        attach::tracepoint(ebpf, &types, &format!("on_{name}"), &format!("sched_process_{name}"))?;
     }
     Ok(())
 }

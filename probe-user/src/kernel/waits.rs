@@ -10,9 +10,9 @@ use probe_ebpf::abi::{
     WaitingThread, Waker, WokenThread,
 };
 
+use super::attach;
 use super::boundary::OfKernel;
 use super::event::RawWait;
-use super::sampler::permission;
 use crate::target::ThreadState;
 
 /// Which waits are reported.
@@ -81,18 +81,19 @@ impl Waits {
 
     /// Follows every target's threads from now on; `wakers` also asks who wakes them.
     pub(super) fn start(&mut self, ebpf: &mut Ebpf, wakers: bool) -> Result<()> {
-        let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let types = attach::types()?;
         if wakers {
-            attach(ebpf, &btf, "on_waking", "sched_waking")?;
+            attach::tracepoint(ebpf, &types, "on_waking", "sched_waking")?;
         }
-        self.link = Some(attach(ebpf, &btf, "on_switch", "sched_switch")?);
+        self.link = Some(attach::tracepoint(ebpf, &types, "on_switch", "sched_switch")?);
         Ok(())
     }
 
     /// Follows no thread any more.
     pub(super) fn stop(&mut self, ebpf: &mut Ebpf) -> Result<()> {
         let Some(link) = self.link.take() else { return Ok(()) };
-        Ok(program(ebpf, "on_switch")?.detach(link)?)
+        let program: &mut BtfTracePoint = ebpf.program_mut("on_switch").context("no program on_switch")?.try_into()?;
+        Ok(program.detach(link)?)
     }
 
     /// Tells of a wait that began before they were followed, unless the thread has been seen to wait since.
@@ -212,14 +213,4 @@ impl OpenWait {
 fn wait_at(place: &Place) -> Wait {
     let Place { user_stack, kernel_stack, sum, memo: _ } = *place;
     Wait { user_stack, kernel_stack, waker: Waker::default(), sum }
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint> {
-    Ok(ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
-}
-
-fn attach(ebpf: &mut Ebpf, btf: &aya::Btf, name: &str, tracepoint: &str) -> Result<BtfTracePointLinkId> {
-    let program = program(ebpf, name)?;
-    program.load(tracepoint, btf).map_err(|error| permission(&format!("load the program for {tracepoint}"), error))?;
-    program.attach().map_err(|error| permission(&format!("attach to {tracepoint}"), error))
 }
