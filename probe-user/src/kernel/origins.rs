@@ -93,9 +93,12 @@ impl Origins {
         }
         if descriptors && !*tells_of_descriptors {
             let types = attach::types()?;
-            if let Err(error) = attach::functions(ebpf, &types, &DESCRIPTORS) {
-                tracing::debug!("descriptors are seen at the end of system calls: {error:#}");
-                attach::tracepoint(ebpf, &types, "on_descriptor_call", "sys_exit")?;
+            match attach::functions(ebpf, &types, &DESCRIPTORS) {
+                Ok(()) => tracing::debug!("descriptors are seen where they are installed"),
+                Err(error) => {
+                    tracing::debug!("descriptors are seen at the end of system calls: {error:#}");
+                    attach::tracepoint(ebpf, &types, "on_descriptor_call", "sys_exit")?;
+                }
             }
             *tells_of_descriptors = true;
         }
