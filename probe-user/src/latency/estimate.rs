@@ -10,7 +10,8 @@
 //! which holds for a thread that does nothing but call (all its time is its own), and for one that idles in between (then
 //! idle time bears what the probes cost). Its own time per call is what is left of `A + B - C`: the time per call where only
 //! beginnings have probes (A), where only ends have (B), and where both have (C), which only count in all three; that needs no
-//! assumption of what a probe costs at these instructions. Where the two cannot be probed apart it is `C` less the cost that was measured at the start.
+//! assumption of what a probe costs at these instructions. Where the two cannot be probed apart it is `C` less the cost that
+//! was measured at the start.
 //!
 //! Probes never speed anything up, so that calls per second in any window are a lower bound; and a thread that idles in a
 //! window has lost there at most what the probes cost, which is an upper bound.
