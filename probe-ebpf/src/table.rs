@@ -25,6 +25,9 @@ pub struct Row {
 /// [`Row::fp`]: the caller's frame pointer is saved where this frame's points.
 pub const FP_AT_FP: u8 = u8::MAX;
 
+/// [`Row::rule`]: added to the rule where no table of the file says it, but its instructions do.
+pub const DERIVED: u8 = 1 << 7;
+
 /// How a [`Row`] finds the CFA. The return address is at CFA - 8 in all but signal frames.
 pub mod rule {
     /// There is no unwind information from here on. Zero, so that zeroed rows mean it.
@@ -63,6 +66,18 @@ pub mod rule {
 }
 
 impl Row {
+    /// True if the row was derived from the instructions.
+    #[inline(always)]
+    pub fn is_derived(self) -> bool {
+        self.rule & DERIVED != 0
+    }
+
+    /// The row without that mark: what it says.
+    #[inline(always)]
+    pub fn plain(self) -> Self {
+        Self { rule: self.rule & !DERIVED, ..self }
+    }
+
     /// True when the caller was interrupted rather than calling: its pc is the next instruction to run, to be looked up
     /// as it is. Every other caller's pc is a return address, to be looked up at the byte before.
     #[inline(always)]

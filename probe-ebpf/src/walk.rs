@@ -190,6 +190,8 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
         return 0;
     }
     let row = caller::row(walk.registers.pc.wrapping_sub(walk.back), &mut walk.lookup);
+    walk.flags |= if row.is_derived() { stack_flags::DERIVED } else { 0 };
+    let row = row.plain();
     let caller = table::by_rdi(row, walk.registers, walk.rdi);
     walk.rdi = 0;
     if let Some(caller) = caller {
@@ -208,7 +210,7 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
             let slot = sp.wrapping_sub(walk.start_sp) / 8;
             walk.slots[index & (MEMO_FRAMES - 1)] = slot.wrapping_sub(1) as u32;
             if by == By::FramePointer {
-                walk.flags = stack_flags::GUESSED;
+                walk.flags |= stack_flags::GUESSED;
             }
             0
         }

@@ -12,6 +12,7 @@ use probe_ebpf::table::{BLOCK_ROWS, Block, PAGE_BITS, Page, Row};
 
 use self::fragments::Fragments;
 
+pub mod derive;
 mod fragments;
 mod golang;
 mod packed;
@@ -54,7 +55,7 @@ pub struct Table {
 
 impl Table {
     /// The table of an ELF file.
-    pub fn build<'data>(data: impl ReadRef<'data>) -> Result<Self, Reason> {
+    pub fn build<'data>(data: impl ReadRef<'data> + 'data) -> Result<Self, Reason> {
         Self::make(data, |range| Some(data.read_bytes_at(range.start, range.end - range.start).ok()?.to_vec()))
     }
 
@@ -68,7 +69,7 @@ impl Table {
     }
 
     fn make<'data>(
-        data: impl ReadRef<'data>,
+        data: impl ReadRef<'data> + 'data,
         mut read_code: impl FnMut(Range<u64>) -> Option<Vec<u8>>,
     ) -> Result<Self, Reason> {
         let sections = sections::read(data)?;
@@ -83,6 +84,7 @@ impl Table {
                 }
             }
         }
+        derive::add(data, &mut fragments);
         if sections.is_empty() && fragments.list().is_empty() {
             return Err(Reason::NoUnwindInfo);
         }

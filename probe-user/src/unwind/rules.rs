@@ -1,7 +1,7 @@
 //! What a state of the call frame instructions means, as a rule that the kernel follows.
 
 use gimli::{Encoding, Expression, LittleEndian, Operation, Register, UnwindExpression, X86_64};
-use probe_ebpf::table::{FP_AT_FP, Row, rule};
+use probe_ebpf::table::{DERIVED, FP_AT_FP, Row, rule};
 
 use super::fragments::Slice;
 use super::state::{Cfa, Saved, State};
@@ -32,6 +32,11 @@ impl Rule {
     pub fn go_frame(delta: i32) -> Self {
         let Some(operand) = delta.checked_add(8) else { return Self::bare(rule::UNSUPPORTED_OFFSET) };
         Self { kind: rule::RSP, fp: if delta < 8 { 0 } else { 2 }, operand }
+    }
+
+    /// A rule that was found in the instructions themselves.
+    pub fn derived(kind: u8, fp: u8, operand: i32) -> Self {
+        Self { kind: kind | DERIVED, fp, operand }
     }
 
     const fn bare(kind: u8) -> Self {

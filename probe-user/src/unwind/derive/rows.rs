@@ -1,0 +1,117 @@
+//! From what is known before an instruction to the rule that finds its caller.
+
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
+use probe_ebpf::table::{FP_AT_FP, rule};
+
+use super::flow::{Flow, behind_call, is_first_frame};
+use super::state::{Base, State, Value};
+use crate::unwind::rules::Rule;
+
+/// What is known at an instruction; used for rows, and for comparing them with those of tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::unwind) struct Fact {
+    /// There is no caller.
+    pub is_root: bool,
+    /// CFA = stack pointer + this.
+    pub sp: Option<i32>,
+    /// CFA = frame pointer + this.
+    pub fp: Option<i32>,
+    /// CFA = the word at this offset from the stack pointer, + the second.
+    pub sp_deref: Option<(i32, i32)>,
+    /// The same from the frame pointer.
+    pub fp_deref: Option<(i32, i32)>,
+    /// The caller's frame pointer still is in its register.
+    pub keeps_fp: bool,
+    /// It is saved so many words below the CFA.
+    pub fp_slot: Option<u8>,
+    /// It is saved where the frame pointer points.
+    pub fp_at_fp: bool,
+}
+
+impl Fact {
+    pub fn of(state: &State) -> Self {
+        let through = |register: Value| {
+            let Value::Frame(base, offset) = register else { return None };
+            let slots = state.slots.iter().filter(|slot| slot.base == base);
+            slots.filter_map(|slot| Some((slot.offset.checked_sub(offset)?, cfa_from(slot.value)?))).next()
+        };
+        let saved = |slot: &&super::state::Slot| slot.value == Value::CallerFp && slot.base == Base::Cfa;
+        let words = state.slots.iter().filter(saved).find_map(|slot| {
+            let words = u8::try_from(-i64::from(slot.offset) / 8).ok()?;
+            (slot.offset % 8 == 0 && (2..FP_AT_FP).contains(&words)).then_some(words)
+        });
+        let fp_at_fp = matches!(state.fp(), Value::Frame(base, offset) if state.load(base, offset) == Value::CallerFp);
+        Self {
+            is_root: state.is_root,
+            sp: cfa_from(state.sp()),
+            fp: cfa_from(state.fp()),
+            sp_deref: through(state.sp()),
+            fp_deref: through(state.fp()),
+            keeps_fp: state.fp() == Value::CallerFp,
+            fp_slot: words,
+            fp_at_fp,
+        }
+    }
+
+    /// The rule; one without information where nothing is known, or not all that is needed.
+    pub fn rule(&self) -> Rule {
+        if self.is_root {
+            return Rule::derived(rule::END, 0, 0);
+        }
+        let fp = match (self.keeps_fp, self.fp_slot, self.fp_at_fp) {
+            (true, ..) => 0,
+            (_, Some(words), _) => words,
+            (_, _, true) => FP_AT_FP,
+            _ => return Rule::NONE,
+        };
+        let through = |(offset, added): (i32, i32)| {
+            let operand = offset.checked_mul(256)?;
+            (0..256).contains(&added).then_some(operand | added)
+        };
+        // Above the leaf the stack pointer is known from the callee's CFA; the frame pointer was restored by the callee.
+        match (self.sp, self.fp, self.sp_deref.and_then(through), self.fp_deref.and_then(through)) {
+            (Some(offset), ..) if offset > 0 => Rule::derived(rule::RSP, fp, offset),
+            (None, Some(offset), ..) => Rule::derived(rule::RBP, fp, offset),
+            (None, None, _, Some(operand)) => Rule::derived(rule::RBP_DEREF, fp, operand),
+            (None, None, Some(operand), _) => Rule::derived(rule::RSP_DEREF, fp, operand),
+            _ => Rule::NONE,
+        }
+    }
+}
+
+/// What has to be added for the CFA.
+fn cfa_from(value: Value) -> Option<i32> {
+    match value {
+        Value::Frame(Base::Cfa, offset) => offset.checked_neg(),
+        _ => None,
+    }
+}
+
+/// What is known at each instruction of the leaders that are known, with its address and length, in the order of their addresses.
+pub(super) fn facts(flow: &mut Flow<'_, '_>, known: &[bool]) -> Vec<(u64, u8, Fact)> {
+    let mut found = Vec::new();
+    let mut i = Instruction::default();
+    for &number in flow.by_address.values() {
+        let leader = &flow.leaders[number as usize];
+        let Some(piece) = flow.image.gap(leader.address).filter(|_| known[number as usize]) else { continue };
+        let mut state = leader.state.clone();
+        let mut decoder = Decoder::with_ip(64, piece.from(leader.address), leader.address, DecoderOptions::NONE);
+        while decoder.ip() < leader.end && decoder.can_decode() {
+            decoder.decode_out(&mut i);
+            if i.is_invalid() {
+                break;
+            }
+            let is_call = matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+            let mut fact = Fact::of(&state);
+            fact.is_root |= is_call && is_first_frame(&state);
+            found.push((i.ip(), i.len() as u8, fact));
+            if is_call {
+                behind_call(&i, &mut state);
+            } else {
+                flow.effects.run(&i, &mut state);
+            }
+        }
+    }
+    found.sort_unstable_by_key(|&(address, ..)| address);
+    found
+}
