@@ -201,7 +201,7 @@ fn shared_calls(result: &str) -> Result<String> {
     let (calls, missed, left, share) =
         (number("calls")?, number("missed")?, number("left")?, number("attached_share")?);
     let seen = format!("{calls} calls are counted and {missed} missed of {called}, {left} left by a jump");
-    ensure!(called > 5_000.0 && share > 0.999, "{seen}; probes were set {share:.3} of the time: {rows:#}");
+    ensure!(called > 1_000.0 && share > 0.999, "{seen}; probes were set {share:.3} of the time: {rows:#}");
     ensure!(calls + missed == called && missed < 0.01 * called && left == 0.0, "{seen}: {rows:#}");
     Ok(seen)
 }
