@@ -102,7 +102,9 @@ fn describe(record: &mut ThreadRecord, task: Struct, tgid: u32) {
         offset => field::<u64>(task, offset).unwrap_or(0),
     };
     let exited = if word(setting!(offsets.task_exit_state)) != 0 { thread_flags::EXITED } else { 0 };
-    let running = if word(setting!(offsets.task_on_cpu)) != 0 { thread_flags::ON_CPU } else { 0 };
+    // A byte in new kernels, with others of another meaning behind it; an `int` before, whose lowest byte tells as much.
+    let is_on_cpu = field::<u8>(task, setting!(offsets.task_on_cpu)).unwrap_or(0) != 0;
+    let running = if is_on_cpu { thread_flags::ON_CPU } else { 0 };
     record.tgid = tgid;
     record.tid = word(setting!(offsets.task_pid));
     record.state = word(setting!(offsets.task_state));

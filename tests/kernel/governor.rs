@@ -36,25 +36,25 @@ const CLEAN: Duration = Duration::from_secs(2);
 /// How long the kernel may take to end what is killed, on a machine that others keep busy.
 const DEAD: Duration = Duration::from_secs(60);
 
-struct Target {
-    running: Running,
-    code: Code,
+pub(super) struct Target {
+    pub(super) running: Running,
+    pub(super) code: Code,
 }
 
 impl Target {
-    fn start(source: &str, role: &str, function: &str) -> Result<Self> {
+    pub(super) fn start(source: &str, role: &str, function: &str) -> Result<Self> {
         let program = workload::c(source, &["-O2"])?;
         let running = Running::ready(Command::new(&program).arg(role))?;
         let code = Code::of(running.pid(), &program, function)?;
         Ok(Self { running, code })
     }
 
-    fn wait_for_probe(&self) -> Result<()> {
+    pub(super) fn wait_for_probe(&self) -> Result<()> {
         poll::until("a probe in the target", SET, || self.code.is_probed().then_some(()))
     }
 
     /// The code is as it was, for good, and the target goes on.
-    fn is_clean(&mut self, before: &[u8], limit: Duration) -> Result<()> {
+    pub(super) fn is_clean(&mut self, before: &[u8], limit: Duration) -> Result<()> {
         poll::until("the target's code as it was", limit, || (self.code.bytes().ok()? == before).then_some(()))?;
         let used = || fs::read_to_string(format!("/proc/{}/schedstat", self.running.pid()));
         let then = used()?;
@@ -67,7 +67,7 @@ impl Target {
 }
 
 /// `probe latency` at work, and the file of what it prints.
-fn timing(target: &Target, names: &[&str], more: &[&str]) -> Result<(Running, PathBuf, tempfile::TempDir)> {
+pub(super) fn timing(target: &Target, names: &[&str], more: &[&str]) -> Result<(Running, PathBuf, tempfile::TempDir)> {
     let folder = workload::scratch()?;
     let file = folder.path().join("rows");
     let pid = target.running.pid().to_string();

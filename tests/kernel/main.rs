@@ -25,6 +25,7 @@ mod memory;
 mod names;
 mod patched;
 mod processes;
+mod rounds;
 mod rules;
 mod sampling;
 mod stacks;
@@ -60,6 +61,7 @@ fn main() {
         floods::tests(),
         daemon::tests(),
         processes::tests(),
+        rounds::tests(),
     ];
     let alone =
         [unwind::alone(), waits::tests(), counts::tests(), sampling::tests(), governor::tests(), incidents::tests()];

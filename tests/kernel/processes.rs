@@ -53,7 +53,7 @@ fn started(text: &str) -> Result<Daemon> {
 }
 
 /// Waits until a process has said so many times that it is ready.
-fn is_ready(daemon: &Daemon, name: &str, times: usize) -> Result<()> {
+pub(super) fn is_ready(daemon: &Daemon, name: &str, times: usize) -> Result<()> {
     let said = format!("the {name} is ready");
     poll::until(&said, BACK, || (daemon.read_log().matches(&said).count() >= times).then_some(()))
         .with_context(|| daemon.read_log())

@@ -28,7 +28,7 @@ enum Command {
     Test(test::Args),
     /// Build the pages that `probe` serves, or prove that the committed ones are what the sources produce
     Ui(ui::Args),
-    /// Boot the oldest supported kernel under emulation, and check that the kernel programs work there
+    /// Boot the oldest supported kernel and a new one under emulation, and check that the kernel programs work there
     Vm(vm::Args),
     /// Watch a service turn hot, and end with the alert, the culprit and the flamegraph
     Demo,

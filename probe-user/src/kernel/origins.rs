@@ -89,9 +89,12 @@ impl Origins {
             *tells_of_threads = true;
         }
         if descriptors && !*tells_of_descriptors {
-            if let Err(error) = trace(ebpf) {
-                tracing::debug!("descriptors are seen at the end of system calls: {error:#}");
-                attach(ebpf, "on_descriptor_call", "sys_exit")?;
+            match trace(ebpf) {
+                Ok(()) => tracing::debug!("descriptors are seen where they are installed"),
+                Err(error) => {
+                    tracing::debug!("descriptors are seen at the end of system calls: {error:#}");
+                    attach(ebpf, "on_descriptor_call", "sys_exit")?;
+                }
             }
             *tells_of_descriptors = true;
         }

@@ -20,8 +20,8 @@ macro_rules! checks {
     };
 }
 
-/// All checks, in the order in which they run.
-pub const ALL: [Check; 14] = checks! {
+/// On the oldest supported kernel.
+pub const OLDEST: [Check; 14] = checks! {
     "check" => host,
     "record" => deep,
     "command" => command,
@@ -36,6 +36,19 @@ pub const ALL: [Check; 14] = checks! {
     "holdings" => holdings,
     "quota" => quota,
     "functions" => functions,
+};
+
+/// On a kernel that preempts programs of probes as well: how it is otherwise, and whether threads that share probes on one CPU
+/// are counted and unharmed.
+pub const PREEMPTIBLE: [Check; 8] = checks! {
+    "preemption" => preemption,
+    "check" => host,
+    "record" => deep,
+    "off-cpu" => waits,
+    "dump" => dump,
+    "holdings" => holdings,
+    "shared-calls" => shared_calls,
+    "shared-heap" => shared_heap,
 };
 
 fn host(result: &str) -> Result<String> {
@@ -171,6 +184,39 @@ fn dump(result: &str) -> Result<String> {
     let paused = threads.iter().filter(|thread| thread["stack"].to_string().contains("sys_pause"));
     ensure!(paused.count() == 2, "the kernel's part of those that wait for ever: {dump}");
     Ok("five threads with states and whole, named stacks".to_owned())
+}
+
+/// What the others claim to be checked on.
+fn preemption(result: &str) -> Result<String> {
+    ensure!(result.contains("(full)"), "the kernel's preemption is not full: {result}");
+    Ok("the kernel's preemption is full".to_owned())
+}
+
+/// The program `preempted` says how often its function was called, the last line of the result.
+fn shared_calls(result: &str) -> Result<String> {
+    let (rows, told) = result.trim_end().rsplit_once('\n').context("no count")?;
+    let rows: Value = serde_json::from_str(rows).context("no JSON")?;
+    let number = |name: &str| rows[0][name].as_f64().with_context(|| format!("no {name}: {rows:#}"));
+    let called = told.strip_prefix("called ").context("no count")?.parse::<f64>()?;
+    let (calls, missed, left, share) =
+        (number("calls")?, number("missed")?, number("left")?, number("attached_share")?);
+    let seen = format!("{calls} calls are counted and {missed} missed of {called}, {left} left by a jump");
+    ensure!(called > 1_000.0 && share > 0.999, "{seen}; probes were set {share:.3} of the time: {rows:#}");
+    ensure!(calls + missed == called && missed < 0.01 * called && left == 0.0, "{seen}: {rows:#}");
+    Ok(seen)
+}
+
+/// It says, too, how much it keeps.
+fn shared_heap(result: &str) -> Result<String> {
+    let (folded, told) = result.trim_end().rsplit_once('\n').context("no count")?;
+    let kept = told.strip_prefix("kept ").context("no count")?.parse::<f64>()?;
+    let stacks = Stacks::parse(folded)?;
+    let bytes = |name| stacks.sum(|frames| has("start_thread")(frames) && has(name)(frames)) as f64;
+    let (seen_kept, churned, all) = (bytes("keeps"), bytes("churns"), stacks.sum(|_| true) as f64);
+    let seen = format!("{seen_kept} bytes are in use of {kept} that are kept, {churned} besides");
+    ensure!((0.8..1.2).contains(&(seen_kept / kept)) && churned < 0.1 * kept, "{seen}");
+    ensure!(seen_kept + churned > 0.99 * all, "{seen}, {all} in all: the other stacks are wrong");
+    Ok(seen)
 }
 
 fn quota(result: &str) -> Result<String> {

@@ -9,17 +9,29 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::kernel::Kernel;
+
 /// The program that emulates.
 pub const EMULATOR: &str = "qemu-system-x86_64";
 
-/// Boots a kernel and hands over what the second port says, until the machine is switched off. Too long a run is an error.
-pub fn run(kernel: &Path, image: &Path, console: &Path, limit: Duration, mut line: impl FnMut(&str)) -> Result<()> {
+/// Boots a kernel from its file and hands over what the second port says, until the machine is switched off. Too long a run is
+/// an error.
+pub fn run(
+    kernel: &Kernel,
+    file: &Path,
+    image: &Path,
+    console: &Path,
+    limit: Duration,
+    mut line: impl FnMut(&str),
+) -> Result<()> {
     let mut command = Command::new(EMULATOR);
     // By software, so that it runs on any machine, in virtual ones and containers too.
-    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-no-reboot"]);
+    command.arg("-accel").arg(format!("tcg,thread={}", kernel.thread));
+    command.args(["-cpu", "max", "-smp", "2", "-m", "1024", "-no-reboot"]);
     // Level 5 shows warnings, which is how the kernel complains of itself.
-    command.args(["-nodefaults", "-display", "none", "-append", "console=ttyS0 panic=-1 loglevel=5"]);
-    command.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
+    command.args(["-nodefaults", "-display", "none"]);
+    command.arg("-append").arg(format!("console=ttyS0 panic=-1 loglevel=5 {}", kernel.arguments));
+    command.arg("-kernel").arg(file).arg("-initrd").arg(image);
     command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut machine = Machine(child.with_context(|| format!("cannot run {EMULATOR}"))?);
