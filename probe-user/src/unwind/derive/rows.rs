@@ -1,11 +1,11 @@
 //! From what is known before an instruction to the rule that finds its caller.
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
-use probe_ebpf::table::{FP_AT_FP, rule};
+use probe_ebpf::table::rule;
 
 use super::flow::{Flow, behind_call, is_first_frame};
 use super::state::{Base, State, Value};
-use crate::unwind::rules::Rule;
+use crate::unwind::rules::{FP_AT_FP, Rule};
 
 /// What is known at an instruction; used for rows, and for comparing them with those of tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

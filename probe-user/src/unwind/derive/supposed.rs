@@ -7,8 +7,8 @@ use std::collections::HashSet;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 
-use super::image::Piece;
 use super::flow::{Flow, TooMuch, behind_call};
+use super::image::Piece;
 use super::state::{Base, RBP, RSP, State, Value, rank};
 
 /// Instructions of a path that are looked at.
@@ -62,8 +62,10 @@ fn looks_like_entry(flow: &Flow<'_, '_>, address: u64) -> bool {
     let first = decoder.decode();
     let makes_frame = match first.mnemonic() {
         Mnemonic::Endbr64 => true,
-        Mnemonic::Push => matches!(first.op0_register(), Register::RBX | Register::RBP)
-            || (Register::R12..=Register::R15).contains(&first.op0_register()),
+        Mnemonic::Push => {
+            matches!(first.op0_register(), Register::RBX | Register::RBP)
+                || (Register::R12..=Register::R15).contains(&first.op0_register())
+        }
         Mnemonic::Sub => first.op0_register() == Register::RSP,
         _ => false,
     };

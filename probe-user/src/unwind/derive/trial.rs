@@ -6,11 +6,11 @@ use std::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions};
 use object::{ReadCache, ReadRef};
-use probe_ebpf::table::{FP_AT_FP, rule};
+use probe_ebpf::table::rule;
 
 use super::{derive, entries};
 use crate::unwind::fragments::Fragments;
-use crate::unwind::rules::Rule;
+use crate::unwind::rules::{FP_AT_FP, Rule};
 use crate::unwind::{Reason, sections};
 
 /// What came of it, in instructions.
@@ -65,7 +65,7 @@ pub fn of<'data, R: ReadRef<'data> + 'data>(data: R) -> Result<Trial, Reason> {
             while let Some((_, rule)) = rules.next_if(|&(from, _)| from <= i.ip()) {
                 truth = rule;
             }
-            let row = truth.at(i.ip());
+            let row = truth.at(i.ip(), 0);
             if !matches!(row.rule, rule::RSP | rule::RBP | rule::END | rule::RSP_DEREF | rule::RBP_DEREF) {
                 continue;
             }
@@ -87,7 +87,7 @@ pub fn of<'data, R: ReadRef<'data> + 'data>(data: R) -> Result<Trial, Reason> {
             match answer {
                 Some(true) => {
                     trial.same += 1;
-                    let is_same_fp = match row.fp {
+                    let is_same_fp = match truth.fp() {
                         0 => fact.keeps_fp || fact.fp_slot.is_some(),
                         FP_AT_FP => fact.fp_at_fp,
                         words => fact.keeps_fp || fact.fp_slot == Some(words),
@@ -167,7 +167,8 @@ pub fn coverage(file: &File) -> Result<Coverage, Reason> {
 
 fn is_padding(bytes: &[u8]) -> bool {
     let mut decoder = Decoder::new(64, bytes, DecoderOptions::NONE);
-    let is_nothing = |i: iced_x86::Instruction| matches!(i.mnemonic(), iced_x86::Mnemonic::Nop | iced_x86::Mnemonic::Int3);
+    let is_nothing =
+        |i: iced_x86::Instruction| matches!(i.mnemonic(), iced_x86::Mnemonic::Nop | iced_x86::Mnemonic::Int3);
     bytes.iter().all(|&byte| byte == 0)
         || std::iter::from_fn(|| decoder.can_decode().then(|| decoder.decode())).all(is_nothing)
 }
