@@ -103,6 +103,18 @@ impl Row {
     /// An interval whose ends differ by more than this factor is told by its lower end only.
     const WIDE: f64 = 1.5;
 
+    /// The same where processes that have the function ran for so long without probes, beside the time in which it was timed: how
+    /// often they called it meanwhile nobody knows.
+    pub fn with_unseen(self, timed: Duration, unseen: Duration) -> Self {
+        let share = timed.as_secs_f64() / (timed + unseen).as_secs_f64().max(f64::EPSILON);
+        let attached_share = share * self.attached_share;
+        if share >= Self::ALL {
+            return Self { attached_share, ..self };
+        }
+        let (calls, rate) = (self.calls_low, self.rate_low);
+        Self { attached_share, calls, rate, calls_high: None, rate_high: None, ..self }
+    }
+
     /// True if every call was seen.
     pub fn is_exact(&self) -> bool {
         self.attached_share >= Self::ALL

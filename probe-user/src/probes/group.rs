@@ -67,6 +67,8 @@ pub(super) struct Group {
     pub set_ns: u64,
     /// The sum of the rates at all hits.
     rates: f64,
+    /// When it was looked last, the process did not have them where they had been set.
+    is_suspect: bool,
     /// When they were set, where that is asked for.
     windows: Option<Vec<Window>>,
 }
@@ -156,6 +158,7 @@ impl Group {
             since,
             set_ns: 0,
             rates: 0.0,
+            is_suspect: false,
             windows: None,
         }
     }
@@ -277,8 +280,15 @@ impl Group {
         self.is_set() && self.part != Part::Whole && monotonic_ns().saturating_sub(self.set_ns) > time.as_nanos() as u64
     }
 
-    /// Fails if the process has written over probes that are set.
-    pub fn is_as_it_was_set(&self, pid: u32) -> Result<(), Refused> {
+    /// Fails if the process has written over probes that are set. That is so when it is seen for the second time: one that has just
+    /// become another program has none of them either, until that is heard of.
+    pub fn is_as_it_was_set(&mut self, pid: u32) -> Result<(), Refused> {
+        let result = self.has_traps(pid);
+        let was_suspect = std::mem::replace(&mut self.is_suspect, result.is_err());
+        if was_suspect { result } else { Ok(()) }
+    }
+
+    fn has_traps(&self, pid: u32) -> Result<(), Refused> {
         // It may have ended, which others tell of.
         let active = self.active();
         let Ok(text) = Text::of(pid, &active, &active) else { return Ok(()) };

@@ -18,6 +18,8 @@ const MAX_WAITING: usize = 256;
 pub const LOOK: Duration = Duration::from_millis(20);
 /// After having looked at new processes it is rested for so many times what that took: a tenth of a core.
 const REST: u32 = 9;
+/// A process that has come and gone between two looks has lived for about so long.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// See the head of this file.
 pub struct Families {
@@ -29,7 +31,9 @@ pub struct Families {
     known: BTreeMap<u32, u32>,
     /// What is timed for the lines: slot → line.
     slots: BTreeMap<Slot, usize>,
-    waiting: VecDeque<(u32, u32)>,
+    waiting: VecDeque<Waiting>,
+    /// By the process that was named: what could not be seen of those that descend from it.
+    unseen: BTreeMap<u32, Unseen>,
     rested: Instant,
     /// Functions that were timed, and how many can be: where slow calls are told by their numbers, each is given once.
     given: usize,
@@ -37,6 +41,25 @@ pub struct Families {
     gives_once: bool,
     /// Processes that were not timed for want of room or of time.
     left_out: BTreeSet<u32>,
+}
+
+/// A process that is to be looked at.
+#[derive(Clone, Copy)]
+struct Waiting {
+    pid: u32,
+    root: u32,
+    since: Instant,
+    /// It runs what its parent does, or has become something else.
+    is_other: bool,
+}
+
+/// Processes that ran without probes, because they came too fast or were gone too soon.
+#[derive(Clone, Copy, Default)]
+struct Unseen {
+    /// Those that have ended before they had any.
+    ended: usize,
+    /// How long all of them ran without, added up.
+    time: Duration,
 }
 
 /// What becomes a row.
@@ -57,8 +80,8 @@ impl Families {
     /// again.
     pub fn new(budget: f64, is_per_process: bool, most: usize, gives_once: bool) -> Self {
         let (lines, known, slots, waiting) = (Vec::new(), BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        let (rested, given, left_out) = (Instant::now(), 0, BTreeSet::new());
-        Self { budget, is_per_process, lines, known, slots, waiting, rested, given, most, gives_once, left_out }
+        let (rested, given, left_out, unseen) = (Instant::now(), 0, BTreeSet::new(), BTreeMap::new());
+        Self { budget, is_per_process, lines, known, slots, waiting, unseen, rested, given, most, gives_once, left_out }
     }
 
     /// Times functions of a process that was named, or that descends from one that was (`root`). One in which no probe may be
@@ -94,30 +117,53 @@ impl Families {
 
     /// The processes that were named or descend from these, as far as they are there.
     pub fn pids(&self) -> impl Iterator<Item = u32> {
-        self.known.keys().copied()
+        self.known.keys().copied().chain(self.waiting.iter().map(|waiting| waiting.pid))
     }
 
     /// Looks who has come and gone.
     pub fn look(&mut self, programs: &mut Programs, chooser: &mut Chooser) -> Result<()> {
         for happened in programs.happened()? {
             match happened {
-                Happened::Fork { parent, child } => self.expect(child, self.known.get(&parent).copied()),
+                Happened::Fork { parent, child } => {
+                    let waits = |waiting: &&Waiting| waiting.pid == parent;
+                    let (root, is_other) = match self.waiting.iter().find(waits) {
+                        Some(parent) => (Some(parent.root), parent.is_other),
+                        None => (self.known.get(&parent).copied(), false),
+                    };
+                    self.expect(child, root, is_other);
+                }
                 Happened::Exec { pid } => {
                     let root = self.known.get(&pid).copied();
                     self.leave(programs, pid)?;
-                    self.expect(pid, root);
+                    match self.waiting.iter_mut().find(|waiting| waiting.pid == pid) {
+                        Some(waiting) => (waiting.since, waiting.is_other) = (Instant::now(), true),
+                        None => self.expect(pid, root, true),
+                    }
                 }
                 Happened::Exit { pid } => {
-                    self.waiting.retain(|(waiting, _)| *waiting != pid);
+                    if let Some(at) = self.waiting.iter().position(|waiting| waiting.pid == pid)
+                        && let Some(waiting) = self.waiting.remove(at)
+                    {
+                        self.miss(&waiting);
+                    }
                     self.leave(programs, pid)?;
                 }
             }
         }
         while Instant::now() >= self.rested
-            && let Some((pid, root)) = self.waiting.pop_front()
+            && let Some(waiting) = self.waiting.pop_front()
         {
-            let begin = Instant::now();
-            self.join(programs, chooser, pid, root)?;
+            let (begin, Waiting { pid, root, since, .. }) = (Instant::now(), waiting);
+            if is_running(pid) {
+                let had = self.slots.len();
+                self.join(programs, chooser, pid, root)?;
+                // One that has none of the functions is none of which something was not seen.
+                if self.slots.len() > had {
+                    self.unseen.entry(root).or_default().time += since.elapsed();
+                }
+            } else {
+                self.miss(&waiting);
+            }
             self.rested = Instant::now() + REST * begin.elapsed();
         }
         Ok(())
@@ -140,10 +186,19 @@ impl Families {
         self.add(programs, pid, root, &chosen.functions)
     }
 
-    fn expect(&mut self, pid: u32, root: Option<u32>) {
+    /// A process has ended before it was looked at. What other programs than the parent's have called is not known.
+    fn miss(&mut self, waiting: &Waiting) {
+        if !waiting.is_other {
+            let unseen = self.unseen.entry(waiting.root).or_default();
+            unseen.ended += 1;
+            unseen.time += waiting.since.elapsed().max(MOMENT);
+        }
+    }
+
+    fn expect(&mut self, pid: u32, root: Option<u32>, is_other: bool) {
         let Some(root) = root else { return };
         if self.waiting.len() < MAX_WAITING {
-            self.waiting.push_back((pid, root));
+            self.waiting.push_back(Waiting { pid, root, since: Instant::now(), is_other });
         } else {
             self.left_out.insert(pid);
         }
@@ -196,6 +251,11 @@ impl Families {
         self.left_out.len()
     }
 
+    /// How many processes have ended before they had probes.
+    pub fn ended_unseen(&self) -> usize {
+        self.unseen.values().map(|unseen| unseen.ended).sum()
+    }
+
     /// What was seen so far, each with the numbers of its functions in the kernel.
     pub fn rows(&self, programs: &mut Programs) -> Result<Vec<(Row, Vec<Slot>)>> {
         let mut parts: BTreeMap<Slot, Part> = programs.parts()?.into_iter().map(|part| (part.slot, part)).collect();
@@ -207,6 +267,10 @@ impl Families {
                 (first, second) => {
                     together(line.pid, line.since.elapsed(), first.into_iter().chain(second).chain(of_line))
                 }
+            };
+            let row = match self.unseen.get(&line.pid) {
+                Some(unseen) if !self.is_per_process => row.map(|row| row.with_unseen(line.since.elapsed(), unseen.time)),
+                _ => row,
             };
             let refused = || Row::refused(line.pid, &line.name, line.refused.as_deref().unwrap_or_default());
             (row.unwrap_or_else(refused), line.numbers.clone())

@@ -157,6 +157,11 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
     if families.left_out() > 0 && !quiet {
         tell(&format!("{} processes were not timed: too many, or they came too fast", families.left_out()));
     }
+    let ended = families.ended_unseen();
+    if ended > 0 && !quiet {
+        let processes = crate::text::count(ended as u64, "processes");
+        tell(&format!("{processes} ended before anything could be timed in them"));
+    }
     let rows: Vec<Row> = numbered.iter().map(|(row, _)| row.clone()).collect();
     let text = if args.json { String::new() } else { table::render(&rows, elapsed) };
     let (Some(destination), Some(recording)) = (slow, programs.recording()?) else {

@@ -60,7 +60,7 @@ pub fn render(rows: &[Row], elapsed: Duration) -> String {
     let _ = write!(text, "{:.1} s", elapsed.as_secs_f64());
     let timed = || rows.iter().filter(|row| !row.is_refused());
     if timed().any(|row| !row.is_exact()) {
-        text.push_str("; SEEN is the share of the time in which probes were set, to stay within the budget");
+        text.push_str("; SEEN is the share of the time in which probes were set: they go to stay within the budget, and new processes have none at first");
         if timed().any(|row| row.mark() == "~") {
             text.push_str("; ~ is an estimate from it");
         }

@@ -68,10 +68,11 @@ impl Fact {
             let operand = offset.checked_mul(256)?;
             (0..256).contains(&added).then_some(operand | added)
         };
-        // Above the leaf the stack pointer is known from the callee's CFA; the frame pointer was restored by the callee.
+        // The frame pointer is the surer one: generated code has calls that leave the stack pointer elsewhere (V8's builtins put
+        // arguments below the return address).
         match (self.sp, self.fp, self.sp_deref.and_then(through), self.fp_deref.and_then(through)) {
-            (Some(offset), ..) if offset > 0 => Rule::derived(rule::RSP, fp, offset),
-            (None, Some(offset), ..) => Rule::derived(rule::RBP, fp, offset),
+            (_, Some(offset), ..) => Rule::derived(rule::RBP, fp, offset),
+            (Some(offset), None, ..) if offset > 0 => Rule::derived(rule::RSP, fp, offset),
             (None, None, _, Some(operand)) => Rule::derived(rule::RBP_DEREF, fp, operand),
             (None, None, Some(operand), _) => Rule::derived(rule::RSP_DEREF, fp, operand),
             _ => Rule::NONE,
