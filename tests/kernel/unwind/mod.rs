@@ -1,6 +1,7 @@
 //! Are stacks whole where code keeps no frame pointer? One file per question.
 
 mod compiled;
+mod derived;
 mod go;
 mod kinds;
 mod loading;
@@ -27,7 +28,8 @@ const BARE: [&str; 2] = ["-O2", "-fomit-frame-pointer"];
 
 /// Those that only ask how stacks look.
 pub fn in_company() -> Vec<Trial> {
-    let groups = [compiled::tests(), kinds::tests(), go::tests(), surroundings::tests(), programs::tests()];
+    let groups =
+        [compiled::tests(), derived::tests(), kinds::tests(), go::tests(), surroundings::tests(), programs::tests()];
     groups.into_iter().flatten().collect()
 }
 
