@@ -10,8 +10,10 @@ use super::state::{Cfa, Saved, State, place};
 /// What a row says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
-    kind: u8,
-    operand: i32,
+    /// How the CFA is found: one of [`rule`].
+    pub kind: u8,
+    /// Operand of it.
+    pub operand: i32,
     /// Where the caller's registers are.
     pub saved: kept::Saved,
 }

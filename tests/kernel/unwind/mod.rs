@@ -1,6 +1,7 @@
 //! Are stacks whole where code keeps no frame pointer? One file per question.
 
 mod compiled;
+mod derived;
 mod forms;
 mod go;
 mod kinds;
@@ -31,6 +32,7 @@ const BARE: [&str; 2] = ["-O2", "-fomit-frame-pointer"];
 pub fn in_company() -> Vec<Trial> {
     let groups = [
         compiled::tests(),
+        derived::tests(),
         forms::tests(),
         kinds::tests(),
         roots::tests(),

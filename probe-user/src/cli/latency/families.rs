@@ -269,7 +269,9 @@ impl Families {
                 }
             };
             let row = match self.unseen.get(&line.pid) {
-                Some(unseen) if !self.is_per_process => row.map(|row| row.with_unseen(line.since.elapsed(), unseen.time)),
+                Some(unseen) if !self.is_per_process => {
+                    row.map(|row| row.with_unseen(line.since.elapsed(), unseen.time))
+                }
                 _ => row,
             };
             let refused = || Row::refused(line.pid, &line.name, line.refused.as_deref().unwrap_or_default());

@@ -3,7 +3,7 @@
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
-use super::state::{Base, Compared, RBP, RSP, State, Value};
+use super::state::{Base, Compared, Offsets, RBP, RSP, State, Value};
 
 /// Runs instructions; `image` is the image's lowest address.
 pub(super) struct Effects {
@@ -108,7 +108,7 @@ impl Effects {
         let Some(number) = number(register) else { return Value::Unknown };
         match (register.size(), state.registers[number]) {
             (8, value) => value,
-            (4, value @ (Value::AtMost(_) | Value::Zero | Value::Entry(..) | Value::Scaled(_))) => value,
+            (4, value @ (Value::AtMost(_) | Value::Zero | Value::Entry(_) | Value::Scaled(_))) => value,
             (1 | 2, value @ Value::AtMost(_)) => value,
             _ => Value::Unknown,
         }
@@ -126,7 +126,7 @@ impl Effects {
                     // A byte or a half of what is not more than a number that fits in it.
                     (Value::AtMost(most), M::Movzx) => Value::AtMost(most.min(narrow(i.op1_register().size()))),
                     (Value::Unknown, M::Movzx) => Value::AtMost(narrow(i.op1_register().size())),
-                    (value, M::Movsxd) if matches!(value, Value::Entry(..) | Value::AtMost(_)) => value,
+                    (value, M::Movsxd) if matches!(value, Value::Entry(_) | Value::AtMost(_)) => value,
                     (value, M::Mov) if whole || !matches!(value, Value::Frame(..)) => value,
                     _ => Value::Unknown,
                 },
@@ -134,7 +134,7 @@ impl Effects {
                 OpKind::Immediate32 | OpKind::Immediate64 | OpKind::Immediate32to64 => self.constant(i.immediate(1)),
                 _ => Value::Unknown,
             },
-            M::Cdqe if matches!(before, Value::Entry(..) | Value::AtMost(_)) => before,
+            M::Cdqe if matches!(before, Value::Entry(_) | Value::AtMost(_)) => before,
             M::Lea => self.lea(i, whole, state),
             M::Xor | M::Sub if i.op1_kind() == OpKind::Register && i.op0_register() == i.op1_register() => {
                 if target.size() >= 4 { Value::Zero } else { Value::Unknown }
@@ -155,11 +155,8 @@ impl Effects {
             }
             M::Add if i.op1_kind() == OpKind::Register && whole => {
                 match (before, self.register(i.op1_register(), state)) {
-                    (Value::Entry(table, most), Value::Address(base))
-                    | (Value::Address(base), Value::Entry(table, most))
-                        if table == base =>
-                    {
-                        Value::Target(table, most)
+                    (Value::Entry(offsets), Value::Address(base)) | (Value::Address(base), Value::Entry(offsets)) => {
+                        Value::Target(offsets, base)
                     }
                     _ => Value::Unknown,
                 }
@@ -189,21 +186,24 @@ impl Effects {
                 _ => Value::Unknown,
             };
         }
-        if i.mnemonic() == M::Movzx {
-            return Value::AtMost(narrow(bytes));
-        }
-        let is_offset = bytes == 4 && i.memory_displacement64() == 0;
+        let otherwise = if i.mnemonic() == M::Movzx { Value::AtMost(narrow(bytes)) } else { Value::Unknown };
         let (Some(base), Some(index)) = (number(i.memory_base()), number(i.memory_index())) else {
-            return Value::Unknown;
+            return otherwise;
         };
-        match (state.registers[base], state.registers[index], i.memory_index_scale()) {
-            (Value::Address(table), Value::AtMost(most), 4) if is_offset => Value::Entry(table, most),
-            (Value::Address(table), Value::Scaled(most), 1) | (Value::Scaled(most), Value::Address(table), 1)
-                if is_offset =>
-            {
-                Value::Entry(table, most)
+        let is_entry =
+            bytes == 4 && matches!(i.mnemonic(), M::Movsxd | M::Mov) || bytes == 2 && i.mnemonic() == M::Movzx;
+        let (table, most) = match (state.registers[base], state.registers[index], i.memory_index_scale()) {
+            (Value::Address(table), Value::AtMost(most), scale) if scale as usize == bytes => {
+                (table, known_index(most))
             }
-            _ => Value::Unknown,
+            (Value::Address(table), Value::Scaled(most), 1) => (table, known_index(most)),
+            (Value::Scaled(most), Value::Address(table), 1) => (table, known_index(most)),
+            (Value::Address(table), _, scale) if scale as usize == bytes => (table, None),
+            _ => return otherwise,
+        };
+        match table.checked_add_signed(i.memory_displacement64() as i32) {
+            Some(table) if is_entry => Value::Entry(Offsets { table, most, bytes: bytes as u8 }),
+            _ => otherwise,
         }
     }
 
@@ -320,6 +320,11 @@ fn store_at(state: &mut State, at: Value, bytes: i32, value: Value) {
     if let Value::Frame(base, offset) = at {
         state.store(base, offset, bytes, value);
     }
+}
+
+/// The highest index of a table; that a byte or a half of a word was read says nothing of it.
+fn known_index(most: u32) -> Option<u16> {
+    u16::try_from(most).ok().filter(|&most| !matches!(most, 0xff | 0xffff))
 }
 
 /// The highest number of so many bytes.

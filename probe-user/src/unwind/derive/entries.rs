@@ -12,6 +12,7 @@ use object::elf::{
 use object::read::elf::{FileHeader, ProgramHeader, Rela as _, SectionHeader, SectionTable, Sym as _};
 use object::{LittleEndian, ReadRef};
 
+use super::callers;
 use super::image::{Image, Piece};
 
 type Header = FileHeader64<LittleEndian>;
@@ -28,10 +29,7 @@ const PADDING: u64 = 16;
 
 /// The file as the analysis sees it; `covered` is the code that has a table, in order of address. `None` where there is nothing
 /// to do, or too much.
-pub(super) fn read<'data, R: ReadRef<'data> + 'data>(
-    data: R,
-    covered: impl Iterator<Item = Range<u64>>,
-) -> Option<Image<'data>> {
+pub(super) fn read<'data, R: ReadRef<'data> + 'data>(data: R, covered: &[Range<u64>]) -> Option<Image<'data>> {
     let header = Header::parse(data).ok()?;
     let segments = header.program_headers(LE, data).ok()?;
     let loaded: Vec<(Range<u64>, u64)> = segments
@@ -53,7 +51,7 @@ pub(super) fn read<'data, R: ReadRef<'data> + 'data>(
         Some(sections) => disjoint(sections.iter().filter_map(executable).collect()),
         None => disjoint(segments.iter().filter(|segment| segment.p_flags(LE) & PF_X != 0).map(range).collect()),
     };
-    let gaps = gaps(&code, covered);
+    let gaps = gaps(&code, covered.iter().cloned());
     let bytes: u64 = gaps.iter().map(|gap| gap.end - gap.start).sum();
     if !(1..=MAX_BYTES).contains(&bytes) {
         return None;
@@ -68,14 +66,21 @@ pub(super) fn read<'data, R: ReadRef<'data> + 'data>(
         code,
         entries: Vec::new(),
         pointers: Vec::new(),
+        taken: Vec::new(),
         start,
         endless: HashSet::new(),
         endless_slots: HashSet::new(),
+        slots: HashMap::new(),
         base,
         read: Box::new(read),
     };
     if let Some(sections) = &sections.filter(|_| bytes >= LEAST_NAMED) {
         names(sections, data, &mut image);
+    }
+    if bytes >= LEAST_NAMED {
+        let (calls, taken) = callers::find(&image, covered);
+        image.entries.extend(calls);
+        image.taken = taken;
     }
     Some(image)
 }
@@ -121,6 +126,12 @@ fn names<'data, R: ReadRef<'data>>(sections: &SectionTable<'data, Header, R>, da
             }
         }
     }
+    // Nothing writes to these once the program runs.
+    let tables: Vec<Range<u64>> = sections
+        .iter()
+        .filter(|section| sections.section_name(LE, section).is_ok_and(|name| name.starts_with(b".got")))
+        .map(|section| section.sh_addr(LE)..section.sh_addr(LE).saturating_add(section.sh_size(LE)))
+        .collect();
     let (mut slots, mut pointers) = (HashMap::new(), BTreeSet::new());
     for section in sections.iter() {
         let Ok(Some((relocations, link))) = section.rela(LE, data) else { continue };
@@ -128,7 +139,11 @@ fn names<'data, R: ReadRef<'data>>(sections: &SectionTable<'data, Header, R>, da
         for relocation in relocations {
             match relocation.r_type(LE, false) {
                 R_X86_64_RELATIVE | R_X86_64_IRELATIVE => {
-                    pointers.insert(relocation.r_addend(LE) as u64);
+                    let pointer = relocation.r_addend(LE) as u64;
+                    pointers.insert(pointer);
+                    if tables.iter().any(|table| table.contains(&relocation.r_offset(LE))) {
+                        image.slots.insert(relocation.r_offset(LE), pointer);
+                    }
                 }
                 R_X86_64_JUMP_SLOT | R_X86_64_GLOB_DAT | R_X86_64_64 => {
                     let symbol = relocation.symbol(LE, false);

@@ -56,8 +56,12 @@ pub(super) struct Flow<'a, 'data> {
     pub effects: Effects,
     pub leaders: Vec<Leader>,
     pub by_address: BTreeMap<u64, u32>,
-    /// Addresses in the code that an instruction takes.
+    /// Addresses that an instruction takes.
     pub taken: BTreeSet<u64>,
+    /// Runs that end with a jump through a table whose length is not known.
+    pub unbounded: Vec<u32>,
+    /// Such tables are looked at.
+    pub supposes_tables: bool,
     queue: Vec<u32>,
     steps: u64,
     most_steps: u64,
@@ -75,6 +79,8 @@ impl<'a, 'data> Flow<'a, 'data> {
             leaders: Vec::new(),
             by_address: BTreeMap::new(),
             taken: BTreeSet::new(),
+            unbounded: Vec::new(),
+            supposes_tables: false,
             queue: Vec::new(),
             steps: 0,
             most_steps: image.bytes().saturating_mul(STEPS_PER_BYTE).saturating_add(LEAST_STEPS),
@@ -91,10 +97,23 @@ impl<'a, 'data> Flow<'a, 'data> {
         }
     }
 
+    /// Supposes the length of tables where it is not known.
+    pub fn suppose_tables(&mut self) -> Result<(), TooMuch> {
+        self.supposes_tables = true;
+        for number in std::mem::take(&mut self.unbounded) {
+            self.enqueue(number);
+        }
+        self.run()
+    }
+
     /// The end of the run that an address is in.
     pub fn reached(&self, address: u64) -> Option<u64> {
         let (_, &number) = self.by_address.range(..=address).next_back()?;
         Some(self.leaders[number as usize].end).filter(|&end| address < end)
+    }
+
+    fn is_entry(&self, address: u64) -> bool {
+        self.by_address.get(&address).is_some_and(|&number| self.leaders[number as usize].is_entry)
     }
 
     /// What is known at a leader.
@@ -183,7 +202,10 @@ impl<'a, 'data> Flow<'a, 'data> {
             }
             let at = decoder.ip();
             if at >= until && at != start && self.by_address.contains_key(&at) {
-                self.go(&mut run, at, &state, rank::CERTAIN);
+                // Only what is certain falls from one function into another.
+                if state.rank == rank::CERTAIN || !self.is_entry(at) {
+                    self.go(&mut run, at, &state, rank::CERTAIN);
+                }
                 break;
             }
             if image.gap(at).is_none() || !decoder.can_decode() {
@@ -214,10 +236,10 @@ impl<'a, 'data> Flow<'a, 'data> {
     fn step(&mut self, run: &mut Run, i: &Instruction, state: &mut State) -> bool {
         match i.flow_control() {
             FlowControl::Next if i.mnemonic() == Mnemonic::Hlt => return false,
+            // A call of the kernel's.
+            FlowControl::Call if i.mnemonic() != Mnemonic::Call => self.effects.run(i, state),
             FlowControl::Next => {
-                if let Some(taken) = address_taken(i).filter(|&address| self.image.gap(address).is_some()) {
-                    self.taken.insert(taken);
-                }
+                self.taken.extend(address_taken(i));
                 self.effects.run(i, state);
             }
             FlowControl::Return => {
@@ -242,8 +264,6 @@ impl<'a, 'data> Flow<'a, 'data> {
                 return false;
             }
             FlowControl::Call | FlowControl::IndirectCall => return self.call(run, i, state),
-            // System calls are among these.
-            FlowControl::Interrupt if i.mnemonic() == Mnemonic::Syscall => self.effects.run(i, state),
             FlowControl::Interrupt | FlowControl::Exception | FlowControl::XbeginXabortXend => {
                 if i.mnemonic() == Mnemonic::Xbegin {
                     self.jump(run, i.near_branch_target(), state);
@@ -270,14 +290,28 @@ impl<'a, 'data> Flow<'a, 'data> {
 
     /// A jump through a register or memory: a switch, or to another function.
     fn indirect(&mut self, run: &mut Run, i: &Instruction, state: &State) {
-        if let Some(targets) = switch::targets(self.image, i, state) {
+        let found = switch::targets(self.image, &self.taken, i, state);
+        if let Some((_, rank::SUPPOSED)) = found
+            && !self.supposes_tables
+        {
+            self.unbounded.push(run.number);
+            run.returns = true;
+            return;
+        }
+        if let Some((targets, way)) = found {
+            // Where some are only supposed to be, there may be others.
+            run.returns |= way != rank::CERTAIN;
             for target in targets {
-                self.go(run, target, state, rank::CERTAIN);
+                self.go(run, target, state, way);
             }
             return;
         }
+        let slot = i.is_ip_rel_memory_operand().then(|| i.ip_rel_memory_address());
+        if let Some(&target) = slot.and_then(|slot| self.image.slots.get(&slot)) {
+            return self.jump(run, target, state);
+        }
         // Either is possible: nothing is proved, and whoever calls this may get back.
-        run.returns = !self.is_endless_slot(i);
+        run.returns |= !self.is_endless_slot(i);
     }
 
     fn is_endless_slot(&self, i: &Instruction) -> bool {
@@ -289,31 +323,54 @@ impl<'a, 'data> Flow<'a, 'data> {
     /// A call; false if it does not return, as far as is known.
     fn call(&mut self, run: &mut Run, i: &Instruction, state: &mut State) -> bool {
         let target = matches!(i.op0_kind(), OpKind::NearBranch64).then(|| i.near_branch_target());
-        if target == Some(i.next_ip()) {
-            behind_call(i, state);
+        if target == Some(i.next_ip()) && self.is_pop(i.next_ip()) {
+            push_address(state);
             return true;
         }
-        let is_known = match target {
-            Some(target) if self.image.endless.contains(&target) => return false,
-            Some(target) if self.image.gap(target).is_some() => {
-                let Some(callee) = self.lead(target, &State::entry(), rank::CERTAIN) else { return false };
-                let callee = &mut self.leaders[callee as usize];
-                callee.is_entry = true;
-                if !callee.returns {
-                    callee.waiting.push(run.number);
-                    return false;
-                }
-                true
+        let slot = i.is_ip_rel_memory_operand().then(|| i.ip_rel_memory_address());
+        let target = target.or_else(|| self.image.slots.get(&slot?).copied());
+        if target.is_some_and(|target| self.image.endless.contains(&target)) || self.is_endless_slot(i) {
+            return false;
+        }
+        let mut is_known = false;
+        if let Some(target) = target.filter(|&target| self.image.gap(target).is_some()) {
+            let Some(callee) = self.lead(target, &State::entry(), rank::CERTAIN) else { return false };
+            let callee = &mut self.leaders[callee as usize];
+            callee.is_entry = true;
+            if !callee.returns {
+                callee.waiting.push(run.number);
+                return false;
             }
-            None if self.is_endless_slot(i) => return false,
-            _ => false,
-        };
-        behind_call(i, state);
-        if !is_known {
+            is_known = true;
+        } else if state.rank == rank::SUPPOSED && is_misaligned(state) {
+            // What is supposed is not so: compilers align the stack wherever they call.
+            run.leave(Exit::Contradiction);
+        }
+        behind_call(state);
+        let is_padding = self.is_padding(i.next_ip());
+        if self.is_entry(i.next_ip()) || is_padding && state.rank == rank::SUPPOSED {
+            // Functions do not fall into each other behind a call: it does not return.
+            return false;
+        }
+        if !is_known || is_padding {
             self.go(run, i.next_ip(), state, rank::PRESUMED);
             return false;
         }
         true
+    }
+
+    /// Whether a register is taken off the stack there.
+    pub fn is_pop(&self, address: u64) -> bool {
+        let bytes = self.image.gap(address).map_or(&[][..], |gap| gap.from(address));
+        matches!(bytes, [0x58..=0x5f, ..] | [0x41, 0x58..=0x5f, ..])
+    }
+
+    /// Whether there is padding: what is behind it may belong to another function, where compilers were told that a
+    /// callee does not return.
+    fn is_padding(&self, address: u64) -> bool {
+        let bytes = self.image.gap(address).map_or(&[][..], |gap| gap.from(address));
+        let first = Decoder::with_ip(64, bytes, address, DecoderOptions::NONE).decode();
+        matches!(first.mnemonic(), Mnemonic::Nop | Mnemonic::Int3)
     }
 
     /// Goes on at an address, by a way that is known so far.
@@ -388,7 +445,7 @@ impl Run {
 /// How a function is left at a return, or at a jump to another function.
 fn left(state: &State) -> Exit {
     match (state.sp(), state.fp()) {
-        (Value::Frame(Base::Cfa, -8), Value::CallerFp) => Exit::Sound,
+        (Value::Frame(Base::Cfa, -8), Value::CALLER_FP) => Exit::Sound,
         (Value::Frame(..), _) if state.sp() != Value::Frame(Base::Cfa, -8) && !state.is_root => Exit::Contradiction,
         _ => Exit::Open,
     }
@@ -406,17 +463,25 @@ fn address_taken(i: &Instruction) -> Option<u64> {
 }
 
 /// What holds behind a call that returns.
-pub(super) fn behind_call(i: &Instruction, state: &mut State) {
-    if i.op0_kind() != OpKind::NearBranch64 || i.near_branch_target() != i.next_ip() {
-        state.is_root |= is_first_frame(state);
-        state.call();
-    } else if let Value::Frame(base, offset) = state.sp() {
-        // It pushes its own address, to take it off again.
-        state.store(base, offset.saturating_sub(8), 8, Value::Unknown);
-        state.set(RSP, Value::Frame(base, offset.saturating_sub(8)));
-    } else {
-        state.set(RSP, Value::Unknown);
+pub(super) fn behind_call(state: &mut State) {
+    state.is_root |= is_first_frame(state);
+    state.call();
+}
+
+/// A call to the next instruction, which takes the address off again: no call.
+pub(super) fn push_address(state: &mut State) {
+    match state.sp() {
+        Value::Frame(base, offset) => {
+            state.store(base, offset.saturating_sub(8), 8, Value::Unknown);
+            state.set(RSP, Value::Frame(base, offset.saturating_sub(8)));
+        }
+        _ => state.set(RSP, Value::Unknown),
     }
+}
+
+/// Whether the stack pointer is not where it has to be at a call, by the ABI.
+fn is_misaligned(state: &State) -> bool {
+    matches!(state.sp(), Value::Frame(Base::Cfa, offset) if offset % 16 != 0)
 }
 
 /// Whether a call is made by the first frame of a thread: there is no frame pointer, as the ABI wants it to be in the
@@ -448,7 +513,7 @@ fn refine(i: &Instruction, state: &mut State, is_taken: bool) {
                 && matches!(state.load(base, offset), Value::Unknown | Value::AtMost(_))
             {
                 let compared = state.compared;
-                state.store(base, offset, 8, Value::AtMost(most));
+                state.store(base, offset, 4, Value::AtMost(most));
                 state.compared = compared;
             }
         }

@@ -1,7 +1,7 @@
 //! What the analysis sees of a file: the code that no table covers, what may be read beside it, and where functions are known to
 //! begin.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 /// Consecutive code without a table, at its virtual address.
@@ -19,6 +19,8 @@ pub(super) struct Image<'data> {
     pub code: Vec<Range<u64>>,
     /// First instructions of functions.
     pub entries: Vec<u64>,
+    /// What code with a table takes the address of: functions, or their constants.
+    pub taken: Vec<u64>,
     /// What data points to: functions, or labels in them.
     pub pointers: Vec<u64>,
     /// Where the program begins: there is no caller.
@@ -27,6 +29,8 @@ pub(super) struct Image<'data> {
     pub endless: HashSet<u64>,
     /// Words of memory that point to such functions.
     pub endless_slots: HashSet<u64>,
+    /// Words of linkage tables that point to functions of the file, and these.
+    pub slots: HashMap<u64, u64>,
     /// The lowest address.
     pub base: u64,
     /// Reads what is mapped from the file at an address, at most so many bytes.

@@ -5,6 +5,7 @@
 //! only presumed and does not end in a sound return ([`proof`]): such code stays without a row. A derived row is never a
 //! guess.
 
+mod callers;
 mod effects;
 mod entries;
 mod flow;
@@ -14,6 +15,8 @@ mod rows;
 mod state;
 mod supposed;
 mod switch;
+#[cfg(test)]
+mod tests;
 pub mod trial;
 
 use std::ops::Range;
@@ -23,7 +26,7 @@ use object::ReadRef;
 use self::flow::Flow;
 use self::image::Image;
 use self::rows::Fact;
-use self::state::State;
+use self::state::{State, Value};
 use super::MAX_ROWS;
 use super::fragments::Fragments;
 use super::rules::Rule;
@@ -32,7 +35,7 @@ use super::rules::Rule;
 pub(super) fn add<'data, R: ReadRef<'data> + 'data>(data: R, fragments: &mut Fragments) {
     fragments.sort();
     let covered: Vec<Range<u64>> = fragments.list().iter().map(|fragment| fragment.start..fragment.end).collect();
-    let Some(image) = entries::read(data, covered.into_iter()) else { return };
+    let Some(image) = entries::read(data, &covered) else { return };
     let Some(facts) = derive(&image) else { return };
     let mut facts = facts.into_iter().peekable();
     for gap in &image.gaps {
@@ -72,12 +75,20 @@ fn derive(image: &Image<'_>) -> Option<Vec<(u64, u8, Fact)>> {
 
 /// Follows all code of an image's gaps; `None` if that is too much work.
 fn follow<'a, 'data>(image: &'a Image<'data>) -> Option<Flow<'a, 'data>> {
-    let mut flow = Flow::new(image);
-    if let Some(start) = image.start.filter(|&start| image.is_first_frame(start)) {
-        flow.enter(start, &State::root());
+    let first = follow_from(image, &image.entries)?;
+    if !first.leaders.iter().any(|leader| leader.is_entry && leader.state.sp() == Value::Unknown) {
+        return Some(first);
     }
-    for &entry in &image.entries {
-        flow.enter(entry, &State::entry());
+    // Entries that were found late: known from the first, nothing falls into them.
+    let entries = first.leaders.iter().filter(|leader| leader.is_entry).map(|leader| leader.address);
+    follow_from(image, &entries.collect::<Vec<_>>())
+}
+
+fn follow_from<'a, 'data>(image: &'a Image<'data>, entries: &[u64]) -> Option<Flow<'a, 'data>> {
+    let mut flow = Flow::new(image);
+    let start = image.start.filter(|&start| image.is_first_frame(start));
+    for &entry in entries.iter().chain(&start) {
+        flow.enter(entry, &if Some(entry) == start { State::root() } else { State::entry() });
     }
     flow.run().ok()?;
     supposed::follow(&mut flow).ok()?;

@@ -8,6 +8,9 @@ pub(super) const REGISTERS: usize = 16;
 /// Registers that a call may change, by the System V ABI: rax, rcx, rdx, rsi, rdi, r8 to r11.
 const CHANGED_BY_CALLS: [usize; 9] = [0, 1, 2, 6, 7, 8, 9, 10, 11];
 
+/// Registers that a function has to leave as they were: rbx, rbp, r12 to r15.
+pub(super) const KEPT_BY_CALLS: [usize; 6] = [3, 5, 12, 13, 14, 15];
+
 /// Words on the stack that are remembered for one frame; what compilers and assemblers need is a handful.
 const MAX_SLOTS: usize = 24;
 
@@ -17,8 +20,10 @@ pub(super) mod rank {
     pub const CERTAIN: u8 = 0;
     /// If a call returns of which that is not known.
     pub const PRESUMED: u8 = 1;
+    /// If what data points to is the entry of a function.
+    pub const POINTED: u8 = 2;
     /// If it is what it looks like: the entry of a function, or a part of one.
-    pub const SUPPOSED: u8 = 2;
+    pub const SUPPOSED: u8 = 3;
 }
 
 /// An address that does not change while the function runs.
@@ -35,8 +40,8 @@ pub(super) enum Base {
 pub(super) enum Value {
     /// Anything.
     Unknown,
-    /// The caller's frame pointer.
-    CallerFp,
+    /// What the caller had in this register.
+    Caller(u8),
     /// An address in the frame: the base, plus this.
     Frame(Base, i32),
     /// Zero.
@@ -47,10 +52,21 @@ pub(super) enum Value {
     AtMost(u32),
     /// The same, times four or eight.
     Scaled(u32),
-    /// An entry of a table of offsets: where the table is, and the highest index.
-    Entry(u32, u32),
-    /// The sum of the two: where a switch goes on.
-    Target(u32, u32),
+    /// An entry of a table of offsets.
+    Entry(Offsets),
+    /// The sum of an entry and an address, the second: where a switch goes on.
+    Target(Offsets, u32),
+}
+
+/// A table of offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Offsets {
+    /// Where it is, from the image's lowest address on.
+    pub table: u32,
+    /// The highest index, where that is known.
+    pub most: Option<u16>,
+    /// Of an entry: two without sign, or four.
+    pub bytes: u8,
 }
 
 /// A word of the stack.
@@ -89,7 +105,9 @@ impl State {
     pub fn entry() -> Self {
         let mut registers = [Value::Unknown; REGISTERS];
         registers[RSP] = Value::Frame(Base::Cfa, -8);
-        registers[RBP] = Value::CallerFp;
+        for register in KEPT_BY_CALLS {
+            registers[register] = Value::Caller(register as u8);
+        }
         Self { registers, slots: Vec::new(), compared: None, is_root: false, rank: rank::CERTAIN }
     }
 
@@ -194,6 +212,9 @@ impl State {
 }
 
 impl Value {
+    /// The caller's frame pointer.
+    pub const CALLER_FP: Self = Self::Caller(RBP as u8);
+
     fn join(self, other: Self) -> Self {
         match (self, other) {
             (a, b) if a == b => a,

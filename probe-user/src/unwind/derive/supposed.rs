@@ -12,14 +12,26 @@ use super::image::Piece;
 use super::state::{Base, RBP, RSP, State, Value, rank};
 
 /// Instructions of a path that are looked at.
-const MAX_PATH: usize = 400;
+const MAX_PATH: usize = 2000;
+/// And for each byte of code, over all paths.
+const STEPS_PER_BYTE: u64 = 8;
 
 /// Follows what data and code point to, and then, in order of address, what was not reached.
 pub(super) fn follow(flow: &mut Flow<'_, '_>) -> Result<(), TooMuch> {
+    let mut left = flow.image.bytes().saturating_mul(STEPS_PER_BYTE);
     let mut seen: HashSet<u64> = HashSet::new();
-    let mut pointers: Vec<u64> = flow.image.pointers.clone();
+    let image = flow.image;
+    for &taken in &image.taken {
+        if flow.reached(taken).is_none() {
+            let rank = if looks_like_entry(flow, taken) { rank::CERTAIN } else { rank::POINTED };
+            flow.enter(taken, &State { rank, ..State::entry() });
+        }
+    }
+    flow.run()?;
+    let mut pointers: Vec<u64> = image.pointers.clone();
     loop {
-        pointers.extend(flow.taken.iter().filter(|taken| !seen.contains(*taken)));
+        let taken = flow.taken.iter().filter(|&&taken| image.gap(taken).is_some() && !seen.contains(&taken));
+        pointers.extend(taken);
         seen.extend(&pointers);
         if pointers.is_empty() {
             break;
@@ -32,19 +44,19 @@ pub(super) fn follow(flow: &mut Flow<'_, '_>) -> Result<(), TooMuch> {
         }
         flow.run()?;
         for pointer in std::mem::take(&mut pointers) {
-            suppose(flow, pointer)?;
+            suppose(flow, pointer, rank::POINTED, &mut left)?;
         }
     }
-    let image = flow.image;
+    flow.suppose_tables()?;
     for gap in &image.gaps {
         let mut at = gap.start;
         while let Some(start) = unreached(flow, at, gap.end()) {
-            suppose(flow, start)?;
+            suppose(flow, start, rank::SUPPOSED, &mut left)?;
             let end = flow.reached(start).unwrap_or(start);
             at = end.max(start + 1);
             if end == start {
-                // Nothing to be known there; what follows is looked at from the next alignment on.
-                at = (start + 16) & !15;
+                // Nothing is to be known there.
+                at = behind(gap, start);
             }
         }
     }
@@ -107,20 +119,32 @@ fn unreached(flow: &Flow<'_, '_>, mut at: u64, end: u64) -> Option<u64> {
     None
 }
 
-fn suppose(flow: &mut Flow<'_, '_>, start: u64) -> Result<(), TooMuch> {
+/// The end of the instructions from an address on that are run one after the other.
+fn behind(gap: &Piece<'_>, start: u64) -> u64 {
+    let mut decoder = Decoder::with_ip(64, gap.from(start), start, DecoderOptions::NONE);
+    let goes_on =
+        |flow| !matches!(flow, FlowControl::Return | FlowControl::UnconditionalBranch | FlowControl::IndirectBranch);
+    while decoder.can_decode() && goes_on(decoder.decode().flow_control()) {}
+    decoder.ip()
+}
+
+fn suppose(flow: &mut Flow<'_, '_>, start: u64, otherwise: u8, left: &mut u64) -> Result<(), TooMuch> {
     if flow.image.gap(start).is_none() || flow.reached(start).is_some() {
         return Ok(());
     }
-    if let Some(mut state) = supposition(flow, start) {
+    if let Some(mut state) = supposition(flow, start, left) {
         state.rank = rank::SUPPOSED;
         flow.enter(start, &state);
+        flow.run()?;
+    } else if otherwise < rank::SUPPOSED {
+        flow.enter(start, &State { rank: otherwise, ..State::entry() });
         flow.run()?;
     }
     Ok(())
 }
 
 /// What the state has to be at an address, if one of the paths from there is to end well.
-fn supposition(flow: &mut Flow<'_, '_>, start: u64) -> Option<State> {
+fn supposition(flow: &mut Flow<'_, '_>, start: u64, budget: &mut u64) -> Option<State> {
     let mut first = State::entry();
     // How far the stack pointer is from where it was, by a base of its own.
     first.registers[RSP] = Value::Frame(Base::Cfa, 0);
@@ -131,10 +155,11 @@ fn supposition(flow: &mut Flow<'_, '_>, start: u64) -> Option<State> {
     while let Some((from, mut state)) = paths.pop() {
         let mut at = from;
         loop {
-            if !seen.insert(at) || left == 0 || flow.image.gap(at).is_none() {
+            if !seen.insert(at) || left == 0 || *budget == 0 || flow.image.gap(at).is_none() {
                 break;
             }
             left -= 1;
+            *budget -= 1;
             if let Some(known) = flow.known_at(at).filter(|known| known.rank < rank::SUPPOSED) {
                 match meets(&state, known) {
                     Some(found) => return Some(found),
@@ -150,6 +175,7 @@ fn supposition(flow: &mut Flow<'_, '_>, start: u64) -> Option<State> {
             match i.flow_control() {
                 FlowControl::Next if i.mnemonic() == Mnemonic::Hlt => break,
                 FlowControl::Next => flow.effects.run(&i, &mut state),
+                FlowControl::Call if i.mnemonic() != Mnemonic::Call => flow.effects.run(&i, &mut state),
                 FlowControl::Return => match ends(&state) {
                     Some(found) => return Some(found),
                     None => break,
@@ -170,9 +196,8 @@ fn supposition(flow: &mut Flow<'_, '_>, start: u64) -> Option<State> {
                     if is_direct && flow.image.endless.contains(&i.near_branch_target()) {
                         break;
                     }
-                    behind_call(&i, &mut state);
+                    behind_call(&mut state);
                 }
-                FlowControl::Interrupt if i.mnemonic() == Mnemonic::Syscall => flow.effects.run(&i, &mut state),
                 _ => break,
             }
             at = i.next_ip();
@@ -188,7 +213,7 @@ fn ends(state: &State) -> Option<State> {
     let mut found = State::entry();
     found.registers[RSP] = Value::Frame(Base::Cfa, depth);
     match state.fp() {
-        Value::CallerFp => {}
+        Value::CALLER_FP => {}
         _ => return None,
     }
     (depth <= -8).then_some(found)
@@ -200,6 +225,6 @@ fn meets(state: &State, known: &State) -> Option<State> {
     let mut found = State { slots: known.slots.clone(), ..State::entry() };
     found.registers = [Value::Unknown; super::state::REGISTERS];
     found.registers[RSP] = Value::Frame(base, offset.checked_sub(moved)?);
-    found.registers[RBP] = if state.fp() == Value::CallerFp { known.fp() } else { Value::Unknown };
+    found.registers[RBP] = if state.fp() == Value::CALLER_FP { known.fp() } else { Value::Unknown };
     Some(found)
 }

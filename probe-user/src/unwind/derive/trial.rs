@@ -4,12 +4,14 @@
 use std::fs::File;
 use std::ops::Range;
 
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use object::{ReadCache, ReadRef};
 use probe_ebpf::table::rule;
 
+use super::effects::Effects;
+use super::state::{Base, RSP, State, Value};
 use super::{derive, entries};
-use crate::unwind::fragments::Fragments;
+use crate::unwind::fragments::{Fragment, Fragments};
 use crate::unwind::rules::{FP_AT_FP, Rule};
 use crate::unwind::{Reason, sections};
 
@@ -22,6 +24,9 @@ pub struct Trial {
     pub same: u64,
     /// Another CFA.
     pub different: u64,
+    /// The same where the table contradicts itself: from one instruction to the next its CFA does not move as the stack pointer
+    /// does, which hand-written tables, and those of some compilers, get wrong.
+    pub table_wrong: u64,
     /// No answer.
     pub unknown: u64,
     /// Of these, such as no path led to.
@@ -47,10 +52,10 @@ pub fn of<'data, R: ReadRef<'data> + 'data>(data: R) -> Result<Trial, Reason> {
     let mut fragments = Fragments::default();
     sections.frames(&mut fragments)?;
     fragments.sort();
-    let image = entries::read(data, std::iter::empty()).ok_or(Reason::NoCode)?;
-    let started = std::time::Instant::now();
+    let image = entries::read(data, &[]).ok_or(Reason::NoCode)?;
+    let started = cpu();
     let facts = derive(&image).unwrap_or_default();
-    let mut trial = Trial { seconds: started.elapsed().as_secs_f64(), ..Trial::default() };
+    let mut trial = Trial { seconds: cpu() - started, ..Trial::default() };
     let mut stretch: Option<Range<u64>> = None;
     let mut covered = 0;
     for &fragment in fragments.list() {
@@ -58,7 +63,7 @@ pub fn of<'data, R: ReadRef<'data> + 'data>(data: R) -> Result<Trial, Reason> {
         covered = covered.max(fragment.end);
         let Some(piece) = image.gap(start) else { continue };
         let mut rules = fragments.rules(fragment).peekable();
-        let mut truth = Rule::NONE;
+        let (mut truth, mut is_wrong) = (Rule::NONE, None);
         let mut decoder = Decoder::with_ip(64, piece.from(start), start, DecoderOptions::NONE);
         while decoder.ip() < fragment.end && decoder.can_decode() {
             let i = decoder.decode();
@@ -69,16 +74,20 @@ pub fn of<'data, R: ReadRef<'data> + 'data>(data: R) -> Result<Trial, Reason> {
             if !matches!(row.rule, rule::RSP | rule::RBP | rule::END | rule::RSP_DEREF | rule::RBP_DEREF) {
                 continue;
             }
-            trial.instructions += 1;
             let at = facts.binary_search_by_key(&i.ip(), |&(address, ..)| address).ok().map(|at| facts[at].2);
+            if at.is_none() && matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Int3) {
+                // Padding, which is not executed.
+                continue;
+            }
+            trial.instructions += 1;
             let fact = at.unwrap_or_default();
             let offset = row.cfa_offset;
             let through = Some((offset >> 8, offset & 255));
-            let is_known = fact.rule() != Rule::NONE;
+            // A program's first function has no caller, whatever the table says of it.
+            let is_known = fact.rule() != Rule::NONE && !(fact.is_root && row.rule != rule::END);
             let answer = match row.rule {
                 _ if !is_known => None,
                 rule::END => Some(fact.is_root),
-                _ if fact.is_root => Some(false),
                 rule::RSP => fact.sp.map(|found| found == offset),
                 rule::RBP => fact.fp.map(|found| found == offset),
                 rule::RSP_DEREF => fact.sp_deref.map(|_| fact.sp_deref == through),
@@ -92,7 +101,14 @@ pub fn of<'data, R: ReadRef<'data> + 'data>(data: R) -> Result<Trial, Reason> {
                         FP_AT_FP => fact.fp_at_fp,
                         words => fact.keeps_fp || fact.fp_slot == Some(words),
                     };
-                    trial.other_fp += u64::from(row.rule != rule::END && !is_same_fp);
+                    if row.rule != rule::END && !is_same_fp {
+                        trial.other_fp += 1;
+                    }
+                }
+                Some(false)
+                    if *is_wrong.get_or_insert_with(|| contradicts(piece.from(start), fragment, &fragments)) =>
+                {
+                    trial.table_wrong += 1;
                 }
                 Some(false) => {
                     trial.different += 1;
@@ -113,6 +129,38 @@ pub fn of<'data, R: ReadRef<'data> + 'data>(data: R) -> Result<Trial, Reason> {
     }
     trial.stretches.extend(stretch);
     Ok(trial)
+}
+
+/// Whether a function's table contradicts itself: its CFA does not move as the stack pointer does.
+fn contradicts(code: &[u8], fragment: Fragment, fragments: &Fragments) -> bool {
+    let mut effects = Effects::new(0);
+    let mut decoder = Decoder::with_ip(64, code, fragment.start, DecoderOptions::NONE);
+    let mut rules = fragments.rules(fragment).peekable();
+    let (mut truth, mut wanted) = (Rule::NONE, None);
+    while decoder.ip() < fragment.end && decoder.can_decode() {
+        let i = decoder.decode();
+        while let Some((_, rule)) = rules.next_if(|&(from, _)| from <= i.ip()) {
+            truth = rule;
+        }
+        let row = truth.at(i.ip(), 0);
+        let offset = (row.rule == rule::RSP).then_some(row.cfa_offset);
+        if wanted.is_some() && offset.is_some() && wanted != offset {
+            return true;
+        }
+        let mut state = State::entry();
+        state.registers[RSP] = offset.map_or(Value::Unknown, |offset| Value::Frame(Base::Cfa, -offset));
+        match i.flow_control() {
+            FlowControl::Next => effects.run(&i, &mut state),
+            FlowControl::Return if offset.is_some_and(|offset| offset != 8) => return true,
+            FlowControl::ConditionalBranch | FlowControl::Call | FlowControl::IndirectCall => {}
+            _ => state.registers[RSP] = Value::Unknown,
+        }
+        wanted = match state.sp() {
+            Value::Frame(Base::Cfa, offset) => Some(-offset),
+            _ => None,
+        };
+    }
+    false
 }
 
 /// How much of a file's code without tables rows were derived for.
@@ -136,11 +184,11 @@ pub fn coverage(file: &File) -> Result<Coverage, Reason> {
     let mut fragments = Fragments::default();
     sections::read(data)?.frames(&mut fragments)?;
     fragments.sort();
-    let started = std::time::Instant::now();
-    let covered: Vec<_> = fragments.list().iter().map(|fragment| fragment.start..fragment.end).collect();
-    let Some(image) = entries::read(data, covered.into_iter()) else { return Ok(Coverage::default()) };
+    let started = cpu();
+    let covered: Vec<Range<u64>> = fragments.list().iter().map(|fragment| fragment.start..fragment.end).collect();
+    let Some(image) = entries::read(data, &covered) else { return Ok(Coverage::default()) };
     let facts = derive(&image).unwrap_or_default();
-    let mut found = Coverage { bytes: image.bytes(), seconds: started.elapsed().as_secs_f64(), ..Coverage::default() };
+    let mut found = Coverage { bytes: image.bytes(), seconds: cpu() - started, ..Coverage::default() };
     let mut facts = facts.into_iter().filter(|(.., fact)| fact.rule() != Rule::NONE).peekable();
     for gap in &image.gaps {
         let mut at = gap.start;
@@ -167,8 +215,13 @@ pub fn coverage(file: &File) -> Result<Coverage, Reason> {
 
 fn is_padding(bytes: &[u8]) -> bool {
     let mut decoder = Decoder::new(64, bytes, DecoderOptions::NONE);
-    let is_nothing =
-        |i: iced_x86::Instruction| matches!(i.mnemonic(), iced_x86::Mnemonic::Nop | iced_x86::Mnemonic::Int3);
+    let is_nothing = |i: Instruction| matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Int3);
     bytes.iter().all(|&byte| byte == 0)
         || std::iter::from_fn(|| decoder.can_decode().then(|| decoder.decode())).all(is_nothing)
+}
+
+/// Seconds of processor time of this process.
+fn cpu() -> f64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }
