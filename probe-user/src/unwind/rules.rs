@@ -49,7 +49,8 @@ impl Rule {
             FP_AT_FP => Some((base::RBP, kept::Saved::HERE)),
             words => place(-8 * i64::from(words)).map(|place| (base::CFA, place)),
         };
-        let Some((base, place)) = place else { return Self::bare(rule::UNSUPPORTED_FRAME_POINTER) };
+        // Too far away to be told: as good as not known.
+        let Some((base, place)) = place else { return Self::NONE };
         let mut saved = kept::Saved::BY_FRAME_POINTER.with_place(0, place);
         saved.0 |= u64::from(base) << 48;
         Self { kind: kind | DERIVED, operand, saved }
