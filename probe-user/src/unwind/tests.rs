@@ -209,7 +209,8 @@ fn almost_all_rows_can_be_followed() {
             100. * share(&[rule::UNSUPPORTED_REGISTER]),
             100. * share(&[rule::UNSUPPORTED_FRAME_POINTER]),
         );
-        assert!(unsupported < 0.0003, "{path}: {unsupported}");
+        // `setjmp` and its like, which go to other stacks, are a few rows in any C library.
+        assert!(unsupported < 0.0001 || unsupported * table.rows.len() as f64 <= 8.0, "{path}: {unsupported}");
         assert_eq!(table.unreadable_entries, 0, "{path}");
     }
 }
