@@ -76,7 +76,7 @@ impl<'data> Reference<'data> {
         let Some(fde) = self.fde(address) else {
             // Padding may go on with what was in force.
             let padding = (1..16).any(|back| self.fde(address - back).is_some());
-            return if row.rule == rule::NONE || padding { Ok(()) } else { Err("no FDE".into()) };
+            return if row.rule == rule::NONE || row.is_derived() || padding { Ok(()) } else { Err("no FDE".into()) };
         };
         let truth = fde.unwind_info_for_address(&self.eh_frame, &self.bases, &mut self.context, address).unwrap();
         // The registers that functions keep, where their places are counted from the CFA.

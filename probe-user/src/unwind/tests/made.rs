@@ -343,6 +343,12 @@ fn long_common_entries_cannot_be_run_without_end() {
 /// Distance at which common entries share a place in the cache.
 const CIE_PERIOD: usize = 64 * 8 * 2;
 
+/// What the unwind information says; what instructions say depends on symbols as well.
+fn said(table: &Table) -> Vec<(u16, u8, i32, Saved)> {
+    let rows = table.rows.iter().filter(|row| !row.is_derived() && row.rule != rule::NONE);
+    rows.map(|row| (row.pc, row.rule, row.cfa_offset, table.saved[usize::from(row.saved)])).collect()
+}
+
 #[test]
 fn stripped_section_headers_make_no_difference() {
     for (path, bytes) in programs() {
@@ -350,7 +356,8 @@ fn stripped_section_headers_make_no_difference() {
         let mut stripped = bytes;
         stripped[40..48].fill(0); // e_shoff
         stripped[60..64].fill(0); // e_shnum, e_shstrndx
-        assert_eq!(Table::build(&*stripped).unwrap().rows, whole.rows, "{path}");
+        let stripped = Table::build(&*stripped).unwrap();
+        assert!(said(&stripped) == said(&whole), "{path}");
     }
 }
 
