@@ -136,7 +136,7 @@ impl Frame {
 
 #[inline(always)]
 fn at(base: u64, place: u8) -> u64 {
-    base.wrapping_add(8 * u64::from(place)).wrapping_sub(8 * Saved::HERE as u64)
+    base.wrapping_add(8 * u64::from(place)).wrapping_sub(8 * u64::from(Saved::HERE))
 }
 
 /// Where the registers of the frame at hand are.

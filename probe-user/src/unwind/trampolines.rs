@@ -77,7 +77,8 @@ mod tests {
     #[test]
     fn the_begin_of_a_fiber_is_found() {
         let code = [0xc3, 0x55, 0xff, 0xe3, 0x48, 0x31, 0xff, 0xe8, 0x49, 0xfe, 0xff, 0xff, 0xf4, 0x0f];
-        assert_eq!(fiber_begins(0x123b, &code).collect::<Vec<_>>(), [0x123c..0x1248]);
+        let found: Vec<_> = fiber_begins(0x123b, &code).collect();
+        assert_eq!((found.len(), found[0].clone()), (1, 0x123c..0x1248));
         assert_eq!(fiber_begins(0x123b, &code[..12]).count(), 0);
         assert_eq!(fiber_begins(0x123b, &[]).count(), 0);
     }
