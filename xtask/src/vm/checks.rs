@@ -214,7 +214,9 @@ fn shared_heap(result: &str) -> Result<String> {
     let bytes = |name| stacks.sum(|frames| has("start_thread")(frames) && has(name)(frames)) as f64;
     let (seen_kept, churned, all) = (bytes("keeps"), bytes("churns"), stacks.sum(|_| true) as f64);
     let seen = format!("{seen_kept} bytes are in use of {kept} that are kept, {churned} besides");
-    ensure!((0.8..1.2).contains(&(seen_kept / kept)) && churned < 0.1 * kept, "{seen}");
+    // Samples that meet one that is being taken on the same CPU are lost, which is told with the result: on an emulated
+    // processor, where each takes long, every fifth.
+    ensure!((0.6..1.2).contains(&(seen_kept / kept)) && churned < 0.1 * kept, "{seen}");
     ensure!(seen_kept + churned > 0.99 * all, "{seen}, {all} in all: the other stacks are wrong");
     Ok(seen)
 }
