@@ -126,7 +126,7 @@ pub fn enter(context: &ProbeContext) {
     let result = if takes == function::RESULT_ALIGNMENT_SIZE { regs.rdi } else { 0 };
     let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
     sample(
-        &Start { registers, cs: regs.cs, return_address, rdi: 0 },
+        &Start { registers, cs: regs.cs, return_address },
         &Sampled { size, result, mean, weight: 0, time_ns: begin, is_seen: kind & function::UNSEEN == 0 },
     );
     pay(cost, begin);
@@ -151,7 +151,7 @@ pub fn published(context: &ProbeContext) {
     let begin = now();
     let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
     // The tracepoint is in the middle of a function: there is no return address that is known beforehand.
-    let start = Start { registers, cs: regs.cs, return_address: 0, rdi: 0 };
+    let start = Start { registers, cs: regs.cs, return_address: 0 };
     let live = report(&start, &Sampled { size, weight, time_ns: begin, ..Sampled::default() });
     if let Some(live) = live
         && setting!(follow_live) != 0

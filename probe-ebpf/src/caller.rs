@@ -5,7 +5,9 @@ use core::hint::black_box;
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use probe_ebpf::abi::{MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MappedRange, MappingKey, NO_TABLE};
-use probe_ebpf::table::{self, BLOCK_ROWS, PAGE_BITS, Page, Row};
+use probe_ebpf::call_site::Site;
+use probe_ebpf::kept::Saved;
+use probe_ebpf::table::{self, BLOCK_ROWS, PAGE_BITS, Page, Row, Rule};
 
 use crate::lender;
 use crate::maps::{MAPPINGS, block};
@@ -38,17 +40,21 @@ pub struct Lookup {
     /// The blocks of rows that are left; `low` may be the one.
     low: u32,
     high: u32,
-    /// Rows found before on this CPU: stacks resemble each other, and a search is ten times dearer than a look.
+    /// The last rule's index in `found`.
+    at: usize,
+    /// Rules found before on this CPU: stacks resemble each other, and a search is ten times dearer than a look.
     found: [Found; FOUND_ROWS],
 }
 
-/// A row that was found for an address of a table.
+/// A rule that was found for an address of a table.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Found {
     /// Complement of the table, in the upper half, and the address: never zero, as unused entries are.
     key: u64,
-    row: Row,
+    rule: Rule,
+    /// 1 if a call was seen to end there.
+    is_behind_call: u64,
 }
 
 /// A power of two: more than the distinct frames in most stacks, less than the processor's nearest cache.
@@ -67,10 +73,10 @@ struct Context {
     lookup: *mut Lookup,
 }
 
-/// The row for an address, the program counter of a leaf or a return address less one above it; `Row::default()` where
+/// The rule for an address, the program counter of a leaf or a return address less one above it; `Rule::default()` where
 /// there is none.
 #[inline(always)]
-pub fn row(pc: u64, lookup: &mut Lookup) -> Row {
+pub fn rule(pc: u64, lookup: &mut Lookup) -> Rule {
     lookup.pc = pc;
     if pc.wrapping_sub(lookup.place.start) >= lookup.place.end.wrapping_sub(lookup.place.start) {
         find_place(lookup);
@@ -78,17 +84,43 @@ pub fn row(pc: u64, lookup: &mut Lookup) -> Row {
     let Place { bias, table, pages, .. } = lookup.place;
     let address = pc.wrapping_sub(bias);
     if table == NO_TABLE || address >> PAGE_BITS >= u64::from(pages) {
-        return Row::default();
+        return Rule::default();
     }
     let key = !(u64::from(table) << 32 | address & u64::from(u32::MAX));
     let at = (key.wrapping_mul(SPREAD) >> (u64::BITS - FOUND_ROWS.ilog2())) as usize & (FOUND_ROWS - 1);
+    lookup.at = at;
     if lookup.found[at].key == key {
-        return lookup.found[at].row;
+        return lookup.found[at].rule;
     }
     lookup.pc = address;
     let row = find_row(lookup).unwrap_or_default();
-    lookup.found[at] = Found { key, row };
-    row
+    let saved = if row.saved == 0 { None } else { find_saved(lookup, row.saved) };
+    let rule = Rule { row, saved: saved.unwrap_or_default() };
+    lookup.found[at] = Found { key, rule, is_behind_call: 0 };
+    rule
+}
+
+/// What the return address is for which the rule was just looked up, as far as the rule's code is only returned to where it
+/// has called. `before` reads the eight bytes before it; where they cannot be read nothing is known against it. That it is
+/// behind a call is remembered with the rule.
+#[inline(always)]
+pub fn site(rule: Rule, lookup: &mut Lookup, address: u64, before: impl FnOnce() -> Option<u64>) -> Site {
+    let found = &mut lookup.found[lookup.at & (FOUND_ROWS - 1)];
+    if !rule.returns_behind_calls() || found.is_behind_call != 0 {
+        return Site::Call;
+    }
+    let site = before().map_or(Site::Call, |before| Site::of(address, before));
+    found.is_behind_call = (site == Site::Call).into();
+    site
+}
+
+/// The registers that a row says are saved: the table has these words behind those of its pages.
+#[inline(always)]
+fn find_saved(lookup: &Lookup, index: u8) -> Option<Saved> {
+    let at = lookup.place.pages.wrapping_add(index.into());
+    let words = core::ptr::from_ref(block(lookup.place.table, at / BLOCK_ROWS as u32)?).cast::<Saved>();
+    // SAFETY: rows and these words have one size, so a block has as many of either.
+    Some(unsafe { *words.add(at as usize & (BLOCK_ROWS - 1)) })
 }
 
 /// Multiplying by it spreads neighbours: the fractional part of the golden ratio.
@@ -147,8 +179,8 @@ extern "C" fn is_in_later_block(_index: u32, context: *mut Context) -> i64 {
     }
 }
 
-/// Searches the row in force at the address of an executable that is in `lookup.pc`. Its table has an entry for each of its pages first, then the rows, all
-/// of them words of eight bytes in blocks of [`BLOCK_ROWS`]; [`Page::first_row`] counts from the beginning of the table.
+/// Searches the row in force at the address of an executable that is in `lookup.pc`. Its table has an entry for each of its pages first, then what rows
+/// say of saved registers, then the rows, all of them words of eight bytes in blocks of [`BLOCK_ROWS`]; [`Page::first_row`] counts from the beginning of the table.
 #[inline(always)]
 fn find_row(lookup: &mut Lookup) -> Option<Row> {
     let (table, address) = (lookup.place.table, lookup.pc);

@@ -187,7 +187,7 @@ fn user_stack(hit: &Hit, regs: &pt_regs) -> StackId {
     let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
     let epoch = target(hit.tgid).map_or(0, |target| target.epoch);
     let owner = Owner { tgid: hit.tgid, epoch, time_ns: hit.time_ns };
-    let start = Start { registers, cs: regs.cs, return_address: 0, rdi: 0 };
+    let start = Start { registers, cs: regs.cs, return_address: 0 };
     stack::user_claimed(CALL_STACK.get_ptr_mut(0), &start, owner).unwrap_or_else(|| {
         count(Counter::StacksLost);
         StackId::NONE

@@ -4,9 +4,11 @@
 
 pub mod abi;
 pub mod allowance;
+pub mod call_site;
 pub mod calls;
 pub mod hash;
 pub mod heap;
+pub mod kept;
 pub mod span;
 pub mod table;
 pub mod unwind;

@@ -51,7 +51,7 @@ pub fn take(context: &PerfEventContext, is_fast: bool) {
         stack::user_from_kernel(scratch, owner)
     } else {
         let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
-        stack::user(scratch, &Start { registers, cs: regs.cs, return_address: 0, rdi: regs.rdi }, owner)
+        stack::user(scratch, &Start { registers, cs: regs.cs, return_address: 0 }, owner)
     };
     let Some(mut entry) = EVENTS.reserve::<SampleEvent>(0) else {
         count(Counter::SamplesLost);

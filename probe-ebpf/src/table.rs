@@ -5,6 +5,7 @@
 //! array, sorted by [`Row::pc`]; its first row covers its beginning, so a page is searched alone.
 
 use crate::abi::assert_packed;
+use crate::kept::{Frame, Kept, Saved, in_ucontext, register};
 use crate::unwind::{End, Memory, Registers, USER_END, USER_START};
 
 /// How to find the caller's registers for code addresses from `pc` up to the next row.
@@ -15,15 +16,15 @@ pub struct Row {
     pub pc: u16,
     /// How the CFA (canonical frame address: the stack pointer before the call) is found: one of [`rule`].
     pub rule: u8,
-    /// Where the caller's frame pointer is: 0 if it still is in its register, [`FP_AT_FP`] if where the frame pointer
-    /// points, else n for CFA - 8 * n.
-    pub fp: u8,
+    /// Where the caller's registers are: the index of a [`Saved`] that stands in the table behind its pages. The first is
+    /// [`Saved::NOTHING`].
+    pub saved: u8,
     /// Operand of the rule.
     pub cfa_offset: i32,
 }
 
-/// [`Row::fp`]: the caller's frame pointer is saved where this frame's points.
-pub const FP_AT_FP: u8 = u8::MAX;
+/// [`Row::rule`]: added to the rule where no table of the file says it, but its instructions do.
+pub const DERIVED: u8 = 1 << 7;
 
 /// How a [`Row`] finds the CFA. The return address is at CFA - 8 in all but signal frames.
 pub mod rule {
@@ -57,17 +58,50 @@ pub mod rule {
     pub const UNSUPPORTED_RETURN_ADDRESS: u8 = 12;
     /// Not expressible: the frame pointer is saved in another register or out of reach.
     pub const UNSUPPORTED_FRAME_POINTER: u8 = 13;
-    /// The return address is in `rdi`, the caller's stack pointer is stack pointer + operand: `vfork` takes it off the stack
-    /// that it is about to share. Only in the first frame of a stack are the registers known.
-    pub const RETURN_ADDRESS_IN_RDI: u8 = 14;
+    /// From here on the lower four bits are a register ([`register`]). CFA = register + operand.
+    pub const REGISTER: u8 = 0x10;
+    /// CFA = the word at register + (operand >> 8), + (operand & 255).
+    pub const DEREF: u8 = 0x20;
+    /// CFA = the word at stack pointer + 8 * register + (operand >> 8), + (operand & 255): code that keeps its caller's
+    /// stack pointer above an array.
+    pub const INDEXED: u8 = 0x30;
+    /// The return address is in the register, the caller's stack pointer is stack pointer + operand: `vfork` takes it off
+    /// the stack that it is about to share.
+    pub const RETURN_ADDRESS_IN: u8 = 0x40;
+    /// No rule has a higher number.
+    pub const MOST: u8 = 0x4f;
 }
 
 impl Row {
+    /// True if the row was derived from the instructions.
+    #[inline(always)]
+    pub fn is_derived(self) -> bool {
+        self.rule & DERIVED != 0
+    }
+
+    /// The row without that mark: what it says.
+    #[inline(always)]
+    pub fn plain(self) -> Self {
+        Self { rule: self.rule & !DERIVED, ..self }
+    }
+
     /// True when the caller was interrupted rather than calling: its pc is the next instruction to run, to be looked up
     /// as it is. Every other caller's pc is a return address, to be looked up at the byte before.
     #[inline(always)]
     pub fn caller_was_interrupted(self) -> bool {
         self.rule == rule::SIGNAL
+    }
+
+    /// True if it says how to find the caller, or that there is none.
+    #[inline(always)]
+    pub fn is_followed(self) -> bool {
+        self.rule.wrapping_sub(rule::END) <= rule::OTHER_STACK - rule::END || self.has_register()
+    }
+
+    /// True if it needs another register than the stack and frame pointer.
+    #[inline(always)]
+    pub fn has_register(self) -> bool {
+        self.rule.wrapping_sub(rule::REGISTER) <= rule::MOST - rule::REGISTER
     }
 }
 
@@ -96,7 +130,7 @@ pub struct Page {
 }
 
 assert_packed! {
-    Row { pc, rule, fp, cfa_offset }
+    Row { pc, rule, saved, cfa_offset }
     Block { rows }
     Page { first_row, row_count }
 }
@@ -140,19 +174,42 @@ pub enum By {
     FramePointer,
 }
 
-/// What code does that keeps a frame pointer.
-const KEEPS_FRAME_POINTER: Row = Row { pc: 0, rule: rule::RBP, fp: 2, cfa_offset: 16 };
+/// A row with what it refers to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// How the CFA is found.
+    pub row: Row,
+    /// Where [`Row::saved`] says the caller's registers are.
+    pub saved: Saved,
+}
 
-/// Replaces a frame's registers by its caller's: as the row for its pc says, or by the frame pointer where no row says
-/// anything (`Row::default()`) that can be followed.
+impl Rule {
+    /// True for code that is only returned to where it has called: not for that to which signal handlers return, and not where
+    /// nothing is known.
+    #[inline(always)]
+    pub fn returns_behind_calls(self) -> bool {
+        self.row.is_followed() && self.row.rule != rule::SIGNAL && !self.saved.returns_anywhere()
+    }
+}
+
+/// What code does that keeps a frame pointer.
+const KEEPS_FRAME_POINTER: Rule =
+    Rule { row: Row { pc: 0, rule: rule::RBP, saved: 0, cfa_offset: 16 }, saved: Saved::BY_FRAME_POINTER };
+
+/// Replaces a frame's registers by its caller's: as the rule for its pc says, or by the frame pointer where no rule says
+/// anything (`Rule::default()`) that can be followed.
 #[inline(always)]
-pub fn step(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> Result<By, End> {
-    let is_guess = row.rule.wrapping_sub(rule::END) > rule::OTHER_STACK - rule::END;
+pub fn step(rule: Rule, registers: &mut Registers, kept: &mut Kept, memory: &mut impl Memory) -> Result<By, End> {
+    let row = rule.row;
+    let value = if row.has_register() { kept.value(row.rule & 15, memory) } else { Some(0) };
+    let is_guess = !row.is_followed() || value.is_none();
     if is_guess && registers.fp == 0 {
         return Err(if row.rule == rule::NONE { End::Root } else { end(row.rule) });
     }
     // One way for both: the verifier follows what comes next once only.
-    match apply(if is_guess { KEEPS_FRAME_POINTER } else { row }, registers, memory) {
+    let followed = if is_guess { KEEPS_FRAME_POINTER } else { rule };
+    match apply(followed, value.unwrap_or(0), registers, kept, memory) {
         Ok(()) if is_guess => Ok(By::FramePointer),
         Ok(()) if row.caller_was_interrupted() => Ok(By::Signal),
         Ok(()) => Ok(By::Table),
@@ -162,14 +219,8 @@ pub fn step(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> Re
     }
 }
 
-/// The caller's registers where the row says that the return address is in `rdi`, of which this is the content.
-#[inline(always)]
-pub fn by_rdi(row: Row, registers: Registers, rdi: u64) -> Option<Registers> {
-    let is_so = row.rule == rule::RETURN_ADDRESS_IN_RDI && (USER_START..USER_END).contains(&rdi);
-    is_so.then(|| Registers { pc: rdi, sp: registers.sp.wrapping_add(row.cfa_offset as u64), ..registers })
-}
-
-/// Replaces a frame's registers by its caller's, as the row for its pc says; or says why there is none.
+/// Replaces a frame's registers by its caller's, as the rule for its pc says; or says why there is none. `value` is the
+/// content of the register that the rule names.
 ///
 /// Each frame must lie above the one it called, which ends loops. The exceptions are the step out of a signal handler, which
 /// may have run on a stack of its own, and that between a runtime's stacks: the limit on frames ends those.
@@ -177,53 +228,69 @@ pub fn by_rdi(row: Row, registers: Registers, rdi: u64) -> Option<Registers> {
 /// Rules differ in where words are, not in how they are read: a path of its own for each rule, with its own reads, is
 /// more than the verifier can follow.
 #[inline(always)]
-pub fn apply(row: Row, registers: &mut Registers, memory: &mut impl Memory) -> Result<(), End> {
+fn apply(
+    Rule { row, saved }: Rule,
+    value: u64,
+    registers: &mut Registers,
+    kept: &mut Kept,
+    memory: &mut impl Memory,
+) -> Result<(), End> {
     let Registers { pc, sp, fp } = *registers;
     let operand = row.cfa_offset;
-    let base = match row.rule {
-        rule::RSP | rule::PLT | rule::SIGNAL | rule::RSP_DEREF => sp,
+    let is_signal = row.rule == rule::SIGNAL;
+    let kind = if row.has_register() { row.rule & 0xf0 } else { row.rule };
+    let base = match kind {
+        rule::RSP | rule::PLT | rule::SIGNAL | rule::RSP_DEREF | rule::RETURN_ADDRESS_IN => sp,
         rule::RBP | rule::RBP_DEREF if fp & 7 != 0 || fp < sp || fp >= USER_END => return Err(End::Inconsistent),
         rule::OTHER_STACK if fp & 7 != 0 || !(USER_START..USER_END).contains(&fp) => return Err(End::Inconsistent),
         rule::RBP | rule::RBP_DEREF | rule::OTHER_STACK => fp,
+        rule::REGISTER | rule::DEREF => value,
+        rule::INDEXED => sp.wrapping_add(value.wrapping_mul(8)),
         other => return Err(end(other)),
     };
-    let is_signal = row.rule == rule::SIGNAL;
-    let cfa = match row.rule {
-        rule::RSP | rule::RBP | rule::OTHER_STACK => base.wrapping_add(operand as u64),
+    let cfa = match kind {
+        rule::RSP | rule::RBP | rule::OTHER_STACK | rule::REGISTER | rule::RETURN_ADDRESS_IN => {
+            base.wrapping_add(operand as u64)
+        }
         rule::PLT => base.wrapping_add(if pc & 15 >= operand as u64 { 16 } else { 8 }),
         _ => {
-            let (offset, added) = if is_signal { (ucontext::RSP, 0) } else { ((operand >> 8) as u64, operand & 255) };
+            let (offset, added) =
+                if is_signal { (in_ucontext(register::RSP), 0) } else { ((operand >> 8) as u64, operand & 255) };
             memory.read_word(base.wrapping_add(offset)).ok_or(End::Unreadable)?.wrapping_add(added as u64)
         }
     };
-    if (cfa <= sp && !is_signal && row.rule != rule::OTHER_STACK) || cfa >= USER_END {
+    let is_in_register = kind == rule::RETURN_ADDRESS_IN;
+    let least = if is_in_register { sp } else { sp.wrapping_add(1) };
+    if (cfa < least && !is_signal && row.rule != rule::OTHER_STACK) || cfa >= USER_END {
         return Err(End::Inconsistent);
     }
-    let (saved_fp, return_address) = match row.fp {
-        _ if is_signal => (sp.wrapping_add(ucontext::RBP), sp.wrapping_add(ucontext::RIP)),
-        FP_AT_FP => (fp, cfa.wrapping_sub(8)),
-        words => (cfa.wrapping_sub(8 * u64::from(words)), cfa.wrapping_sub(8)),
+    let frame = Frame { sp, fp, cfa };
+    let (saved_fp, return_address) = if is_signal {
+        (sp.wrapping_add(in_ucontext(register::RBP)), sp.wrapping_add(in_ucontext(register::RIP)))
+    } else {
+        (frame.address(saved.base(false), saved.place(0)), cfa.wrapping_sub(8))
     };
-    let caller_fp = match row.fp {
+    let caller_fp = match saved.place(0) {
         0 if !is_signal => fp,
         _ => memory.read_word(saved_fp).ok_or(End::Unreadable)?,
     };
-    let caller_pc = memory.read_word(return_address).ok_or(End::Unreadable)?;
+    let caller_pc = match is_in_register {
+        true => value,
+        false => memory.read_word(return_address).ok_or(End::Unreadable)?,
+    };
     if caller_pc == 0 {
         return Err(End::Root);
     }
     if !(USER_START..USER_END).contains(&caller_pc) {
         return Err(End::Inconsistent);
     }
+    if is_signal {
+        kept.interrupted(sp);
+    } else {
+        kept.leave(saved, frame);
+    }
     *registers = Registers { pc: caller_pc, sp: cfa, fp: caller_fp };
     Ok(())
-}
-
-/// Offsets in `struct ucontext` (arch/x86/include/uapi/asm/{ucontext,sigcontext}.h) of the interrupted registers.
-mod ucontext {
-    pub const RBP: u64 = 120;
-    pub const RSP: u64 = 160;
-    pub const RIP: u64 = 168;
 }
 
 /// The end of a stack at a row that leads to no caller.
@@ -232,192 +299,13 @@ fn end(rule: u8) -> End {
     match rule {
         rule::END => End::Root,
         rule::UNSUPPORTED_EXPRESSION => End::UnsupportedExpression,
-        rule::UNSUPPORTED_REGISTER => End::UnsupportedRegister,
+        rule::UNSUPPORTED_REGISTER | rule::REGISTER..rule::RETURN_ADDRESS_IN => End::UnsupportedRegister,
         rule::UNSUPPORTED_OFFSET => End::UnsupportedOffset,
-        rule::UNSUPPORTED_RETURN_ADDRESS | rule::RETURN_ADDRESS_IN_RDI => End::UnsupportedReturnAddress,
+        rule::UNSUPPORTED_RETURN_ADDRESS | rule::RETURN_ADDRESS_IN..=rule::MOST => End::UnsupportedReturnAddress,
         rule::UNSUPPORTED_FRAME_POINTER => End::UnsupportedFramePointer,
         _ => End::NoUnwindInfo,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::vec;
-    use std::vec::Vec;
-
-    use super::*;
-
-    /// A stack at address 0x7000, as words.
-    struct Words(Vec<u64>);
-
-    impl Memory for Words {
-        fn read_pair(&mut self, address: u64) -> Option<[u64; 2]> {
-            Some([self.read_word(address)?, self.read_word(address + 8)?])
-        }
-
-        fn read_word(&mut self, address: u64) -> Option<u64> {
-            self.0.get((address.checked_sub(0x7000)? / 8) as usize).copied()
-        }
-    }
-
-    const START: Registers = Registers { pc: 0x4000, sp: 0x7000, fp: 0x7010 };
-
-    fn step(rule: u8, cfa_offset: i32, fp: u8, words: &[u64]) -> Result<Registers, End> {
-        step_from(START, rule, cfa_offset, fp, words)
-    }
-
-    fn step_from(from: Registers, rule: u8, cfa_offset: i32, fp: u8, words: &[u64]) -> Result<Registers, End> {
-        let mut registers = from;
-        apply(Row { pc: 0, rule, fp, cfa_offset }, &mut registers, &mut Words(words.to_vec())).map(|()| registers)
-    }
-
-    #[test]
-    fn the_cfa_is_found_from_either_register() {
-        let stack = [0x7777, 0x4100, 0x7100, 0x4200];
-        assert_eq!(step(rule::RSP, 16, 0, &stack), Ok(Registers { pc: 0x4100, sp: 0x7010, fp: 0x7010 }));
-        assert_eq!(step(rule::RSP, 16, 2, &stack), Ok(Registers { pc: 0x4100, sp: 0x7010, fp: 0x7777 }));
-        assert_eq!(step(rule::RSP, 32, 4, &stack), Ok(Registers { pc: 0x4200, sp: 0x7020, fp: 0x7777 }));
-        assert_eq!(step(rule::RBP, 16, 2, &stack), Ok(Registers { pc: 0x4200, sp: 0x7020, fp: 0x7100 }));
-    }
-
-    #[test]
-    fn a_leaf_at_the_very_end_of_its_memory_is_read() {
-        assert_eq!(step(rule::RSP, 8, 0, &[0x4100]), Ok(Registers { pc: 0x4100, sp: 0x7008, fp: 0x7010 }));
-    }
-
-    #[test]
-    fn a_plt_stub_has_pushed_a_word_from_its_threshold_on() {
-        let at = |pc| step_from(Registers { pc, ..START }, rule::PLT, 11, 0, &[0x4100, 0x4200]).map(|r| (r.pc, r.sp));
-        assert_eq!(at(0x4000), Ok((0x4100, 0x7008)));
-        assert_eq!(at(0x400a), Ok((0x4100, 0x7008)));
-        assert_eq!(at(0x400b), Ok((0x4200, 0x7010)));
-        assert_eq!(at(0x400f), Ok((0x4200, 0x7010)));
-    }
-
-    #[test]
-    fn an_aligned_stack_is_found_through_memory() {
-        let stack = [0x7020, 0x7028, 0x7100, 0x4100, 0x4200];
-        assert_eq!(
-            step(rule::RBP_DEREF, -8 * 256, FP_AT_FP, &stack),
-            Ok(Registers { pc: 0x4200, sp: 0x7028, fp: 0x7100 })
-        );
-        assert_eq!(step(rule::RSP_DEREF, 8, 0, &stack), Ok(Registers { pc: 0x4200, sp: 0x7028, fp: 0x7010 }));
-        assert_eq!(step(rule::RSP_DEREF, 0, 0, &stack), Ok(Registers { pc: 0x4100, sp: 0x7020, fp: 0x7010 }));
-    }
-
-    #[test]
-    fn a_signal_frame_gives_the_interrupted_registers_on_whatever_stack() {
-        let mut context = vec![0; 22];
-        (context[15], context[20], context[21]) = (0x6ff0, 0x6f00, 0x4321);
-        assert_eq!(step(rule::SIGNAL, 0, 0, &context), Ok(Registers { pc: 0x4321, sp: 0x6f00, fp: 0x6ff0 }));
-        assert_eq!(step(rule::SIGNAL, 0, 0, &context[..21]), Err(End::Unreadable));
-        context[20] = u64::MAX;
-        assert_eq!(step(rule::SIGNAL, 0, 0, &context), Err(End::Inconsistent));
-        assert!(Row { rule: rule::SIGNAL, ..Row::default() }.caller_was_interrupted());
-    }
-
-    #[test]
-    fn a_runtime_may_have_changed_stacks() {
-        let on_another = Registers { pc: 0x4000, sp: 0x9000, fp: 0x7000 };
-        let caller = Ok(Registers { pc: 0x4100, sp: 0x7010, fp: 0x7020 });
-        assert_eq!(step_from(on_another, rule::OTHER_STACK, 16, 2, &[0x7020, 0x4100]), caller);
-        assert_eq!(step_from(on_another, rule::RBP, 16, 2, &[0x7020, 0x4100]), Err(End::Inconsistent));
-        for fp in [0, 8, 0x7001, u64::MAX - 7] {
-            let lost = Registers { fp, ..on_another };
-            assert_eq!(step_from(lost, rule::OTHER_STACK, 16, 2, &[0x7020, 0x4100]), Err(End::Inconsistent), "{fp:#x}");
-        }
-    }
-
-    #[test]
-    fn a_stack_that_does_not_grow_is_left() {
-        for offset in [0, -8, i32::MIN] {
-            assert_eq!(step(rule::RSP, offset, 0, &[0x4100, 0x4200]), Err(End::Inconsistent), "{offset}");
-        }
-        for fp in [0, 1, 0x6ff8, 0x7001, u64::MAX - 7] {
-            let from = Registers { fp, ..START };
-            assert_eq!(step_from(from, rule::RBP, 16, 2, &[0x7010, 0x4100, 1, 2]), Err(End::Inconsistent), "{fp:#x}");
-        }
-        assert_eq!(step(rule::RSP_DEREF, 0, 0, &[0x7000, 0x4100]), Err(End::Inconsistent));
-        assert_eq!(step(rule::RSP, 8, 0, &[u64::MAX]), Err(End::Inconsistent));
-    }
-
-    #[test]
-    fn a_return_address_in_a_register_is_found_where_registers_are_known() {
-        let row = Row { rule: rule::RETURN_ADDRESS_IN_RDI, cfa_offset: 8, ..Row::default() };
-        assert_eq!(by_rdi(row, START, 0x4100), Some(Registers { pc: 0x4100, sp: 0x7008, fp: 0x7010 }));
-        assert_eq!((by_rdi(row, START, 0), by_rdi(row, START, u64::MAX)), (None, None));
-        assert_eq!(by_rdi(Row { rule: rule::RSP, ..row }, START, 0x4100), None);
-        assert_eq!(step(rule::RETURN_ADDRESS_IN_RDI, 0, 0, &[]), Err(End::UnsupportedReturnAddress));
-    }
-
-    #[test]
-    fn a_stack_ends_for_a_reason() {
-        assert_eq!(step(rule::END, 0, 0, &[]), Err(End::Root));
-        assert_eq!(step(rule::RSP, 8, 0, &[0]), Err(End::Root));
-        assert_eq!(step(rule::RSP, 8, 0, &[]), Err(End::Unreadable));
-        assert_eq!(step(rule::NONE, 0, 0, &[]), Err(End::NoUnwindInfo));
-        assert_eq!(step(200, 0, 0, &[]), Err(End::NoUnwindInfo));
-        assert_eq!(step(rule::UNSUPPORTED_EXPRESSION, 0, 0, &[]), Err(End::UnsupportedExpression));
-        assert_eq!(step(rule::UNSUPPORTED_REGISTER, 0, 0, &[]), Err(End::UnsupportedRegister));
-        assert_eq!(step(rule::UNSUPPORTED_OFFSET, 0, 0, &[]), Err(End::UnsupportedOffset));
-        assert_eq!(step(rule::UNSUPPORTED_RETURN_ADDRESS, 0, 0, &[]), Err(End::UnsupportedReturnAddress));
-        assert_eq!(step(rule::UNSUPPORTED_FRAME_POINTER, 0, 0, &[]), Err(End::UnsupportedFramePointer));
-    }
-
-    fn guess(rule: u8, words: &[u64], fp: u64) -> Result<(Registers, By), End> {
-        let mut registers = Registers { fp, ..START };
-        let by = super::step(Row { rule, ..Row::default() }, &mut registers, &mut Words(words.to_vec()))?;
-        Ok((registers, by))
-    }
-
-    #[test]
-    fn where_no_row_helps_the_frame_pointer_is_followed() {
-        let caller = (Registers { pc: 0x4100, sp: 0x7010, fp: 0x7020 }, By::FramePointer);
-        for rule in [rule::NONE, rule::UNSUPPORTED_EXPRESSION, 200] {
-            assert_eq!(guess(rule, &[0x7020, 0x4100], 0x7000), Ok(caller));
-            assert_eq!(guess(rule, &[0x7020, 0], 0x7000), Err(End::Root));
-            assert_eq!(guess(rule, &[0x7020, 0x4100], 0x9000), Err(End::Unreadable));
-        }
-        assert_eq!(guess(rule::NONE, &[0x7020, 0x4100], 0), Err(End::Root), "so do frame pointers");
-        assert_eq!(guess(rule::UNSUPPORTED_OFFSET, &[0x7020, 0x4100], 0), Err(End::UnsupportedOffset));
-        for fp in [1, 0x7004, 0x6ff8, u64::MAX - 7] {
-            assert_eq!(guess(rule::NONE, &[0, 0x4100], fp), Err(End::NoFramePointer), "{fp:#x}");
-            assert_eq!(guess(rule::UNSUPPORTED_OFFSET, &[0, 0x4100], fp), Err(End::UnsupportedOffset), "{fp:#x}");
-        }
-        assert_eq!(guess(rule::NONE, &[0x7010, u64::MAX], 0x7000), Err(End::NoFramePointer));
-        assert_eq!(guess(rule::END, &[0x7010, 0x4100], 0x7000), Err(End::Root), "a row that says so ends a stack");
-    }
-
-    #[test]
-    fn every_part_of_a_block_is_searched() {
-        let mut block = Block { rows: [Row::default(); BLOCK_ROWS] };
-        for (index, row) in block.rows.iter_mut().enumerate() {
-            row.pc = 10 * index as u16;
-        }
-        for from in 0..BLOCK_ROWS {
-            for to in from + 1..=BLOCK_ROWS {
-                for pc in [0, 9, 10, 11, 500, 635, 640, 641, 1269, 1270, u16::MAX] {
-                    let naive = (from..to).rev().find(|&i| block.rows[i].pc <= pc).unwrap_or(from);
-                    assert_eq!(search_block(&block, from, to, pc), naive, "{from}..{to} {pc}");
-                }
-            }
-        }
-        for (from, to) in [(0, 0), (500, 3), (7, usize::MAX), (usize::MAX, usize::MAX)] {
-            assert!(search_block(&block, from, to, 600) < BLOCK_ROWS);
-        }
-    }
-
-    #[test]
-    fn a_page_that_begins_within_a_block_and_goes_on_behind_it_is_searched_up_to_its_end() {
-        // What stands before the page are numbers of other kinds, with a `pc` of 0 as if they were the first.
-        for from in 0..BLOCK_ROWS {
-            let mut block = Block { rows: [Row::default(); BLOCK_ROWS] };
-            for (at, row) in block.rows.iter_mut().enumerate().skip(from) {
-                row.pc = at as u16;
-            }
-            for at in from..BLOCK_ROWS {
-                assert_eq!(search_block(&block, from, 3 * BLOCK_ROWS, at as u16), at, "from {from}");
-            }
-        }
-    }
-}
+mod tests;

@@ -65,6 +65,6 @@ pub fn saved_registers(task: *mut task_struct) -> Option<(Start, *const pt_regs)
             return None;
         }
         let registers = Registers { pc, sp: read(&raw const (*regs).rsp), fp: read(&raw const (*regs).rbp) };
-        Some((Start { registers, cs, return_address: 0, rdi: read(&raw const (*regs).rdi) }, regs))
+        Some((Start { registers, cs, return_address: 0 }, regs))
     }
 }

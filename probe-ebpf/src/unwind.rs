@@ -23,6 +23,12 @@ pub trait Memory {
     fn read_word(&mut self, address: u64) -> Option<u64> {
         self.read_pair(address).map(|[word, _]| word)
     }
+
+    /// A register ([`crate::kept::register`]) of the first frame; `None` if it is not known. Not the stack pointer.
+    #[inline(always)]
+    fn register(&mut self, _register: u8) -> Option<u64> {
+        None
+    }
 }
 
 /// Why a stack ends.
@@ -45,7 +51,7 @@ pub enum End {
     Inconsistent = 6,
     /// The unwind information is an expression that rows do not express.
     UnsupportedExpression = 7,
-    /// The frame is based on a register that is not followed.
+    /// The frame is based on a register whose content is not known there.
     UnsupportedRegister = 8,
     /// An offset in the unwind information is too large for a row.
     UnsupportedOffset = 9,
@@ -55,11 +61,15 @@ pub enum End {
     UnsupportedFramePointer = 11,
     /// The code took the place of other code, by whose unwind table it was crossed. Only user space can tell.
     NewCode = 12,
+    /// What was found as the return address is not behind a call: the unwind table of the frame is wrong.
+    NoCall = 13,
+    /// The thread is in `execve`: its stack is gone, and that of its new program has not begun.
+    Exec = 14,
 }
 
 impl End {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Root,
         Self::NoFramePointer,
         Self::Unreadable,
@@ -73,6 +83,8 @@ impl End {
         Self::UnsupportedReturnAddress,
         Self::UnsupportedFramePointer,
         Self::NewCode,
+        Self::NoCall,
+        Self::Exec,
     ];
 
     /// The end that a number from the kernel stands for; an unknown one counts as unreadable.
@@ -90,6 +102,8 @@ impl End {
             10 => Self::UnsupportedReturnAddress,
             11 => Self::UnsupportedFramePointer,
             12 => Self::NewCode,
+            13 => Self::NoCall,
+            14 => Self::Exec,
             _ => Self::Unreadable,
         }
     }
@@ -105,11 +119,13 @@ impl End {
             Self::NoUnwindInfo => Some("no unwind information"),
             Self::Inconsistent => Some("stack contradicts unwind information"),
             Self::UnsupportedExpression => Some("unwind expression not supported"),
-            Self::UnsupportedRegister => Some("frame not based on stack or frame pointer"),
+            Self::UnsupportedRegister => Some("frame based on an unknown register"),
             Self::UnsupportedOffset => Some("unwind offset too large"),
             Self::UnsupportedReturnAddress => Some("return address in an unusual place"),
             Self::UnsupportedFramePointer => Some("frame pointer in an unusual place"),
             Self::NewCode => Some("code just loaded"),
+            Self::NoCall => Some("return address not after a call"),
+            Self::Exec => Some("in execve"),
         }
     }
 }

@@ -3,16 +3,19 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::{bpf_copy_from_user_task, bpf_loop, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_copy_from_user_task, bpf_loop, bpf_probe_read_user, bpf_task_pt_regs};
 use probe_ebpf::abi::{
     Counter, EXACT_FRAME, MAX_FRAMES, MAX_KERNEL_FRAMES, MEMO_FRAMES, StackEvent, StackId, kind, stack_flags,
 };
+use probe_ebpf::call_site::Site;
 use probe_ebpf::hash::StackHash;
-use probe_ebpf::table::{self, By, rule};
+use probe_ebpf::kept::{Kept, in_pt_regs};
+use probe_ebpf::table::{self, By, Rule, rule};
 use probe_ebpf::unwind::{End, Memory, Registers};
 
 use crate::caller::{self, Lookup};
 use crate::maps::count;
+use crate::task::{current_task, field};
 
 /// A stack while it is taken: the event as it travels. Programs that can interrupt each other have one each.
 #[repr(C)]
@@ -38,8 +41,6 @@ pub struct Start {
     /// Where the function returns to at whose first instruction the registers are; 0 anywhere else. There the stack has
     /// nothing of the function yet, so that no table is needed to find its caller.
     pub return_address: u64,
-    /// What is in `rdi`; 0 if that is not known.
-    pub rdi: u64,
 }
 
 /// Whose stack it is, and when it was taken.
@@ -55,6 +56,7 @@ pub struct Owner {
 #[repr(C)]
 struct Walk {
     registers: Registers,
+    kept: Kept,
     hash: StackHash,
     lookup: Lookup,
     /// Address of the piece of stack in the scratch's window, or [`NO_WINDOW`].
@@ -64,13 +66,13 @@ struct Walk {
     frame_count: u32,
     end: u32,
     flags: u32,
-    /// 1 if a signal handler or a stack was left on the way: the caller's address is not where others are.
+    /// 1 if a signal handler or a stack was left on the way, or a frame was found by another register than the stack and frame
+    /// pointer: what the caller's address depends on is not only what is compared.
     is_unusual: u32,
     start_sp: u64,
     last_sp: u64,
     /// As in [`Start`], before the first step.
     return_address: u64,
-    rdi: u64,
     /// Where the last return addresses were found, in words from the first stack pointer.
     slots: [u32; MEMO_FRAMES],
 }
@@ -102,6 +104,7 @@ fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owne
     // SAFETY: the caller's scratch, which nobody else uses meanwhile.
     let walk = unsafe { &mut (*context.scratch).walk };
     walk.registers = start.registers;
+    walk.kept.start();
     walk.hash = StackHash::new(tgid, epoch);
     walk.window_start = NO_WINDOW;
     walk.lookup.start(tgid);
@@ -113,7 +116,6 @@ fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owne
     walk.start_sp = start.registers.sp;
     walk.last_sp = start.registers.sp;
     walk.return_address = start.return_address;
-    walk.rdi = start.rdi;
     walk.end = End::TooDeep as u32;
     let is_compat = start.cs != USER_CS;
     let limit = if is_compat { 1 } else { MAX_FRAMES as u32 };
@@ -175,9 +177,23 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
     // SAFETY: the scratch of `walk`.
     let Scratch { frames, window, walk, .. } = unsafe { &mut *scratch };
     let index = index as usize & (MAX_FRAMES - 1);
-    // A frame that was interrupted, not left by a call: its address is the instruction itself.
-    let is_exact = index > 0 && walk.back == 0;
-    let address = walk.registers.pc | if is_exact { EXACT_FRAME } else { 0 };
+    let pc = walk.registers.pc;
+    let rule = caller::rule(pc.wrapping_sub(walk.back), &mut walk.lookup);
+    let is_derived = rule.row.is_derived();
+    let rule = Rule { row: rule.row.plain(), ..rule };
+    let mut memory = UserMemory { source, window, start: &mut walk.window_start };
+    let site = match walk.back {
+        0 => Site::Call,
+        _ => caller::site(rule, &mut walk.lookup, pc, || memory.read_alone(pc.wrapping_sub(8))),
+    };
+    if site == Site::Other && rule.row.rule != rule::END {
+        walk.end = End::NoCall as u32;
+        return 1;
+    }
+    // A frame that was interrupted, or was put there by who made the stack, not left by a call: its address is the instruction
+    // itself.
+    let is_exact = index > 0 && (walk.back == 0 || site != Site::Call);
+    let address = pc | if is_exact { EXACT_FRAME } else { 0 };
     frames[index] = address;
     walk.hash.add(address);
     walk.frame_count = index as u32 + 1;
@@ -185,46 +201,62 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
         walk.registers.pc = walk.return_address;
         walk.registers.sp = walk.registers.sp.wrapping_add(8);
         walk.return_address = 0;
-        walk.rdi = 0;
         walk.back = 1;
         return 0;
     }
-    let row = caller::row(walk.registers.pc.wrapping_sub(walk.back), &mut walk.lookup);
-    let caller = table::by_rdi(row, walk.registers, walk.rdi);
-    walk.rdi = 0;
-    if let Some(caller) = caller {
-        walk.registers = caller;
-        walk.back = 1;
-        walk.is_unusual = 1;
-        return 0;
+    if site == Site::Function {
+        walk.end = End::Root as u32;
+        return 1;
     }
-    let mut memory = UserMemory { source, window, start: &mut walk.window_start };
-    match table::step(row, &mut walk.registers, &mut memory) {
+    walk.flags |= if is_derived { stack_flags::DERIVED } else { 0 };
+    let row = rule.row;
+    match table::step(rule, &mut walk.registers, &mut walk.kept, &mut memory) {
         Ok(by) => {
             walk.back = (by != By::Signal).into();
             let sp = walk.registers.sp;
-            walk.is_unusual |= u32::from(by == By::Signal || sp < walk.last_sp);
+            walk.is_unusual |= u32::from(by == By::Signal || row.has_register() || sp < walk.last_sp);
             walk.last_sp = sp;
             let slot = sp.wrapping_sub(walk.start_sp) / 8;
             walk.slots[index & (MEMO_FRAMES - 1)] = slot.wrapping_sub(1) as u32;
             if by == By::FramePointer {
-                walk.flags = stack_flags::GUESSED;
+                walk.flags |= stack_flags::GUESSED;
             }
             0
         }
         Err(end) => {
             // A frame pointer of zero ends a chain of them; code that keeps none may have a zero there as well.
             let is_no_chain = end == End::Root && row.rule == rule::NONE && walk.flags & stack_flags::GUESSED == 0;
-            walk.end = if is_no_chain { End::NoFramePointer } else { end } as u32;
+            let is_in_exec = end == End::Unreadable && is_in_exec(memory.source.task());
+            walk.end = match end {
+                _ if is_no_chain => End::NoFramePointer,
+                _ if is_in_exec => End::Exec,
+                end => end,
+            } as u32;
             1
         }
     }
+}
+
+/// True if a task is in the system call that replaces its program, in which its registers are those of a stack that is gone.
+#[inline(always)]
+fn is_in_exec(task: *mut task_struct) -> bool {
+    /// `__NR_execve`, `__NR_execveat` (arch/x86/entry/syscalls/syscall_64.tbl).
+    const EXECVE: u64 = 59;
+    const EXECVEAT: u64 = 322;
+    /// Offset of `orig_rax` in `pt_regs`: the number of the system call.
+    const NUMBER: u32 = 120;
+    // SAFETY: the task is the current one or held by the iterator.
+    let registers = unsafe { bpf_task_pt_regs(task) };
+    matches!(field::<u64>(registers as *const u8, NUMBER), Some(EXECVE | EXECVEAT))
 }
 
 /// Whose memory is read.
 trait Source {
     /// True if all of it could be read.
     fn read(&self, into: *mut c_void, bytes: u32, address: u64) -> bool;
+
+    /// The task; the registers with which it left user mode are those of its first frame.
+    fn task(&self) -> *mut task_struct;
 }
 
 /// The current process's, as far as it is in memory.
@@ -236,6 +268,11 @@ impl Source for Current {
         // SAFETY: the helper checks the address; the caller's buffer is that long.
         unsafe { bpf_probe_read_user(into, bytes, address as *const c_void) == 0 }
     }
+
+    #[inline(always)]
+    fn task(&self) -> *mut task_struct {
+        current_task()
+    }
 }
 
 /// Another task's, also what has to be brought into memory first.
@@ -246,6 +283,11 @@ impl Source for Task {
     fn read(&self, into: *mut c_void, bytes: u32, address: u64) -> bool {
         // SAFETY: as above.
         unsafe { bpf_copy_from_user_task(into, bytes, address as *const c_void, self.0, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn task(&self) -> *mut task_struct {
+        self.0
     }
 }
 
@@ -298,6 +340,13 @@ impl<S: Source> Memory for UserMemory<'_, S> {
             Some(at) => Some(self.window[at]),
             None => self.read_alone(address),
         }
+    }
+
+    #[inline(always)]
+    fn register(&mut self, register: u8) -> Option<u64> {
+        // SAFETY: the task is the current one or held by the iterator.
+        let registers = unsafe { bpf_task_pt_regs(self.source.task()) };
+        field(registers as *const u8, in_pt_regs(register))
     }
 }
 

@@ -79,6 +79,8 @@ pub struct StackEvent {
 pub mod stack_flags {
     /// Code without unwind information was crossed by its frame pointer: a guess.
     pub const GUESSED: u32 = 1;
+    /// Code without unwind information was crossed by rows that were derived from its instructions.
+    pub const DERIVED: u32 = 2;
 }
 
 assert_packed! {

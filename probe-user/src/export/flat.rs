@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::Options;
-use crate::symbolize::{Frame, Header, Kind, ProcessInfo, Profile, Sample, ThreadInfo};
+use crate::symbolize::{DERIVED_STACKS, Frame, Header, Kind, ProcessInfo, Profile, Sample, ThreadInfo};
 
 /// The names of a sample's stack, root first: process, thread and state if `options` ask for them, the reason if the
 /// stack was cut, frames.
@@ -117,7 +117,7 @@ pub fn summary(profile: &Profile) -> String {
 
 /// The same in few words, for pictures: how many losses there were, without their reasons.
 pub fn short_summary(profile: &Profile) -> String {
-    let all: u64 = profile.losses.values().sum();
+    let all: u64 = lost(profile).map(|(_, count)| count).sum();
     summary_with(profile, &format!("lost, cut or guessed: {all}"))
 }
 
@@ -138,16 +138,25 @@ fn summary_with(profile: &Profile, losses: &str) -> String {
     }
     let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
     parts.push(crate::text::count(samples, "samples"));
-    if !profile.losses.is_empty() {
+    if lost(profile).next().is_some() {
         parts.push(losses.to_owned());
+    }
+    if let Some(derived) = profile.losses.get(DERIVED_STACKS) {
+        parts.push(format!("derived: {derived}"));
     }
     parts.join(" · ")
 }
 
 /// The losses with their reasons: `reason 3, other 5`.
 pub fn losses(profile: &Profile) -> String {
-    let losses: Vec<_> = profile.losses.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let losses: Vec<_> = lost(profile).map(|(reason, count)| format!("{reason} {count}")).collect();
     losses.join(", ")
+}
+
+/// What is missing; what is derived is not.
+fn lost(profile: &Profile) -> impl Iterator<Item = (&str, u64)> {
+    let losses = profile.losses.iter().map(|(reason, &count)| (reason.as_str(), count));
+    losses.filter(|&(reason, _)| reason != DERIVED_STACKS)
 }
 
 #[cfg(test)]

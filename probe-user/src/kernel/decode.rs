@@ -32,8 +32,9 @@ impl Event {
                 let (pid, _epoch, end, flags) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
                 let frames = reader.frames(count)?;
                 let pid = (pid != 0).then_some(pid);
-                let (end, guessed) = (End::from_u32(end), flags & stack_flags::GUESSED != 0);
-                (time_ns, Self::Stack(RawStack { id, time_ns, pid, end, guessed, frames }))
+                let end = End::from_u32(end);
+                let (guessed, derived) = (flags & stack_flags::GUESSED != 0, flags & stack_flags::DERIVED != 0);
+                (time_ns, Self::Stack(RawStack { id, time_ns, pid, end, guessed, derived, frames }))
             }
             kind::WAIT => {
                 let (state, last_ns, pid, tid) = (reader.u32()?, reader.u64()?, reader.u32()?, reader.u32()?);

@@ -147,8 +147,9 @@ fn decode(reader: &mut Reader<'_>, clock: &mut Clock) -> Option<RawThread> {
     };
     let kernel_end = if kernel_frames.len() >= MAX_KERNEL_FRAMES { End::TooDeep } else { End::Root };
     let time_ns = clock.now_ns;
-    let stack = |id, pid, end, guessed, frames: Vec<u64>| {
-        (id != StackId::NONE).then_some(RawStack { id, time_ns, pid, end, guessed, frames })
+    let stack = |id, pid, end, flags: u32, frames: Vec<u64>| {
+        let (guessed, derived) = (flags & stack_flags::GUESSED != 0, flags & stack_flags::DERIVED != 0);
+        (id != StackId::NONE).then_some(RawStack { id, time_ns, pid, end, guessed, derived, frames })
     };
     Some(RawThread {
         pid,
@@ -158,14 +159,8 @@ fn decode(reader: &mut Reader<'_>, clock: &mut Clock) -> Option<RawThread> {
         state_bits,
         since_ns: clock.monotonic(since),
         cpu_ns,
-        user_stack: stack(
-            user_id,
-            Some(pid),
-            End::from_u32(user_end),
-            user_flags & stack_flags::GUESSED != 0,
-            user_frames,
-        ),
-        kernel_stack: stack(kernel_id, None, kernel_end, false, kernel_frames),
+        user_stack: stack(user_id, Some(pid), End::from_u32(user_end), user_flags, user_frames),
+        kernel_stack: stack(kernel_id, None, kernel_end, 0, kernel_frames),
     })
 }
 

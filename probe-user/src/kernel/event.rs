@@ -252,6 +252,8 @@ pub struct RawStack {
     pub end: End,
     /// Code without unwind information was crossed by its frame pointer.
     pub guessed: bool,
+    /// Code without unwind information was crossed by rows that were derived from its instructions.
+    pub derived: bool,
     /// Addresses, leaf first.
     pub frames: Vec<u64>,
 }

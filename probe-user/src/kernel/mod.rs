@@ -40,6 +40,7 @@ pub use event::{
     thread_name,
 };
 pub use heap::{CONSTANT, HeapOptions, Heaps, Layout, MAX_HEAPS, takes};
+pub use multi::loading_time;
 pub use newcomers::Newcomer;
 pub use origins::{How, Origins, RawOrigin};
 pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};

@@ -8,11 +8,13 @@
 //! object once more, by the library with which aya does it, made to refer to the maps that aya has made, and loaded by the
 //! system call itself.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
@@ -142,6 +144,7 @@ impl Multi {
             self.loaded.insert(name, load("nothing", c"GPL", &copy_instructions(&NOTHING)?, None)?);
         }
         if !self.loaded.contains_key(name) {
+            let begin = thread_time();
             let object = match self.object.take() {
                 Some(object) => object,
                 None => parse(self.bytes, &self.maps)?,
@@ -152,9 +155,25 @@ impl Multi {
             let fd = load(name, &program.license, &function.instructions, Some((function, types)));
             let fd = fd.with_context(|| format!("cannot load {name}"))?;
             self.loaded.insert(name, fd);
+            LOADING_NS.set(LOADING_NS.get() + thread_time().saturating_sub(begin));
         }
         Ok(&self.loaded[name])
     }
+}
+
+thread_local! {
+    /// What it has taken to load programs, in nanoseconds of processor time: each is loaded once, when the first probe needs it.
+    static LOADING_NS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How much processor time it has taken this thread to load programs for probes: that is no cost of setting one.
+pub fn loading_time() -> Duration {
+    Duration::from_nanos(LOADING_NS.get())
+}
+
+fn thread_time() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// The object as aya has it when it loads its programs.

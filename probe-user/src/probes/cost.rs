@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::leaving;
 use crate::functions::first_return;
-use crate::kernel::{Role, Sampler, Wanted};
+use crate::kernel::{Role, Sampler, Wanted, loading_time};
 use crate::target::{Modules, Process};
 
 /// The function is called so often at a time: a millisecond or less, so that few interrupts are measured.
@@ -71,8 +71,13 @@ fn time() -> Duration {
     rounds[ROUNDS / 2]
 }
 
+/// The processor time of this thread without what it took to load programs: that is done once, and no cost of setting probes again.
+pub(super) fn setting_time() -> Duration {
+    cpu_time().saturating_sub(loading_time())
+}
+
 /// Of this thread, since it began.
-pub(super) fn cpu_time() -> Duration {
+fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

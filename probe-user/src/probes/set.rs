@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::cost::cpu_time;
+use super::cost::setting_time;
 use super::governor::{Governor, Verdict};
 use super::group::{Group, Part, Passed, Window};
 use super::leaving;
@@ -127,9 +127,9 @@ impl ProbeSet {
         self.is_at_rest = false;
         let mut group = Group::new(wanted);
         group.begin(&sampler.hits());
-        let begin = cpu_time();
+        let begin = setting_time();
         group.set(sampler, self.pid)?;
-        self.governor.changed(TO_AND_FRO * (cpu_time() - begin));
+        self.governor.changed(TO_AND_FRO * setting_time().saturating_sub(begin));
         tell(&mut self.switch, sampler, name, Moment::Set(group.set_ns))?;
         self.groups.push((name, group));
         self.governor.add();
@@ -334,14 +334,14 @@ impl ProbeSet {
             // Whoever is told that they are gone has until the next look to forget what they saw last.
             if group.is_due && group.is_away() && !gone.contains(name) {
                 tell(&mut self.switch, sampler, *name, Moment::Before(group.next_part()))?;
-                let begin = cpu_time();
+                let begin = setting_time();
                 if let Err(error) = group.set(sampler, self.pid) {
                     let refused = error.downcast::<Refused>()?;
                     group.is_due = false;
                     self.refused.push((*name, refused));
                     continue;
                 }
-                self.governor.changed(TO_AND_FRO * (cpu_time() - begin));
+                self.governor.changed(TO_AND_FRO * setting_time().saturating_sub(begin));
                 tell(&mut self.switch, sampler, *name, Moment::Set(group.set_ns))?;
             }
         }

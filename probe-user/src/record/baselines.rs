@@ -177,7 +177,7 @@ mod tests {
         let sample = |pid| Sample { time_ns: number * 60, pid, tid: pid, user: Some(0), kernel: None, period_ns: 1 };
         let samples = samples.iter().flat_map(|&(pid, count)| std::iter::repeat_n(sample(pid), count)).collect();
         let frames = vec![Frame { module: None, offset: 1 }; 100].into();
-        let stack = Arc::new(Stack { space: Space::User, frames, end: End::Root, guessed: false });
+        let stack = Arc::new(Stack { space: Space::User, frames, end: End::Root, guessed: false, derived: false });
         let (from_ns, to_ns) = (number * 60, number * 60 + 60);
         Recording { from_ns, to_ns, samples, stacks: [(0, stack)].into(), ..Recording::default() }
     }

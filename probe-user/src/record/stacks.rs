@@ -40,6 +40,8 @@ pub struct Stack {
     pub end: End,
     /// Code without unwind information was crossed by its frame pointer, which may be wrong.
     pub guessed: bool,
+    /// Code without unwind information was crossed by rows that were derived from its instructions: no guess.
+    pub derived: bool,
 }
 
 impl Stack {
@@ -208,7 +210,13 @@ mod tests {
     }
 
     fn stack(offset: u64) -> Stack {
-        Stack { space: Space::User, frames: Box::new([Frame { module: None, offset }]), end: End::Root, guessed: false }
+        Stack {
+            space: Space::User,
+            frames: Box::new([Frame { module: None, offset }]),
+            end: End::Root,
+            guessed: false,
+            derived: false,
+        }
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub use heap::LIVE_EVENT;
 pub use naming::Name;
 pub use narrow::narrow;
 pub use profile::{
-    Allocated, Header, InUse, Kind, Line, Location, Measure, Module, PAGE_FAULT, ProcessInfo, Profile, Sample, Stack,
-    ThreadInfo,
+    Allocated, DERIVED_STACKS, Header, InUse, Kind, Line, Location, Measure, Module, PAGE_FAULT, ProcessInfo, Profile,
+    Sample, Stack, ThreadInfo,
 };
 pub use symbolizer::Symbolizer;
 pub use views::Frame;

@@ -16,6 +16,10 @@ pub const PAGE_FAULT: &str = "page-fault";
 /// What makes them, and the tier of memory that this is.
 pub const PAGE_FAULTS: &str = "page_fault_user (tier 1)";
 
+/// What is counted beside the losses without being one: stacks through code without tables, by rows that were derived from its
+/// instructions.
+pub const DERIVED_STACKS: &str = "stacks with frames derived from code";
+
 /// A symbolized recording: tables of processes, threads, modules, locations and stacks, and the samples over them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Profile {

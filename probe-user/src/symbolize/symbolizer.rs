@@ -10,8 +10,8 @@ use super::modules;
 use super::named::Named;
 use super::naming;
 use super::profile::{
-    Header, Kind, Location, Module as ModuleInfo, OFF_CPU, PAGE_FAULT, PAGE_FAULTS, ProcessInfo, Profile, SCHED_SWITCH,
-    Sample, Stack as ProfileStack, ThreadInfo,
+    DERIVED_STACKS, Header, Kind, Location, Module as ModuleInfo, OFF_CPU, PAGE_FAULT, PAGE_FAULTS, ProcessInfo,
+    Profile, SCHED_SWITCH, Sample, Stack as ProfileStack, ThreadInfo,
 };
 use crate::kernel::End;
 use crate::record::{Events, HeapRecord, Kind as RecordingKind, Recording, Space, Stack};
@@ -167,6 +167,8 @@ pub(super) struct Builder {
     pub(super) stacks: HashMap<u32, (Vec<u32>, End)>,
     /// Slots of stacks with a frame that was found by its frame pointer only because no unwind information told of it.
     guessed: HashSet<u32>,
+    /// And of those with one that was found by what its instructions do, for the same reason.
+    derived: HashSet<u32>,
     stack_index: HashMap<(Option<u32>, Option<u32>), u32>,
     /// Indexes of a stack and of its waker's, and the waker's name → index of both together.
     pub(super) woken_index: HashMap<(u32, u32, [u8; 16]), u32>,
@@ -180,6 +182,9 @@ impl Builder {
     fn add_stack(&mut self, slot: u32, stack: &Stack) {
         if stack.guessed {
             self.guessed.insert(slot);
+        }
+        if stack.derived {
+            self.derived.insert(slot);
         }
         let mut locations = Vec::with_capacity(stack.frames.len());
         for (depth, frame) in stack.frames.iter().enumerate() {
@@ -304,6 +309,9 @@ impl Builder {
         }
         if user.is_some_and(|slot| self.guessed.contains(&slot)) {
             *losses.entry("stacks with frames guessed by frame pointer".into()).or_default() += count;
+        }
+        if user.is_some_and(|slot| self.derived.contains(&slot)) {
+            *losses.entry(DERIVED_STACKS.into()).or_default() += count;
         }
     }
 

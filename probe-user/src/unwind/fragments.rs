@@ -81,6 +81,25 @@ impl Fragments {
         self.has_signal_frame = true;
     }
 
+    /// What the file's code has that no function covers, in order. They have to be sorted.
+    pub fn gaps(&self, code: &[Range<u64>]) -> Vec<Range<u64>> {
+        let mut gaps = Vec::new();
+        let mut functions = self.list.iter().peekable();
+        for range in code {
+            let mut covered = range.start;
+            while let Some(function) = functions.next_if(|function| function.start < range.end) {
+                if function.start > covered {
+                    gaps.push(covered..function.start);
+                }
+                covered = covered.max(function.end);
+            }
+            if covered < range.end {
+                gaps.push(covered..range.end);
+            }
+        }
+        gaps
+    }
+
     /// Adds a function by its rules and the offsets from which they hold, which ascend from 0. The caller sees to it that
     /// it lies in the file's code.
     pub fn add_rules(&mut self, start: u64, end: u64, rules: Vec<(u32, Rule)>) {

@@ -8,10 +8,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use object::{ReadCache, ReadRef};
-use probe_ebpf::table::{BLOCK_ROWS, Block, PAGE_BITS, Page, Row};
+use probe_ebpf::kept::Saved;
+use probe_ebpf::table::{BLOCK_ROWS, Block, PAGE_BITS, Page, Row, Rule};
 
 use self::fragments::Fragments;
+use self::rules::Rule as RowRule;
 
+pub mod derive;
 mod fragments;
 mod golang;
 mod packed;
@@ -48,13 +51,15 @@ pub struct Table {
     pub first_page: u64,
     /// The rows of all pages, in order.
     pub rows: Vec<Row>,
+    /// What [`Row::saved`] stands for.
+    pub saved: Vec<Saved>,
     /// Entries of the file's unwind information that could not be read; their code is without rows.
     pub unreadable_entries: u32,
 }
 
 impl Table {
     /// The table of an ELF file.
-    pub fn build<'data>(data: impl ReadRef<'data>) -> Result<Self, Reason> {
+    pub fn build<'data>(data: impl ReadRef<'data> + 'data) -> Result<Self, Reason> {
         Self::make(data, |range| Some(data.read_bytes_at(range.start, range.end - range.start).ok()?.to_vec()))
     }
 
@@ -68,7 +73,7 @@ impl Table {
     }
 
     fn make<'data>(
-        data: impl ReadRef<'data>,
+        data: impl ReadRef<'data> + 'data,
         mut read_code: impl FnMut(Range<u64>) -> Option<Vec<u8>>,
     ) -> Result<Self, Reason> {
         let sections = sections::read(data)?;
@@ -83,13 +88,21 @@ impl Table {
                 }
             }
         }
+        add_fiber_begins(&sections, &mut fragments, read_code);
+        derive::add(data, &mut fragments);
         if sections.is_empty() && fragments.list().is_empty() {
             return Err(Reason::NoUnwindInfo);
         }
         pages::lay_out(fragments, &sections.code)
     }
 
-    /// The row for a virtual address of the file; `None` outside its pages. It may say that there is no information.
+    /// The rule for a virtual address of the file; `None` outside its pages. It may say that there is no information.
+    pub fn rule(&self, address: u64) -> Option<Rule> {
+        let row = self.lookup(address)?;
+        Some(Rule { row, saved: self.saved.get(usize::from(row.saved)).copied().unwrap_or_default() })
+    }
+
+    /// The row for a virtual address of the file.
     pub fn lookup(&self, address: u64) -> Option<Row> {
         let page = self.pages.get(usize::try_from((address >> PAGE_BITS).checked_sub(self.first_page)?).ok()?)?;
         let rows = self.rows.get(page.first_row as usize..)?.get(..page.row_count as usize)?;
@@ -106,11 +119,43 @@ impl Table {
         })
     }
 
-    /// Bytes of its rows and pages.
+    /// Bytes of all that.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.rows.as_slice()) + size_of_val(self.pages.as_slice())
+        size_of_val(&*self.rows) + size_of_val(&*self.pages) + size_of_val(&*self.saved)
     }
 }
+
+/// Adds the code in which fibers begin, where the file says nothing of it.
+fn add_fiber_begins(
+    sections: &sections::Sections<'_>,
+    fragments: &mut Fragments,
+    mut read_code: impl FnMut(Range<u64>) -> Option<Vec<u8>>,
+) {
+    fragments.sort();
+    let mut budget = MAX_SEARCHED;
+    for gap in fragments.gaps(&sections.code) {
+        let Some((offset, code)) = sections.searched.iter().find(|(_, code)| code.contains(&gap.start)) else {
+            continue;
+        };
+        let size = gap.end.min(code.end) - gap.start;
+        let Some(left) = budget.checked_sub(size) else { break };
+        budget = left;
+        // What is between two functions is shorter.
+        if size < MIN_SEARCHED {
+            continue;
+        }
+        let from = offset + (gap.start - code.start);
+        let Some(bytes) = read_code(from..from + size) else { continue };
+        for begin in trampolines::fiber_begins(gap.start, &bytes) {
+            fragments.add_rules(begin.start, begin.end, vec![(0, RowRule::END)]);
+        }
+    }
+}
+
+/// Bytes of code without unwind information that are searched for where fibers begin.
+const MAX_SEARCHED: u64 = 16 << 20;
+/// Shorter pieces are not searched: `make_fcontext` has 60 bytes.
+const MIN_SEARCHED: u64 = 48;
 
 /// Why a file has no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

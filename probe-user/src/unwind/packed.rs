@@ -13,14 +13,14 @@ use crate::target::{Module, Told};
 
 const WORD: usize = size_of::<u64>();
 
-/// An entry for each page, then the rows.
+/// An entry for each page, what rows say of saved registers, then the rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
     /// See [`Table::first_page`].
     pub first_page: u64,
     /// Number of pages.
     pub pages: u32,
-    /// Pages and rows.
+    /// All of them.
     pub words: Vec<u64>,
 }
 
@@ -38,14 +38,15 @@ impl Packed {
 
     fn of_table(table: &Table) -> Self {
         let pages = table.pages.iter().map(|page| {
-            let first_row = page.first_row + table.pages.len() as u32;
+            let first_row = page.first_row + (table.pages.len() + table.saved.len()) as u32;
             u64::from(first_row) | u64::from(page.row_count) << 32
         });
         let rows = table.rows.iter().map(|row| {
-            let (rule, fp) = (u64::from(row.rule) << 16, u64::from(row.fp) << 24);
-            u64::from(row.pc) | rule | fp | u64::from(row.cfa_offset as u32) << 32
+            let (rule, saved) = (u64::from(row.rule) << 16, u64::from(row.saved) << 24);
+            u64::from(row.pc) | rule | saved | u64::from(row.cfa_offset as u32) << 32
         });
-        let words = pages.chain(rows).collect();
+        let saved = table.saved.iter().map(|saved| saved.0);
+        let words = pages.chain(saved).chain(rows).collect();
         Self { first_page: table.first_page, pages: table.pages.len() as u32, words }
     }
 
@@ -106,7 +107,7 @@ mod tests {
         let table = Table::of_file(module.file().expect("open")).expect("has one");
         let packed = Packed::of_module(&module).expect("has one");
         assert_eq!(packed, Packed::of_table(&table));
-        assert_eq!(packed.words.len(), table.pages.len() + table.rows.len());
+        assert_eq!(packed.words.len(), table.pages.len() + table.saved.len() + table.rows.len());
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Lays the functions' rows out in pages.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-use probe_ebpf::table::{PAGE_BITS, Page};
+use probe_ebpf::kept::Saved;
+use probe_ebpf::table::{PAGE_BITS, Page, Row};
 
 use super::fragments::Fragments;
 use super::rules::Rule;
@@ -20,7 +22,9 @@ pub(super) fn lay_out(mut fragments: Fragments, code: &[Range<u64>]) -> Result<T
     }
     let mut table = Table { first_page, unreadable_entries: fragments.unreadable, ..Table::default() };
     table.rows.reserve(fragments.rows().min(MAX_ROWS));
-    let mut layout = Layout { table, in_force: Rule::NONE };
+    table.saved.push(Saved::NOTHING);
+    let indices = Indices { all: HashMap::from([(Saved::NOTHING, 0)]), recent: [(Saved::NOTHING, 0); RECENT] };
+    let mut layout = Layout { table, in_force: Rule::NONE, row: Row::default(), indices };
     let mut covered = first.start;
     fragments.sort();
     for &fragment in fragments.list() {
@@ -57,8 +61,32 @@ pub(super) fn lay_out(mut fragments: Fragments, code: &[Range<u64>]) -> Result<T
 /// A table that grows by ascending addresses.
 struct Layout {
     table: Table,
-    /// The rule of the last row.
+    /// The last rule.
     in_force: Rule,
+    /// And its row.
+    row: Row,
+    indices: Indices,
+}
+
+/// Where in the table what is saved stands.
+struct Indices {
+    all: HashMap<Saved, u8>,
+    /// Those that were looked up lately, each in the place that its hash has: there are few, and rows without end.
+    recent: [(Saved, u8); RECENT],
+}
+
+/// A power of two.
+const RECENT: usize = 64;
+
+impl Indices {
+    fn get(&mut self, saved: Saved) -> Option<u8> {
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        let recent = &mut self.recent[(saved.0.wrapping_mul(FACTOR) >> (u64::BITS - RECENT.ilog2())) as usize];
+        if recent.0 != saved {
+            *recent = (saved, *self.all.get(&saved)?);
+        }
+        Some(recent.1)
+    }
 }
 
 impl Layout {
@@ -68,7 +96,7 @@ impl Layout {
         if rule == self.in_force {
             return Ok(());
         }
-        let row = rule.at(address);
+        let row = self.row_of(rule, address);
         let Table { pages, rows, .. } = &mut self.table;
         let first = pages.last().map_or(0, |page| page.first_row as usize);
         if rows.last().is_some_and(|last| rows.len() > first && last.pc == row.pc) {
@@ -76,14 +104,35 @@ impl Layout {
             rows.pop();
         }
         // After that, the row before may say the same.
-        if !rows.get(first..).and_then(|rows| rows.last()).is_some_and(|&last| Rule::of(last) == rule) {
+        let is_same = |last: &Row| Row { pc: row.pc, ..*last } == row;
+        if !rows.get(first..).and_then(|rows| rows.last()).is_some_and(is_same) {
             if rows.len() >= MAX_ROWS {
                 return Err(Reason::TooLarge);
             }
             rows.push(row);
         }
-        self.in_force = rule;
+        (self.in_force, self.row) = (rule, row);
         Ok(())
+    }
+
+    /// The row of a rule. Where there are too many ways of saving registers, of which compilers have a hundred in a file, the
+    /// later ones are not known.
+    fn row_of(&mut self, rule: Rule, address: u64) -> Row {
+        if let Some(index) = self.indices.get(rule.saved) {
+            return rule.at(address, index);
+        }
+        let [less, nothing] = rule.without_room();
+        for rule in [rule, less] {
+            if let Some(index) = self.indices.get(rule.saved) {
+                return rule.at(address, index);
+            }
+            if let Ok(index) = u8::try_from(self.table.saved.len()) {
+                self.indices.all.insert(rule.saved, index);
+                self.table.saved.push(rule.saved);
+                return rule.at(address, index);
+            }
+        }
+        nothing.at(address, 0)
     }
 
     /// Begins pages up to that of `address`, each with the rule in force.
@@ -95,7 +144,7 @@ impl Layout {
                 return Err(Reason::TooLarge);
             }
             pages.push(Page { first_row: rows.len() as u32, row_count: 0 });
-            rows.push(self.in_force.at(0));
+            rows.push(Row { pc: 0, ..self.row });
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
-//! Runs call frame instructions, with an eye only for what a row can express: the CFA, the return address and the frame
-//! pointer. That is a few words of state where the general answer, rules for all registers, has hundreds.
+//! Runs call frame instructions, with an eye only for what a row can express: the CFA, the return address and the registers
+//! that functions keep for their callers. That is a few words of state where the general answer, rules for all registers,
+//! has hundreds.
 
 use gimli::{CallFrameInstruction, Error, Register, Result, UnwindExpression, X86_64};
+use probe_ebpf::kept;
 
 /// Deepest nesting of remembered states; compilers nest once.
 const MAX_REMEMBERED: usize = 16;
@@ -11,7 +13,11 @@ const MAX_REMEMBERED: usize = 16;
 pub(super) struct State {
     pub cfa: Cfa,
     pub return_address: Saved,
-    pub fp: Saved,
+    /// Where the registers are that functions keep, but for those in [`Self::expressions`]: counted from the CFA.
+    pub kept: kept::Saved,
+    /// Bits of the registers in [`kept::KEPT`] for which an expression stands.
+    pub expressions: u8,
+    expression: [UnwindExpression<usize>; kept::KEPT.len()],
 }
 
 /// Where the frame is.
@@ -39,8 +45,47 @@ pub(super) enum Saved {
 }
 
 impl State {
-    pub const DEFAULT: Self =
-        Self { cfa: Cfa::Register(Register(0), 0), return_address: Saved::Default, fp: Saved::Default };
+    pub const DEFAULT: Self = Self {
+        cfa: Cfa::Register(Register(0), 0),
+        return_address: Saved::Default,
+        kept: kept::Saved::NOTHING,
+        expressions: 0,
+        expression: [UnwindExpression { offset: 0, length: 0 }; kept::KEPT.len()],
+    };
+
+    /// The expression that says where a register is.
+    pub fn expression(&self, slot: usize) -> Option<UnwindExpression<usize>> {
+        (self.expressions >> slot & 1 != 0).then_some(self.expression[slot])
+    }
+
+    fn keep(&mut self, slot: usize, saved: Saved) {
+        let place = match saved {
+            Saved::Default | Saved::SameValue => 0,
+            // The return address itself is no place for another register.
+            Saved::Offset(offset) if offset <= -16 => place(offset).unwrap_or(kept::Saved::UNKNOWN),
+            Saved::Undefined if slot == 0 => 0,
+            _ => kept::Saved::UNKNOWN,
+        };
+        self.kept = self.kept.with_place(slot, place);
+        self.expressions &= !(1 << slot);
+        if let Saved::Expression(expression) = saved {
+            self.expressions |= 1 << slot;
+            self.expression[slot] = expression;
+        }
+    }
+
+    /// Takes a register's rule over.
+    fn restore(&mut self, slot: usize, from: &Self) {
+        self.kept = self.kept.with_place(slot, from.kept.place(slot));
+        self.expressions = self.expressions & !(1 << slot) | from.expressions & 1 << slot;
+        self.expression[slot] = from.expression[slot];
+    }
+}
+
+/// A distance in bytes as a place in [`kept::Saved`]; `None` if that is too far.
+pub(super) fn place(offset: i64) -> Option<u8> {
+    let place = u8::try_from((offset / 8).checked_add(kept::Saved::HERE.into())?).ok()?;
+    (offset % 8 == 0 && place != 0 && place != kept::Saved::UNKNOWN).then_some(place)
 }
 
 /// What holds for all functions of a common entry.
@@ -118,8 +163,8 @@ impl Machine {
                 let initial = common.initial.ok_or(Error::CfiInstructionInInvalidContext)?;
                 if register == common.return_address {
                     self.state.return_address = initial.return_address;
-                } else if register == X86_64::RBP {
-                    self.state.fp = initial.fp;
+                } else if let Some(slot) = slot(register) {
+                    self.state.restore(slot, &initial);
                 }
             }
             I::RememberState if self.remembered.len() == MAX_REMEMBERED => return Err(Error::StackFull),
@@ -140,8 +185,18 @@ impl Machine {
     fn save(&mut self, register: Register, saved: Saved, common: &Common) {
         if register == common.return_address {
             self.state.return_address = saved;
-        } else if register == X86_64::RBP {
-            self.state.fp = saved;
+        } else if let Some(slot) = slot(register) {
+            self.state.keep(slot, saved);
         }
+    }
+}
+
+/// The place of a register in [`kept::KEPT`].
+fn slot(register: Register) -> Option<usize> {
+    match register {
+        X86_64::RBP => Some(0),
+        X86_64::RBX => Some(1),
+        Register(number @ 12..=15) => Some(usize::from(number) - 10),
+        _ => None,
     }
 }

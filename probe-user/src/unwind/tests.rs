@@ -8,6 +8,7 @@ use gimli::{
     UnwindSection, X86_64,
 };
 use object::{Object, ObjectSection};
+use probe_ebpf::kept::base;
 use probe_ebpf::table::{Row, rule, search_block};
 
 use super::*;
@@ -70,42 +71,45 @@ impl<'data> Reference<'data> {
         table.fde_for_address(&self.eh_frame, &self.bases, address, EhFrame::cie_from_offset).ok()
     }
 
-    /// What a table's row must be like.
-    fn agrees(&mut self, address: u64, row: Row) -> Result<(), String> {
+    /// What a table's rule must be like.
+    fn agrees(&mut self, address: u64, Rule { row, saved }: Rule) -> Result<(), String> {
         let Some(fde) = self.fde(address) else {
             // Padding may go on with what was in force.
             let padding = (1..16).any(|back| self.fde(address - back).is_some());
-            return if row.rule == rule::NONE || padding { Ok(()) } else { Err("no FDE".into()) };
+            return if row.rule == rule::NONE || row.is_derived() || padding { Ok(()) } else { Err("no FDE".into()) };
         };
         let truth = fde.unwind_info_for_address(&self.eh_frame, &self.bases, &mut self.context, address).unwrap();
-        let wanted = match (truth.cfa(), truth.register(X86_64::RA), truth.register(X86_64::RBP)) {
-            (_, Some(RegisterRule::Undefined), _) => row.rule == rule::END,
-            (CfaRule::RegisterAndOffset { register, offset }, Some(RegisterRule::Offset(-8)), fp) => {
-                let fp_agrees = match fp {
-                    None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => row.fp == 0,
-                    Some(RegisterRule::Offset(offset)) => i64::from(row.fp) * -8 == offset,
-                    Some(_) => false,
-                };
-                let registers: [(u8, Register); 2] = [(rule::RSP, X86_64::RSP), (rule::RBP, X86_64::RBP)];
-                if registers.iter().any(|(_, known)| known == register) {
-                    registers.contains(&(row.rule, *register)) && i64::from(row.cfa_offset) == *offset && fp_agrees
-                        || row.rule == rule::UNSUPPORTED_FRAME_POINTER && !fp_agrees
-                } else {
-                    row.rule == rule::UNSUPPORTED_REGISTER
-                }
+        // The registers that functions keep, where their places are counted from the CFA.
+        let is_saved = |(slot, number): (usize, u16)| match truth.register(Register(number)) {
+            None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => saved.place(slot) == 0,
+            Some(RegisterRule::Offset(offset @ -1016..=-16)) => {
+                i64::from(saved.place(slot)) == i64::from(Saved::HERE) + offset / 8 || saved.base(slot > 0) != base::CFA
             }
-            (CfaRule::Expression(_), ..) => [
-                rule::PLT,
-                rule::SIGNAL,
-                rule::RSP_DEREF,
-                rule::RBP_DEREF,
-                rule::UNSUPPORTED_EXPRESSION,
-                rule::UNSUPPORTED_FRAME_POINTER,
-            ]
-            .contains(&row.rule),
-            _ => [rule::UNSUPPORTED_RETURN_ADDRESS, rule::UNSUPPORTED_REGISTER].contains(&row.rule),
+            Some(_) => true,
         };
-        if wanted { Ok(()) } else { Err(format!("{:?} {:?}", truth.cfa(), truth.register(X86_64::RBP))) }
+        let are_saved = [6, 3, 12, 13, 14, 15].into_iter().enumerate().all(is_saved);
+        let wanted = match (truth.cfa(), truth.register(X86_64::RA)) {
+            (_, Some(RegisterRule::Undefined)) => row.rule == rule::END,
+            (CfaRule::RegisterAndOffset { register, offset }, Some(RegisterRule::Offset(-8))) => {
+                let rule = match *register {
+                    X86_64::RSP => row.rule == rule::RSP,
+                    X86_64::RBP => row.rule == rule::RBP,
+                    _ => row.rule & 0xf0 == rule::REGISTER,
+                };
+                rule && i64::from(row.cfa_offset) == *offset && are_saved
+            }
+            (CfaRule::Expression(_), _) => {
+                [rule::PLT, rule::SIGNAL, rule::RSP_DEREF, rule::RBP_DEREF].contains(&row.rule)
+                    || [rule::DEREF, rule::INDEXED].contains(&(row.rule & 0xf0))
+            }
+            (_, return_address) => {
+                row.rule == rule::UNSUPPORTED_RETURN_ADDRESS
+                    || matches!(return_address, Some(RegisterRule::Register(_)))
+                        && row.rule & 0xf0 == rule::RETURN_ADDRESS_IN
+            }
+        };
+        let is_unusual = row.rule == rule::UNSUPPORTED_FRAME_POINTER;
+        if wanted || is_unusual { Ok(()) } else { Err(format!("{:?} {:?}", truth.cfa(), truth.register(X86_64::RBP))) }
     }
 }
 
@@ -125,9 +129,9 @@ fn rows_say_what_gimli_says() {
         for (start, end) in functions {
             let inside = (0..8).map(|_| random.u64(start..end));
             for address in [start, end - 1, end, end + 15].into_iter().chain(inside.collect::<Vec<_>>()) {
-                let Some(row) = table.lookup(address) else { continue };
-                if let Err(truth) = reference.agrees(address, row) {
-                    panic!("{path} {address:#x}: {row:?}, but {truth}");
+                let Some(rule) = table.rule(address) else { continue };
+                if let Err(truth) = reference.agrees(address, rule) {
+                    panic!("{path} {address:#x}: {rule:?}, but {truth}");
                 }
                 compared += 1;
             }
@@ -191,7 +195,7 @@ fn almost_all_rows_can_be_followed() {
         let share = |kinds: &[u8]| {
             table.rows.iter().filter(|row| kinds.contains(&row.rule)).count() as f64 / table.rows.len() as f64
         };
-        let unsupported = share(&[8, 9, 10, 11, 12]);
+        let unsupported = share(&[9, 10, 11, 12, 13]);
         println!(
             "{path}: {} rows, {} pages, {} bytes of {size} in .eh_frame; {:.0} MB/s; none {:.2} %, unsupported {:.3} % \
              (expression {:.3}, register {:.3}, fp {:.3})",
@@ -205,7 +209,8 @@ fn almost_all_rows_can_be_followed() {
             100. * share(&[rule::UNSUPPORTED_REGISTER]),
             100. * share(&[rule::UNSUPPORTED_FRAME_POINTER]),
         );
-        assert!(unsupported < 0.05, "{path}: {unsupported}");
+        // `setjmp` and its like, which go to other stacks, are a few rows in any C library.
+        assert!(unsupported < 0.0001 || unsupported * table.rows.len() as f64 <= 8.0, "{path}: {unsupported}");
         assert_eq!(table.unreadable_entries, 0, "{path}");
     }
 }

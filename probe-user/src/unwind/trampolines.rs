@@ -1,5 +1,7 @@
-//! Finds the code to which signal handlers return. C libraries without unwind information for it, and Go's runtime, have
-//! it nevertheless: a system call with a number of its own, by which debuggers know it as well.
+//! Finds code by its bytes that has no unwind information: to which signal handlers return, and in which fibers begin. C
+//! libraries without unwind information for it, and Go's runtime, have a signal's return nevertheless: a system call with a
+//! number of its own, by which debuggers know it as well. A fiber of Boost.Context, which PHP has as well, begins with a jump
+//! to its function, which would return to code that ends the process (`make_fcontext`, src/asm/make_x86_64_sysv_elf_gas.S).
 
 use std::ops::Range;
 
@@ -37,6 +39,18 @@ pub(super) fn signal_returns(
     found
 }
 
+/// `push %rbp; jmp *%rbx`, then `xor %rdi, %rdi; call _exit; hlt`: of the call's operand nothing is known.
+const FIBER_BEGIN: [&[u8]; 3] = [&[0x55, 0xff, 0xe3, 0x48, 0x31, 0xff, 0xe8], &[0; 4], &[0xf4]];
+
+/// Where in some bytes at an address fibers begin, up to the code's end.
+pub(super) fn fiber_begins(address: u64, bytes: &[u8]) -> impl Iterator<Item = Range<u64>> {
+    let [head, operand, last] = FIBER_BEGIN;
+    let length = head.len() + operand.len() + last.len();
+    let is_begin = move |code: &[u8]| code.starts_with(head) && code.ends_with(last);
+    let found = bytes.windows(length).enumerate().filter(move |(_, code)| is_begin(code));
+    found.map(move |(at, _)| address + at as u64..address + (at + length) as u64)
+}
+
 /// Where `needle` occurs.
 fn memmem<'a>(bytes: &'a [u8], needle: &'a [u8; 2]) -> impl Iterator<Item = usize> + 'a {
     bytes.windows(2).enumerate().filter(move |(_, pair)| pair == needle).map(|(at, _)| at)
@@ -58,6 +72,15 @@ mod tests {
         assert_eq!(search(&code.concat()), [0x1007..0x1010, 0x1019..0x1020]);
         assert_eq!(search(&[0x0f, 0x05]), []);
         assert_eq!(search(&[]), []);
+    }
+
+    #[test]
+    fn the_begin_of_a_fiber_is_found() {
+        let code = [0xc3, 0x55, 0xff, 0xe3, 0x48, 0x31, 0xff, 0xe8, 0x49, 0xfe, 0xff, 0xff, 0xf4, 0x0f];
+        let found: Vec<_> = fiber_begins(0x123b, &code).collect();
+        assert_eq!((found.len(), found[0].clone()), (1, 0x123c..0x1248));
+        assert_eq!(fiber_begins(0x123b, &code[..12]).count(), 0);
+        assert_eq!(fiber_begins(0x123b, &[]).count(), 0);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub fn tests() -> Vec<Trial> {
         trial("unwind::cxx_exceptions", exceptions),
         trial("unwind::rust_without_panics", rust),
         trial("unwind::a_signal_handler_and_what_it_interrupts", signal),
-        trial("unwind::code_without_unwind_information_is_crossed_by_frame_pointer", guessed),
+        trial("unwind::code_without_unwind_information_is_crossed_by_derived_rows", derived),
     ]
 }
 
@@ -79,7 +79,7 @@ fn signal() -> Result<()> {
     folded.expect("main", SMALL)
 }
 
-fn guessed() -> Result<()> {
+fn derived() -> Result<()> {
     let without = ["-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-g0"];
     let target = Running::workload(&c("deep.c", &without)?)?;
     whole(&target, SMALL)?.expect("main", 0.97)?;
@@ -88,6 +88,6 @@ fn guessed() -> Result<()> {
     let pid = target.pid().to_string();
     probe::run(["record", "-p", &pid, "-d", "1", "-o", &file.to_string_lossy()])?
         .expect(0)?
-        .expect_stderr("stacks with frames guessed by frame pointer")?;
+        .expect_stderr("stacks with frames derived from code")?;
     Ok(())
 }

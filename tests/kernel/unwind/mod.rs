@@ -1,11 +1,14 @@
 //! Are stacks whole where code keeps no frame pointer? One file per question.
 
 mod compiled;
+mod derived;
+mod forms;
 mod go;
 mod kinds;
 mod loading;
 mod programs;
 mod reference;
+mod roots;
 mod surroundings;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +30,16 @@ const BARE: [&str; 2] = ["-O2", "-fomit-frame-pointer"];
 
 /// Those that only ask how stacks look.
 pub fn in_company() -> Vec<Trial> {
-    let groups = [compiled::tests(), kinds::tests(), go::tests(), surroundings::tests(), programs::tests()];
+    let groups = [
+        compiled::tests(),
+        derived::tests(),
+        forms::tests(),
+        kinds::tests(),
+        roots::tests(),
+        go::tests(),
+        surroundings::tests(),
+        programs::tests(),
+    ];
     groups.into_iter().flatten().collect()
 }
 

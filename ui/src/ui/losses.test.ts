@@ -8,6 +8,7 @@ test('lost means lost', () => {
   expect(kindOf('samples with unnamed frames: no symbols')).toBe('unnamed')
   expect(kindOf('stacks truncated: no frame pointer')).toBe('cut')
   expect(kindOf('stacks with frames guessed by frame pointer')).toBe('guessed')
+  expect(kindOf('stacks with frames derived from code')).toBe('derived')
   expect(kindOf('window `dump` could not be read')).toBe('other')
 })
 

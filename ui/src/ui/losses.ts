@@ -1,7 +1,7 @@
 /** What is missing, in the words that every page has for it: what is lost is not there at all; the rest is there and lacks
  *  something. */
 
-export type LossKind = 'lost' | 'cut' | 'guessed' | 'unnamed' | 'other'
+export type LossKind = 'lost' | 'cut' | 'guessed' | 'unnamed' | 'derived' | 'other'
 
 export interface Loss { kind: LossKind, count: number, reasons: [string, number][] }
 
@@ -10,6 +10,7 @@ export const LOSS_WORDS: Record<LossKind, { short: string, long: string }> = {
   cut: { short: 'cut', long: 'Cut: the callers are not known' },
   guessed: { short: 'guessed', long: 'Guessed: callers found by frame pointers' },
   unnamed: { short: 'without a name', long: 'Without a name: no symbols for some frames' },
+  derived: { short: 'derived', long: 'Derived: callers found by the instructions of code that has no unwind tables' },
   other: { short: 'incomplete', long: 'Incomplete' },
 }
 
@@ -17,6 +18,7 @@ export const LOSS_WORDS: Record<LossKind, { short: string, long: string }> = {
 export function kindOf(reason: string): LossKind {
   if (/unnamed|without (a )?name/.test(reason)) return 'unnamed'
   if (/truncated/.test(reason)) return 'cut'
+  if (/derived/.test(reason)) return 'derived'
   if (/guess/.test(reason)) return 'guessed'
   if (/\blost\b|dropped|\bfull\b|throttled|\bmissed\b/.test(reason)) return 'lost'
   return 'other'

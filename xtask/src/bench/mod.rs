@@ -2,9 +2,11 @@
 //! are only comparable within a run.
 
 mod daemon;
+mod derive;
 mod dump;
 mod floods;
 mod footprint;
+mod forms;
 mod governor;
 mod off_cpu;
 mod procfs;
@@ -34,6 +36,11 @@ enum What {
     /// Stacks of code without frame pointers: how many are whole and what they cost, next to profile-bee and perf; the
     /// speed of building tables and of attaching
     Unwind(unwind::Args),
+    /// Which forms the unwind tables of this machine's programs and libraries have, and how many rows cannot be followed
+    Forms(forms::Args),
+    /// Unwind rows that are derived from code: how they compare with tables where there are some, and how much of the code
+    /// without tables they cover
+    Derive,
     /// Waits at 100,000 context switches a second and as many as possible: what one costs, and whether all are counted,
     /// next to offcputime and bpftrace
     OffCpu(off_cpu::Args),
@@ -58,6 +65,8 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Sampler(args) => sampler::run(args),
         What::Unwind(args) => unwind::run(args),
+        What::Forms(args) => forms::run(args),
+        What::Derive => derive::run(),
         What::OffCpu(args) => off_cpu::run(args),
         What::Dump(args) => dump::run(args),
         What::Governor(args) => governor::run(args),

@@ -225,7 +225,7 @@ impl Processes {
             }
         };
         let space = if raw.pid.is_some() { Space::User } else { Space::Kernel };
-        (Stack { space, frames, end: raw.end, guessed: raw.guessed }, is_early)
+        (Stack { space, frames, end: raw.end, guessed: raw.guessed, derived: raw.derived }, is_early)
     }
 
     /// Keeps the names of these threads and of those that are pinned, and their processes also when they are gone.

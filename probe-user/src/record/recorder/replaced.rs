@@ -54,7 +54,15 @@ mod tests {
     fn what_was_crossed_by_the_table_of_other_code_is_cut() {
         let taken = |time_ns| {
             let frames = vec![0x1000, 0x2010, 0x3000];
-            RawStack { id: StackId::NONE, time_ns, pid: Some(1), end: End::Root, guessed: false, frames }
+            RawStack {
+                id: StackId::NONE,
+                time_ns,
+                pid: Some(1),
+                end: End::Root,
+                guessed: false,
+                derived: false,
+                frames,
+            }
         };
         let mut replaced = Replaced::default();
         replaced.add(0x2000..0x3000);

@@ -34,7 +34,15 @@ fn sample(time_ns: u64, tid: u32, stack: u64) -> Event {
 
 fn stack(stack: u64, depth: u64) -> Event {
     let frames = (0..depth).map(|i| 0x1000 + i).collect();
-    Event::Stack(RawStack { id: id(stack), time_ns: 0, pid: Some(u32::MAX), end: End::Root, guessed: false, frames })
+    Event::Stack(RawStack {
+        id: id(stack),
+        time_ns: 0,
+        pid: Some(u32::MAX),
+        end: End::Root,
+        guessed: false,
+        derived: false,
+        frames,
+    })
 }
 
 #[test]
@@ -173,7 +181,15 @@ fn files_are_used_by_whatever_has_a_stack_in_them() {
     let own = files_are_used_by_whatever_has_a_stack_in_them as fn() as usize as u64;
     let frames = vec![own];
     recorder.handle(
-        Event::Stack(RawStack { id: id(1), time_ns: 0, pid: Some(pid), end: End::Root, guessed: false, frames }),
+        Event::Stack(RawStack {
+            id: id(1),
+            time_ns: 0,
+            pid: Some(pid),
+            end: End::Root,
+            guessed: false,
+            derived: false,
+            frames,
+        }),
         0,
     );
     let call =

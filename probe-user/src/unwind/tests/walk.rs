@@ -6,7 +6,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-use probe_ebpf::table::{Row, apply};
+use probe_ebpf::kept::Kept;
+use probe_ebpf::table::{By, Rule, step};
 use probe_ebpf::unwind::{End, Memory, Registers};
 
 use crate::target::{Mapping, Module, Modules, parse_maps};
@@ -48,21 +49,22 @@ impl Space {
         Self(parse_maps(&maps).filter_map(table).collect())
     }
 
-    fn row(&self, place: u64) -> Option<Row> {
+    fn rule(&self, place: u64) -> Option<Rule> {
         let (mapping, module, table) = self.0.iter().find(|(m, ..)| (m.start..m.end).contains(&place))?;
-        table.lookup(module.virtual_address(place - mapping.start + mapping.file_offset)?)
+        table.rule(module.virtual_address(place - mapping.start + mapping.file_offset)?)
     }
 
     /// The pcs from these registers on.
     fn walk(&self, mut registers: Registers) -> (Vec<u64>, End) {
-        let (mut pcs, mut memory, mut exact) = (vec![registers.pc], Own::open(), true);
+        let (mut pcs, mut kept, mut memory, mut exact) = (vec![registers.pc], Kept::FIRST, Own::open(), true);
         while pcs.len() < 1000 {
             let place = if exact { registers.pc } else { registers.pc - 1 };
-            let Some(row) = self.row(place) else { return (pcs, End::NoUnwindInfo) };
-            if let Err(end) = apply(row, &mut registers, &mut memory) {
-                return (pcs, end);
+            let Some(rule) = self.rule(place) else { return (pcs, End::NoUnwindInfo) };
+            match step(rule, &mut registers, &mut kept, &mut memory) {
+                Ok(By::FramePointer) => return (pcs, End::NoUnwindInfo),
+                Ok(by) => exact = by == By::Signal,
+                Err(end) => return (pcs, end),
             }
-            exact = row.caller_was_interrupted();
             pcs.push(registers.pc);
         }
         (pcs, End::TooDeep)
