@@ -239,7 +239,7 @@ impl<'a, 'data> Flow<'a, 'data> {
             // A call of the kernel's.
             FlowControl::Call if i.mnemonic() != Mnemonic::Call => self.effects.run(i, state),
             FlowControl::Next => {
-                self.taken.extend(address_taken(i));
+                self.taken.extend(address_taken(i, self.image.base != 0));
                 self.effects.run(i, state);
             }
             FlowControl::Return => {
@@ -451,11 +451,11 @@ fn left(state: &State) -> Exit {
     }
 }
 
-/// The address that an instruction takes, if it may be one of code.
-fn address_taken(i: &Instruction) -> Option<u64> {
+/// The address that an instruction takes, if it may be one of code; in files that are mapped where they say also as a number.
+fn address_taken(i: &Instruction, is_fixed: bool) -> Option<u64> {
     match i.mnemonic() {
         Mnemonic::Lea if i.is_ip_rel_memory_operand() => Some(i.ip_rel_memory_address()),
-        Mnemonic::Mov | Mnemonic::Push if i.op_kind(i.op_count() - 1) == OpKind::Immediate32 => {
+        Mnemonic::Mov | Mnemonic::Push if is_fixed && i.op_kind(i.op_count() - 1) == OpKind::Immediate32 => {
             Some(u64::from(i.immediate32()))
         }
         _ => None,
