@@ -150,7 +150,7 @@ fn names<'data, R: ReadRef<'data>>(sections: &SectionTable<'data, Header, R>, da
                     let symbol = symbols
                         .as_ref()
                         .zip(symbol)
-                        .and_then(|(table, index)| Some(table.symbol(index).ok()?.name(LE, table.strings()).ok()?));
+                        .and_then(|(table, index)| table.symbol(index).ok()?.name(LE, table.strings()).ok());
                     if let Some(name) = symbol.filter(|name| is_endless(name)) {
                         slots.insert(relocation.r_offset(LE), name);
                     }

@@ -67,7 +67,7 @@ pub(super) fn follow(flow: &mut Flow<'_, '_>) -> Result<(), TooMuch> {
 /// entry, at an alignment, behind padding or code that does not go on.
 fn looks_like_entry(flow: &Flow<'_, '_>, address: u64, is_taken: bool) -> bool {
     let Some(gap) = flow.image.gap(address) else { return false };
-    if address % 16 != 0 || flow.reached(address).is_some() {
+    if !address.is_multiple_of(16) || flow.reached(address).is_some() {
         return false;
     }
     let mut decoder = Decoder::with_ip(64, gap.from(address), address, DecoderOptions::NONE);
