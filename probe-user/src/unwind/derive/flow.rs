@@ -334,9 +334,14 @@ impl<'a, 'data> Flow<'a, 'data> {
         }
         let mut is_known = false;
         if let Some(target) = target.filter(|&target| self.image.gap(target).is_some()) {
-            let Some(callee) = self.lead(target, &State::entry(), rank::CERTAIN) else { return false };
+            // What is only supposed to be code may be none: what it calls is no more than that.
+            let way = if state.rank < rank::POINTED { rank::CERTAIN } else { rank::SUPPOSED };
+            let Some(callee) = self.lead(target, &State::entry(), way) else {
+                run.leave(Exit::Contradiction);
+                return false;
+            };
             let callee = &mut self.leaders[callee as usize];
-            callee.is_entry = true;
+            callee.is_entry |= way == rank::CERTAIN;
             if !callee.returns {
                 callee.waiting.push(run.number);
                 return false;
