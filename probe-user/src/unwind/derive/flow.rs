@@ -239,7 +239,7 @@ impl<'a, 'data> Flow<'a, 'data> {
             // A call of the kernel's.
             FlowControl::Call if i.mnemonic() != Mnemonic::Call => self.effects.run(i, state),
             FlowControl::Next => {
-                self.taken.extend(address_taken(i));
+                self.taken.extend(address_taken(i, self.image.base != 0));
                 self.effects.run(i, state);
             }
             FlowControl::Return => {
@@ -334,9 +334,14 @@ impl<'a, 'data> Flow<'a, 'data> {
         }
         let mut is_known = false;
         if let Some(target) = target.filter(|&target| self.image.gap(target).is_some()) {
-            let Some(callee) = self.lead(target, &State::entry(), rank::CERTAIN) else { return false };
+            // What is only supposed to be code may be none: what it calls is no more than that.
+            let way = if state.rank < rank::POINTED { rank::CERTAIN } else { rank::SUPPOSED };
+            let Some(callee) = self.lead(target, &State::entry(), way) else {
+                run.leave(Exit::Contradiction);
+                return false;
+            };
             let callee = &mut self.leaders[callee as usize];
-            callee.is_entry = true;
+            callee.is_entry |= way == rank::CERTAIN;
             if !callee.returns {
                 callee.waiting.push(run.number);
                 return false;
@@ -451,11 +456,11 @@ fn left(state: &State) -> Exit {
     }
 }
 
-/// The address that an instruction takes, if it may be one of code.
-fn address_taken(i: &Instruction) -> Option<u64> {
+/// The address that an instruction takes, if it may be one of code; in files that are mapped where they say also as a number.
+fn address_taken(i: &Instruction, is_fixed: bool) -> Option<u64> {
     match i.mnemonic() {
         Mnemonic::Lea if i.is_ip_rel_memory_operand() => Some(i.ip_rel_memory_address()),
-        Mnemonic::Mov | Mnemonic::Push if i.op_kind(i.op_count() - 1) == OpKind::Immediate32 => {
+        Mnemonic::Mov | Mnemonic::Push if is_fixed && i.op_kind(i.op_count() - 1) == OpKind::Immediate32 => {
             Some(u64::from(i.immediate32()))
         }
         _ => None,

@@ -1,6 +1,7 @@
 //! From what is known before an instruction to the rule that finds its caller.
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
+use probe_ebpf::kept::register;
 use probe_ebpf::table::rule;
 
 use super::flow::{Flow, behind_call, is_first_frame, push_address};
@@ -81,9 +82,29 @@ impl Fact {
             (Some(offset), None, ..) if offset > 0 => Rule::derived(rule::RSP, fp, offset),
             (None, None, _, Some(operand)) => Rule::derived(rule::RBP_DEREF, fp, operand),
             (None, None, Some(operand), _) => Rule::derived(rule::RSP_DEREF, fp, operand),
+            // Known at the leaf, and above it where callees say that they keep it.
+            (None, None, None, None) => match self.other {
+                Some((register, offset)) => Rule::derived(rule::REGISTER | kernel_number(register), fp, offset),
+                None => Rule::NONE,
+            },
             _ => Rule::NONE,
         }
     }
+}
+
+/// The number that rows have for a register, from the one that instructions have; not for the stack and frame pointer.
+fn kernel_number(register: u8) -> u8 {
+    const NUMBERS: [u8; 8] = [
+        register::RAX,
+        register::RCX,
+        register::RDX,
+        register::RBX,
+        register::RSP,
+        register::RBP,
+        register::RSI,
+        register::RDI,
+    ];
+    NUMBERS.get(usize::from(register)).copied().unwrap_or(register.wrapping_sub(8) & 7)
 }
 
 /// What has to be added for the CFA.

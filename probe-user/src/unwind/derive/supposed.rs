@@ -23,7 +23,7 @@ pub(super) fn follow(flow: &mut Flow<'_, '_>) -> Result<(), TooMuch> {
     let image = flow.image;
     for &taken in &image.taken {
         if flow.reached(taken).is_none() {
-            let rank = if looks_like_entry(flow, taken) { rank::CERTAIN } else { rank::POINTED };
+            let rank = if looks_like_entry(flow, taken, true) { rank::CERTAIN } else { rank::POINTED };
             flow.enter(taken, &State { rank, ..State::entry() });
         }
     }
@@ -38,7 +38,7 @@ pub(super) fn follow(flow: &mut Flow<'_, '_>) -> Result<(), TooMuch> {
         }
         // Those first of which it is known: what is only supposed gives way to them.
         for &pointer in &pointers {
-            if looks_like_entry(flow, pointer) {
+            if looks_like_entry(flow, pointer, flow.taken.contains(&pointer)) {
                 flow.enter(pointer, &State::entry());
             }
         }
@@ -65,7 +65,7 @@ pub(super) fn follow(flow: &mut Flow<'_, '_>) -> Result<(), TooMuch> {
 
 /// Whether what is pointed to begins as functions do, where functions begin: with the frame that it makes, or the mark of an
 /// entry, at an alignment, behind padding or code that does not go on.
-fn looks_like_entry(flow: &Flow<'_, '_>, address: u64) -> bool {
+fn looks_like_entry(flow: &Flow<'_, '_>, address: u64, is_taken: bool) -> bool {
     let Some(gap) = flow.image.gap(address) else { return false };
     if !address.is_multiple_of(16) || flow.reached(address).is_some() {
         return false;
@@ -81,7 +81,9 @@ fn looks_like_entry(flow: &Flow<'_, '_>, address: u64) -> bool {
         Mnemonic::Sub => first.op0_register() == Register::RSP,
         _ => false,
     };
-    makes_frame && is_behind_end(gap, address)
+    // A function that hands over to its argument: labels are in tables, not taken by code.
+    let hands_over = is_taken && first.flow_control() == FlowControl::IndirectBranch;
+    (makes_frame || hands_over) && is_behind_end(gap, address)
 }
 
 /// Whether there is padding before an address, or a return, a jump or a trap.

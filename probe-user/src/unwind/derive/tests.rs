@@ -6,6 +6,7 @@ use std::process::Command;
 
 use fastrand::Rng;
 use object::{Object as _, ObjectSymbol as _};
+use probe_ebpf::kept::register;
 use probe_ebpf::table::{DERIVED, rule};
 
 use super::image::{Image, Piece};
@@ -80,7 +81,7 @@ fn pushes_and_frames_are_followed() {
 fn saved_stack_pointers_are_found_in_memory() {
     let source = function(
         "main",
-        "mov %rsp, %rax\n and $-32, %rsp\n sub $96, %rsp\n mov %rax, 64(%rsp)\n at_aligned: nop\n\
+        "mov %rsp, %rax\n and $-32, %rsp\n at_register: sub $96, %rsp\n mov %rax, 64(%rsp)\n at_aligned: nop\n\
          mov 64(%rsp), %rsp\n at_restored: ret",
     ) + &function(
         "realigns",
@@ -88,6 +89,7 @@ fn saved_stack_pointers_are_found_in_memory() {
          sub %rdi, %rsp\n at_realigned: nop\n mov -8(%rbp), %r10\n leave\n lea -8(%r10), %rsp\n ret",
     );
     let Some(rows) = rows(&source) else { return };
+    expect(&rows, "at_register", derived(rule::REGISTER | register::RAX, 8, 0));
     expect(&rows, "at_aligned", derived(rule::RSP_DEREF, 64 * 256 + 8, 0));
     expect(&rows, "at_restored", derived(rule::RSP, 8, 0));
     expect(&rows, "at_realigned", derived(rule::RBP_DEREF, -8 * 256, FP_AT_FP));
