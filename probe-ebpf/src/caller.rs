@@ -3,14 +3,15 @@
 use core::ffi::c_void;
 use core::hint::black_box;
 
+use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_loop;
-use probe_ebpf::abi::{MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MappedRange, MappingKey, NO_TABLE};
+use probe_ebpf::abi::{FileKey, MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MappedRange, MappingKey, NO_TABLE};
 use probe_ebpf::call_site::Site;
 use probe_ebpf::kept::Saved;
 use probe_ebpf::table::{self, BLOCK_ROWS, PAGE_BITS, Page, Row, Rule};
 
-use crate::lender;
 use crate::maps::{MAPPINGS, block};
+use crate::{file, lender};
 
 /// Steps of the search for a block: a page of 64 KiB has at most 65,536 rows, 512 blocks.
 const BLOCK_SEARCH_STEPS: u32 = 10;
@@ -35,8 +36,9 @@ impl Place {
 #[repr(C)]
 pub struct Lookup {
     pub place: Place,
-    pc: u64,
+    pub pc: u64,
     mappings: MappingKey,
+    pub file: FileKey,
     /// The blocks of rows that are left; `low` may be the one.
     low: u32,
     high: u32,
@@ -76,10 +78,10 @@ struct Context {
 /// The rule for an address, the program counter of a leaf or a return address less one above it; `Rule::default()` where
 /// there is none.
 #[inline(always)]
-pub fn rule(pc: u64, lookup: &mut Lookup) -> Rule {
+pub fn rule(pc: u64, lookup: &mut Lookup, task: *mut task_struct) -> Rule {
     lookup.pc = pc;
     if pc.wrapping_sub(lookup.place.start) >= lookup.place.end.wrapping_sub(lookup.place.start) {
-        find_place(lookup);
+        find_place(lookup, task);
     }
     let Place { bias, table, pages, .. } = lookup.place;
     let address = pc.wrapping_sub(bias);
@@ -128,12 +130,15 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Looks a mapping up; what is not mapped has no table.
 #[inline(always)]
-fn find_place(lookup: &mut Lookup) {
+fn find_place(lookup: &mut Lookup, task: *mut task_struct) {
     if find_mapping(lookup) == 0
         && let Some(lender) = lender::of(lookup.mappings.tgid)
     {
         lookup.mappings.tgid = lender;
         find_mapping(lookup);
+    }
+    if lookup.place.end == 0 {
+        file::find(lookup, task);
     }
 }
 

@@ -28,6 +28,7 @@ mod chance;
 mod dump;
 mod fault;
 mod figures;
+mod file;
 mod goroutine;
 mod lender;
 mod maps;

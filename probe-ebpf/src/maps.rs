@@ -43,6 +43,16 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         signal_live: 0,
         binprm_filename: 0,
         task_thread_memory: 0,
+        vma_start: 0,
+        vma_end: 0,
+        vma_page: 0,
+        vma_file: 0,
+        file_inode: 0,
+        inode_number: 0,
+        inode_super: 0,
+        inode_changed: 0,
+        inode_changed_ns: 0,
+        super_device: 0,
     },
 });
 

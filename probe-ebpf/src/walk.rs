@@ -178,7 +178,7 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
     let Scratch { frames, window, walk, .. } = unsafe { &mut *scratch };
     let index = index as usize & (MAX_FRAMES - 1);
     let pc = walk.registers.pc;
-    let rule = caller::rule(pc.wrapping_sub(walk.back), &mut walk.lookup);
+    let rule = caller::rule(pc.wrapping_sub(walk.back), &mut walk.lookup, source.task());
     let is_derived = rule.row.is_derived();
     let rule = Rule { row: rule.row.plain(), ..rule };
     let mut memory = UserMemory { source, window, start: &mut walk.window_start };

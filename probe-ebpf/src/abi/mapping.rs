@@ -46,6 +46,37 @@ impl MappedRange {
     pub const UNUSED: Self = Self { start: i64::MAX as u64, end: i64::MAX as u64, bias: 0, table: NO_TABLE, pages: 0 };
 }
 
+/// A piece of a file as it was: what a mapping that user space has not told of is recognised by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FileKey {
+    /// `inode.i_ino`
+    pub inode: u64,
+    /// When the inode was changed, in nanoseconds since 1970.
+    pub changed_ns: u64,
+    /// Where in the file the mapping begins, in bytes.
+    pub file_offset: u64,
+    /// `super_block.s_dev`: the minor number in the lower 20 bits, the major one above them.
+    pub device: u32,
+    /// Always zero.
+    pub zero: u32,
+}
+
+/// By which table such a piece is unwound.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileTable {
+    /// Where the mapping begins less this is [`MappedRange::bias`].
+    pub start: u64,
+    /// As in [`MappedRange`].
+    pub table: u32,
+    /// As in [`MappedRange`].
+    pub pages: u32,
+}
+
+/// Pieces of files that are known: most files have one that is executable.
+pub const MAX_FILES: u32 = 2 * MAX_TABLES;
+
 /// Some mappings of a process, sorted.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +89,8 @@ pub struct MappingBlock {
 
 assert_packed! {
     MappingKey { tgid, block }
+    FileKey { inode, changed_ns, file_offset, device, zero }
+    FileTable { start, table, pages }
     MappedRange { start, end, bias, table, pages }
     MappingBlock { next_start, ranges }
 }

@@ -21,7 +21,8 @@ pub use call::{
 pub use counter::Counter;
 pub use dump::{DumpRequest, ThreadRecord, thread_flags};
 pub use mapping::{
-    MAPPINGS_PER_BLOCK, MAX_BLOCKS, MAX_MAPPING_BLOCKS, MAX_TABLES, MappedRange, MappingBlock, MappingKey, NO_TABLE,
+    FileKey, FileTable, MAPPINGS_PER_BLOCK, MAX_BLOCKS, MAX_FILES, MAX_MAPPING_BLOCKS, MAX_TABLES, MappedRange,
+    MappingBlock, MappingKey, NO_TABLE,
 };
 pub use memory::{MemoryEvent, PAGE_BYTES, memory_change};
 pub use origin::{MAX_MADE, OriginEvent, made_by, made_key};

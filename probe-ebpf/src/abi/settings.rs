@@ -87,6 +87,26 @@ pub struct Offsets {
     pub binprm_filename: u32,
     /// `task_struct.thread.fsbase`; [`Offsets::MISSING`] where a thread's own memory is found in another way
     pub task_thread_memory: u32,
+    /// `vm_area_struct.vm_start`
+    pub vma_start: u32,
+    /// `vm_area_struct.vm_end`
+    pub vma_end: u32,
+    /// `vm_area_struct.vm_pgoff`
+    pub vma_page: u32,
+    /// `vm_area_struct.vm_file`
+    pub vma_file: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `inode.i_ino`
+    pub inode_number: u32,
+    /// `inode.i_sb`
+    pub inode_super: u32,
+    /// Seconds of the time of change of an inode, whose name differs between kernels.
+    pub inode_changed: u32,
+    /// The nanoseconds.
+    pub inode_changed_ns: u32,
+    /// `super_block.s_dev`
+    pub super_device: u32,
 }
 
 impl Offsets {
@@ -104,5 +124,7 @@ assert_packed! {
         task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
         task_runtime_at_arrival, task_arrival, task_queued, task_parent, signal_live, binprm_filename,
         task_thread_memory,
+        vma_start, vma_end, vma_page, vma_file, file_inode, inode_number, inode_super, inode_changed, inode_changed_ns,
+        super_device,
     }
 }

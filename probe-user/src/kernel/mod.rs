@@ -43,7 +43,7 @@ pub use heap::{CONSTANT, HeapOptions, Heaps, Layout, MAX_HEAPS, takes};
 pub use multi::loading_time;
 pub use newcomers::Newcomer;
 pub use origins::{How, Origins, RawOrigin};
-pub use probe_ebpf::abi::{MappedRange, NO_TABLE, StackId, target_flags};
+pub use probe_ebpf::abi::{FileKey, FileTable, MappedRange, NO_TABLE, StackId, target_flags};
 pub use probe_ebpf::unwind::End;
 pub use prober::Prober;
 pub use sampler::{Clock, Options, Sampler};

@@ -26,5 +26,22 @@ pub fn look_up(btf: &Btf) -> Result<Offsets> {
         signal_live: btf.offset("signal_struct", "live")?,
         binprm_filename: btf.offset("linux_binprm", "filename")?,
         task_thread_memory: btf.offset("task_struct", "thread.fsbase").unwrap_or(Offsets::MISSING),
+        vma_start: btf.offset("vm_area_struct", "vm_start")?,
+        vma_end: btf.offset("vm_area_struct", "vm_end")?,
+        vma_page: btf.offset("vm_area_struct", "vm_pgoff")?,
+        vma_file: btf.offset("vm_area_struct", "vm_file")?,
+        file_inode: btf.offset("file", "f_inode")?,
+        inode_number: btf.offset("inode", "i_ino")?,
+        inode_super: btf.offset("inode", "i_sb")?,
+        // The name up to Linux 6.5, up to 6.10, and since.
+        inode_changed: btf
+            .offset("inode", "i_ctime.tv_sec")
+            .or_else(|_| btf.offset("inode", "__i_ctime.tv_sec"))
+            .or_else(|_| btf.offset("inode", "i_ctime_sec"))?,
+        inode_changed_ns: btf
+            .offset("inode", "i_ctime.tv_nsec")
+            .or_else(|_| btf.offset("inode", "__i_ctime.tv_nsec"))
+            .or_else(|_| btf.offset("inode", "i_ctime_nsec"))?,
+        super_device: btf.offset("super_block", "s_dev")?,
     })
 }

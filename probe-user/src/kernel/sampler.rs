@@ -166,7 +166,7 @@ impl Sampler {
             watched: options.newcomers.then(BTreeSet::new),
             newcomers: Newcomers::new(take("NEWCOMERS")?)?,
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
-            mapping_table: MappingTable::new(take("MAPPINGS")?)?,
+            mapping_table: MappingTable::new(take("MAPPINGS")?, take("FILES")?)?,
             unwind_tables: UnwindTables::new(take("TABLES")?)?,
             waits: Waits::new(take("WAITING")?, take("PLACES")?, take("WOKEN")?)?,
             generations: Array::try_from(take("GENERATIONS")?)?,

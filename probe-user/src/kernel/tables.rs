@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result, bail};
 use aya::maps::of_maps::ArrayOfMaps;
 use aya::maps::{Array, HashMap, Map, MapData};
-use probe_ebpf::abi::{MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MAX_TABLES, MappedRange, MappingBlock, MappingKey};
+use probe_ebpf::abi::{
+    FileKey, FileTable, MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MAX_TABLES, MappedRange, MappingBlock, MappingKey,
+};
 use probe_ebpf::table::BLOCK_ROWS;
 
 use super::boundary::OfKernel;
@@ -21,6 +23,7 @@ pub struct MappingTable {
     mappings: HashMap<MapData, OfKernel<MappingKey>, OfKernel<MappingBlock>>,
     /// How many mappings of each process the kernel knows.
     known: std::collections::HashMap<u32, usize>,
+    files: HashMap<MapData, OfKernel<FileKey>, OfKernel<FileTable>>,
 }
 
 /// The unwind tables, as the kernel programs see them. Each thread that fills places has one of its own, because filling
@@ -70,8 +73,20 @@ impl UnwindTables {
 }
 
 impl MappingTable {
-    pub(super) fn new(map: Map) -> Result<Self> {
-        Ok(Self { mappings: HashMap::try_from(map)?, known: std::collections::HashMap::new() })
+    pub(super) fn new(mappings: Map, files: Map) -> Result<Self> {
+        let (mappings, files) = (HashMap::try_from(mappings)?, HashMap::try_from(files)?);
+        Ok(Self { mappings, known: std::collections::HashMap::new(), files })
+    }
+
+    /// Tells the kernel by which table a piece of a file is unwound where it does not know what a process has mapped. What does
+    /// not fit is left out.
+    pub fn set_file(&mut self, file: FileKey, table: FileTable) {
+        let _ = self.files.insert(OfKernel(file), OfKernel(table), 0);
+    }
+
+    /// Forgets a piece of a file.
+    pub fn remove_file(&mut self, file: FileKey) {
+        let _ = self.files.remove(&OfKernel(file));
     }
 
     /// Tells the kernel the executable mappings of a process, which must be sorted by address. Those beyond what it can

@@ -137,11 +137,13 @@ impl State {
                     tracing::error!(error = format!("{error:#}"), "the sampling keeps its period");
                 }
                 self.unwinding.sweep();
+                self.unwinding.tell_files(self.sampler.mapping_table());
                 if self.unwinding.is_short() && self.unwinding.make_room(&self.recorder.module_use(), now) {
                     self.recorder.processes.mark_all_changed();
                     if let Err(error) = self.sync_unwinding() {
                         tracing::error!(error = format!("{error:#}"), "the kernel is not told of its unwind tables");
                     }
+                    self.unwinding.tell_files(self.sampler.mapping_table());
                     self.unwinding.free_evicted();
                 }
             }
@@ -317,16 +319,20 @@ impl State {
         recorder.find_homes(monotonic_ns());
         let changed = recorder.processes.take_changed();
         let has_changed = !changed.is_empty();
-        let told: Vec<u32> = changed.iter().map(|(pid, _)| *pid).collect();
-        for (pid, mappings) in changed {
+        let told: Vec<u32> = changed.iter().map(|(pid, ..)| *pid).collect();
+        for (pid, mappings, is_watched) in changed {
             incomplete.remove(&pid);
-            let Some(mappings) = mappings else {
+            if !is_watched {
                 sampler.mapping_table().remove_mappings(pid);
-                continue;
-            };
+            }
+            let Some(mappings) = mappings else { continue };
+            // Also of one that has ended: the next one that runs the same program ends as soon.
             let (ranges, complete) = unwinding.ranges(mappings);
             if !complete {
                 incomplete.insert(pid);
+            }
+            if !is_watched {
+                continue;
             }
             // What does not fit is unwound by frame pointer; the others need theirs nevertheless.
             match sampler.mapping_table().set_mappings(pid, &ranges) {
@@ -336,6 +342,9 @@ impl State {
                     *unmapped += 1;
                 }
             }
+        }
+        if has_changed {
+            unwinding.tell_files(sampler.mapping_table());
         }
         // What was taken until now may have been crossed by tables of what was there before.
         let now_ns = monotonic_ns();

@@ -1,14 +1,14 @@
 //! Unwind tables for what processes map: shared by all processes that map the same file, and bounded in memory, within
 //! which the least recently used give way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use anyhow::Result;
 
 use super::builders::{Builders, Built, Ready};
-use crate::kernel::{MappedRange, NO_TABLE, UnwindTables};
-use crate::target::{Mappings, Module, ModuleKind};
+use crate::kernel::{FileKey, FileTable, MappedRange, MappingTable, NO_TABLE, UnwindTables};
+use crate::target::{Identity, Mappings, Module, ModuleKind};
 
 /// A table that no stack has needed for this long may be evicted.
 const IDLE_NS: u64 = 10_000_000_000;
@@ -30,6 +30,9 @@ pub struct Unwinding {
     refused: u64,
     /// Tables that were evicted, and are still in the kernel.
     evicted: Vec<u32>,
+    /// Pieces of files that the kernel knows, with their tables; what it has still to be told comes last.
+    files: HashMap<FileKey, FileTable>,
+    new_files: Vec<FileKey>,
 }
 
 struct Entry {
@@ -62,13 +65,15 @@ impl Unwinding {
             memory,
             refused: 0,
             evicted: Vec::new(),
+            files: HashMap::new(),
+            new_files: Vec::new(),
         })
     }
 
     /// What the kernel is to know of a process's mappings, and whether all of their tables are there. Tables that are not
     /// are asked for.
     pub fn ranges(&mut self, mappings: &Mappings) -> (Vec<MappedRange>, bool) {
-        let mut complete = true;
+        let (mut complete, mut found) = (true, Vec::new());
         let mut ranges = Vec::with_capacity(mappings.len());
         for (start, end, file_offset, module) in mappings.iter() {
             // The search in the kernel goes by the signs of differences, which the vsyscall page would upset.
@@ -81,6 +86,9 @@ impl Unwinding {
                     if let Some(bias) = module.bias(start, file_offset) {
                         range.bias = bias.wrapping_add(ready.first_page << 16);
                         (range.table, range.pages) = (ready.table, ready.pages);
+                        let file =
+                            FileTable { start: start.wrapping_sub(range.bias), table: ready.table, pages: ready.pages };
+                        found.extend(module.identity().map(|identity| (file_key(identity, file_offset), file)));
                     }
                 }
                 Some(State::Requested) => complete = false,
@@ -88,7 +96,33 @@ impl Unwinding {
             }
             ranges.push(range);
         }
+        for (key, file) in found {
+            if self.files.insert(key, file) != Some(file) {
+                self.new_files.push(key);
+            }
+        }
         (ranges, complete)
+    }
+
+    /// Tells the kernel of files whose tables are there, and are not any more.
+    pub fn tell_files(&mut self, kernel: &mut MappingTable) {
+        for key in self.new_files.drain(..) {
+            if let Some(&file) = self.files.get(&key) {
+                kernel.set_file(key, file);
+            }
+        }
+        let tables = self.modules.values().filter_map(|entry| match entry.state {
+            State::Ready(ready) => Some(ready.table),
+            _ => None,
+        });
+        let tables: HashSet<u32> = tables.collect();
+        self.files.retain(|&key, file| {
+            let is_there = tables.contains(&file.table);
+            if !is_there {
+                kernel.remove_file(key);
+            }
+            is_there
+        });
     }
 
     fn state(&mut self, module: &Arc<Module>) -> Option<&State> {
@@ -241,6 +275,12 @@ impl Unwinding {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// How the kernel knows a piece of a file.
+fn file_key(identity: Identity, file_offset: u64) -> FileKey {
+    let (device, inode, changed_ns) = identity.of_kernel();
+    FileKey { inode, changed_ns, file_offset, device, zero: 0 }
 }
 
 /// Which tables to evict: the least recently used, of those that were not used since `idle_ns`, until `excess` bytes are

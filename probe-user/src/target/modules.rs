@@ -91,6 +91,14 @@ pub struct Identity {
     changed_ns: i64,
 }
 
+impl Identity {
+    /// Device as the kernel numbers it (`MKDEV`, include/linux/kdev_t.h), inode, and time of change in nanoseconds.
+    pub fn of_kernel(self) -> (u32, u64, u64) {
+        let device = rustix::fs::major(self.device) << 20 | rustix::fs::minor(self.device);
+        (device, self.inode, self.changed_ns as u64)
+    }
+}
+
 /// A module as it is told to a reader, who gets its file as well.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Told {

@@ -33,8 +33,7 @@ impl Rule {
         Self { kind: rule::OTHER_STACK, operand: 16, saved: kept::Saved::BY_FRAME_POINTER };
 
     /// In a Go function whose frame has `delta` bytes, at least 0. The first word of a frame keeps the caller's frame
-    /// pointer; no other register is kept. Its runtime writes return
-    /// addresses to where it interrupts a function.
+    /// pointer; no other register is kept. Go's runtime writes return addresses to where it interrupts a function.
     pub fn go_frame(delta: i32) -> Self {
         let Some(operand) = delta.checked_add(8) else { return Self::bare(rule::UNSUPPORTED_OFFSET) };
         let fp = if delta < 8 { 0 } else { kept::Saved::BY_FRAME_POINTER.place(0) };

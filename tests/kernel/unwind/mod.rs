@@ -6,6 +6,7 @@ mod forms;
 mod go;
 mod kinds;
 mod loading;
+mod moments;
 mod programs;
 mod reference;
 mod roots;
@@ -35,6 +36,7 @@ pub fn in_company() -> Vec<Trial> {
         derived::tests(),
         forms::tests(),
         kinds::tests(),
+        moments::tests(),
         roots::tests(),
         go::tests(),
         surroundings::tests(),

@@ -294,13 +294,17 @@ impl Processes {
         self.bytes
     }
 
-    /// The processes whose mappings have changed since the last call, with their mappings; `None` for one that is gone.
-    pub fn take_changed(&mut self) -> Vec<(u32, Option<&Mappings>)> {
+    /// The processes whose mappings have changed since the last call, with their mappings, as far as they are known, and whether
+    /// they are still watched.
+    pub fn take_changed(&mut self) -> Vec<(u32, Option<&Mappings>, bool)> {
         let changed = std::mem::take(&mut self.changed);
         let awaits = |pid: &&u32| self.tracked.get(pid).is_some_and(|tracked| tracked.process.awaits_files());
         self.awaiting.extend(changed.iter().filter(awaits));
-        let live = |pid| self.tracked.get(&pid).filter(|tracked| !tracked.released);
-        changed.into_iter().map(|pid| (pid, live(pid).map(|tracked| &tracked.process.mappings))).collect()
+        let of = |pid| match self.tracked.get(&pid) {
+            Some(tracked) => (pid, Some(&tracked.process.mappings), !tracked.released),
+            None => (pid, None, false),
+        };
+        changed.into_iter().map(of).collect()
     }
 
     /// Has all processes reported as changed again.
