@@ -7,6 +7,7 @@ mod delivery;
 mod fake;
 mod kill;
 mod real;
+mod receivers;
 mod scene;
 
 fn main() {
@@ -18,6 +19,7 @@ fn main() {
         _ => {}
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let groups = [channels::tests(), delivery::tests(), kill::tests(), real::tests(), command::tests()];
+    let groups =
+        [channels::tests(), delivery::tests(), receivers::tests(), kill::tests(), real::tests(), command::tests()];
     libtest_mimic::run(&arguments, groups.into_iter().flatten().collect()).exit();
 }

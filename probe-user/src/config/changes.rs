@@ -62,14 +62,15 @@ impl Changes {
         let named = |name: Option<&Spanned<String>>| name.map(|name| name.get_ref().clone()).unwrap_or_default();
         raw.functions.retain(|table| !self.functions.contains_key(&named(table.get_ref().name.as_ref())));
         raw.rules.retain(|table| !self.rules.contains_key(&named(table.get_ref().name.as_ref())));
+        let mut texts = Vec::new();
         for (section, tables) in [("function", &self.functions), ("rule", &self.rules)] {
             for (name, table) in tables.iter().filter_map(|(name, table)| Some((name, table.as_ref()?))) {
-                let upper: Raw =
-                    layers.add(Origin::Setting(format!("{section} `{name}`")), &text(section, name, table)?)?;
-                raw.functions.extend(upper.functions);
-                raw.rules.extend(upper.rules);
+                texts.push((Origin::Setting(format!("{section} `{name}`")), text(section, name, table)?));
             }
         }
+        let upper: Raw = layers.add_all(texts)?;
+        raw.functions.extend(upper.functions);
+        raw.rules.extend(upper.rules);
         Ok(())
     }
 }

@@ -28,14 +28,25 @@ pub(super) enum Origin {
 impl Layers {
     /// Adds a layer and parses it.
     pub(super) fn add<T: DeserializeOwned>(&mut self, origin: Origin, text: &str) -> Result<T, Problem> {
-        let padded = " ".repeat(self.text.len()) + text;
-        self.text.push_str(text);
-        self.text.push('\n');
-        self.ends.push((self.text.len(), origin));
+        self.add_all([(origin, text.to_owned())])
+    }
+
+    /// Adds layers and parses them as one text: what is before it is passed over once, not once for each of them.
+    pub(super) fn add_all<T: DeserializeOwned>(
+        &mut self,
+        layers: impl IntoIterator<Item = (Origin, String)>,
+    ) -> Result<T, Problem> {
+        let start = self.text.len();
+        for (origin, text) in layers {
+            self.text.push_str(&text);
+            self.text.push('\n');
+            self.ends.push((self.text.len(), origin));
+        }
+        let padded = " ".repeat(start) + &self.text[start..];
         toml::from_str(&padded).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
-            // Without a position of its own an error belongs to the layer just added.
-            let span = if span.end == 0 { padded.len() - text.len()..padded.len() - text.len() } else { span };
+            // Without a position of its own an error belongs to what was just added.
+            let span = if span.end == 0 { start..start } else { span };
             self.explain(error.message(), &span)
         })
     }
