@@ -290,14 +290,14 @@ fn children() -> Result<()> {
     }
     let target = Running::ready(&mut command)?;
     let folded = probe::record(target.pid(), 6, &EXACT)?;
-    // Both leak 2 MB a second, for nearly four seconds.
+    // Both leak 2 MB a second, from two seconds after the target was ready: nearly four, and what it takes to start.
     for is_forked in [true, false] {
         let is_meant = |frames: &[String]| {
             let has = |name: &str| frames.iter().any(|frame| frame == name);
             has("leaks") && has("as_forked") == is_forked
         };
         let leaked = folded.share(is_meant) * folded.total() as f64 / 1e6;
-        ensure!((5.0..9.0).contains(&leaked), "forked {is_forked}: {leaked} MB, not 8:\n{}", folded.show());
+        ensure!((5.0..10.5).contains(&leaked), "forked {is_forked}: {leaked} MB, not 8:\n{}", folded.show());
     }
     Ok(())
 }

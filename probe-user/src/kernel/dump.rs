@@ -60,13 +60,20 @@ impl Dumper {
         Self { request, is_loaded: false }
     }
 
-    /// Every thread of a process now, or of all targets; `stacks` asks for those of the threads that do not run.
-    pub(super) fn dump(&mut self, ebpf: &mut Ebpf, whom: Whom, stacks: bool) -> Result<Vec<RawThread>> {
+    /// Has the kernel verify the program, once: that takes a tenth of a second or more, which nobody wants to wait for who
+    /// asks what is so now.
+    pub(super) fn load<'a>(&mut self, ebpf: &'a mut Ebpf) -> Result<&'a mut Iter> {
         let program: &mut Iter = ebpf.program_mut("dump").context("no program `dump`")?.try_into()?;
         if !self.is_loaded {
             program.load("task", &attach::types()?).map_err(|error| permission("load the thread dump", error))?;
             self.is_loaded = true;
         }
+        Ok(program)
+    }
+
+    /// Every thread of a process now, or of all targets; `stacks` asks for those of the threads that do not run.
+    pub(super) fn dump(&mut self, ebpf: &mut Ebpf, whom: Whom, stacks: bool) -> Result<Vec<RawThread>> {
+        let program = self.load(ebpf)?;
         let tgid = if let Whom::Process(pid) = whom { pid } else { 0 };
         let DumpRequest { tgid, stacks } = DumpRequest { tgid, stacks: stacks.into() };
         self.request.set(0, [tgid, stacks], 0)?;

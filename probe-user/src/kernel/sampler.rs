@@ -259,6 +259,8 @@ impl Sampler {
 
     /// Begins to follow the waits of targets; `wakers` also asks who ends them.
     pub fn start_waits(&mut self, wakers: bool) -> Result<()> {
+        // Those that wait already are asked for as soon as this has begun.
+        self.dumper.load(&mut self.ebpf)?;
         self.waits.start(&mut self.ebpf, wakers)
     }
 
