@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
-use probe::unwind::Table;
+use probe::unwind::{Effort, Table};
 use probe_ebpf::table::{Row, rule};
 
 /// Files that are named of each form.
@@ -21,7 +21,7 @@ fn main() {
         if file.metadata().is_ok_and(|metadata| !seen.insert((metadata.dev(), metadata.ino()))) {
             continue;
         }
-        let Ok(table) = Table::of_file(&file) else { continue };
+        let Ok(table) = Table::of_file(&file, Effort::Full) else { continue };
         let mut of_file: BTreeMap<&str, usize> = BTreeMap::from([("files", 1)]);
         for row in &table.rows {
             *of_file.entry(name(*row)).or_default() += 1;

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use object::{Object as _, ObjectSection as _};
-use probe::unwind::Table;
+use probe::unwind::{Effort, Table};
 
 /// Of so many runs one is not disturbed by what else the machine does.
 const RUNS: usize = 7;
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds flags of its own.
     for path in std::env::args().skip(1).filter(|argument| !argument.starts_with("--")) {
         let eh_frame = eh_frame_bytes(&path)?;
-        let table = Table::of_file(&File::open(&path)?)?;
+        let table = Table::of_file(&File::open(&path)?, Effort::Full)?;
         let times: Vec<Duration> = (0..RUNS).map(|_| time(&path)).collect::<Result<_, _>>()?;
         let best = times.into_iter().min().unwrap_or_default();
         println!("{path}\t{eh_frame}\t{}\t{}\t{}", table.rows.len(), table.bytes(), best.as_micros());
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn time(path: &str) -> Result<Duration, Box<dyn Error>> {
     let begin = Instant::now();
-    black_box(Table::of_file(&File::open(path)?)?);
+    black_box(Table::of_file(&File::open(path)?, Effort::Full)?);
     Ok(begin.elapsed())
 }
 

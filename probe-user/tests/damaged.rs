@@ -14,7 +14,7 @@ use probe::heap::Found;
 use probe::reader::Job as _;
 use probe::symbolize::Name;
 use probe::target::Module;
-use probe::unwind::{self, Table};
+use probe::unwind::{self, Effort, Table};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What this process may take, in bytes: ten times what the sound files do.
@@ -128,7 +128,7 @@ fn damage(bytes: &mut Vec<u8>, part: &std::ops::Range<usize>, way: usize, random
 /// Reads everything; how much was found.
 fn read(path: &Path) -> usize {
     let Ok(file) = File::open(path) else { return 0 };
-    let table = Table::of_file(&file).map_or(0, |table| table.rows.len());
+    let table = Table::of_file(&file, Effort::Full).map_or(0, |table| table.rows.len());
     let functions = unwind::functions(&file);
     let mut found = table + functions.len();
     if let Ok(finder) = Finder::of_files(&[path]) {

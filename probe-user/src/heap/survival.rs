@@ -291,6 +291,11 @@ pub fn in_use(cohorts: &[Vec<Object>], windows: &[Window], now_ns: u64, until_ns
         if of_windows > of_samples {
             t = STUDENT[groups - 2];
         }
+    } else if let [window] = &*watch.windows
+        && window.to_ns < now_ns
+    {
+        // How much windows differ from each other is not known of one: it may as well be all of it.
+        of_windows = bytes.powi(2);
     }
     let deviation = of_windows.max(of_samples).sqrt();
     // What cannot be below zero is as often half as twice as much.

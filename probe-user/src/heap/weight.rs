@@ -52,7 +52,8 @@ impl Scale {
                 Some(next) => next.from_ns.saturating_sub(window.to_ns) / 2,
                 None => now_ns.saturating_sub(window.to_ns),
             };
-            push_factors(&mut factors, *window, before, after, at + 1 == windows.len());
+            let goes_on = at + 1 == windows.len() && window.to_ns >= now_ns;
+            push_factors(&mut factors, *window, before, after, goes_on);
             before = after;
         }
         let set: u64 = windows.iter().map(|window| window.to_ns - window.from_ns).sum();
@@ -83,26 +84,26 @@ impl Scale {
 
 /// Adds what a window is to be multiplied with that stands for some time before and after it. In a window that is longer, the
 /// nearest parts stand for them.
-fn push_factors(factors: &mut Vec<(u64, f64)>, window: Window, before_ns: u64, after_ns: u64, is_last: bool) {
+fn push_factors(factors: &mut Vec<(u64, f64)>, window: Window, before_ns: u64, after_ns: u64, goes_on: bool) {
     let set = window.to_ns - window.from_ns;
     // A moment is not worth much: nothing may have been seen in it.
     let mean = (set + before_ns + after_ns) as f64 / set.max(1) as f64;
     if before_ns + after_ns >= set {
         factors.push((window.from_ns, mean));
-        return push_end(factors, window, mean, is_last);
+        return push_end(factors, window, mean, goes_on);
     }
     let parts = [(window.from_ns, before_ns, 2.0), (window.from_ns + before_ns, set - before_ns - after_ns, 1.0)];
     factors.extend(parts.into_iter().filter(|(_, length, _)| *length > 0).map(|(from, _, factor)| (from, factor)));
     if after_ns > 0 {
         factors.push((window.to_ns - after_ns, 2.0));
     }
-    push_end(factors, window, mean, is_last);
+    push_end(factors, window, mean, goes_on);
 }
 
 /// Windows that were made one of two lie partly behind their end. What else is seen there, while probes are set and taken away,
-/// is seen by some of them only and for a time that nobody knows, so that it stands for nothing; but the last window may go on.
-fn push_end(factors: &mut Vec<(u64, f64)>, window: Window, mean: f64, is_last: bool) {
-    factors.push((window.to_ns, if window.is_joined || is_last { mean } else { 0.0 }));
+/// is seen by some of them only and for a time that nobody knows, so that it stands for nothing; but a window may go on.
+fn push_end(factors: &mut Vec<(u64, f64)>, window: Window, mean: f64, goes_on: bool) {
+    factors.push((window.to_ns, if window.is_joined || goes_on { mean } else { 0.0 }));
 }
 
 #[cfg(test)]
@@ -146,6 +147,9 @@ mod tests {
         let joined = Window { is_joined: true, ..windows[0] };
         assert_eq!(Scale::new(&[joined, windows[1]], 300).at(199), 5.5, "a window that was made one with it");
         assert_eq!(Scale::new(&[window(100, 300)], 300).at(200), 1.0);
+        assert_eq!(Scale::new(&[window(100, 300)], 300).at(301), 1.0, "a window that goes on");
+        let over = Scale::new(&[window(100, 101)], 300);
+        assert_eq!([over.at(100), over.at(102)], [200.0, 0.0], "while the probes of the last window are taken away");
         assert_eq!(Scale::new(&[], 300).share(), 1.0);
     }
 

@@ -105,6 +105,12 @@ impl Multi {
         Ok(Self { bytes, maps, object: None, loaded: HashMap::new() })
     }
 
+    /// Loads programs before the first probe is set that needs one of them: the kernel takes a tenth of a second or more to
+    /// verify one, in which the target would pay for the probes that are set already.
+    pub fn load(&mut self, programs: impl IntoIterator<Item = &'static str>) -> Result<()> {
+        programs.into_iter().try_for_each(|program| self.program(program).map(|_| ()))
+    }
+
     /// Sets probes into a file as one process has it mapped: all of one file and role. The program
     /// without a name does nothing. `at_return` has it called where the functions that begin there return to.
     pub fn attach(

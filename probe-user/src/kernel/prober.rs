@@ -25,6 +25,8 @@ impl Prober {
     pub fn set(&self, pid: u32, wanted: &[Wanted]) -> Result<Option<Vec<Probes>>> {
         let Some(multi) = &self.multi else { return Ok(None) };
         let mut multi = multi.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where that fails, setting them says how.
+        let _ = multi.load(wanted.iter().map(|wanted| wanted.role.program()));
         let set = self.elsewhere.set(pid, wanted, |wanted| {
             let links = wanted.chunk_by(Wanted::is_alike).map(|alike| set_alike(&mut multi, pid, alike));
             links.collect::<Option<_>>().context("the kernel has no links for many probes")

@@ -45,7 +45,7 @@ pub enum Role {
 }
 
 impl Role {
-    fn program(self) -> &'static str {
+    pub(super) fn program(self) -> &'static str {
         match self {
             Self::Enter => "enter",
             Self::Leave => "leave",
@@ -129,6 +129,8 @@ impl Uprobes {
     pub fn set(&mut self, ebpf: &mut Ebpf, pid: u32, wanted: &[Wanted]) -> Result<Vec<Probes>> {
         let Self { multi, elsewhere } = self;
         let thread = living_thread(pid);
+        // Where that fails, setting them says how.
+        let _ = multi.as_ref().map(|multi| locked(multi).load(wanted.iter().map(|wanted| wanted.role.program())));
         elsewhere.set(pid, wanted, |wanted| {
             let mut probes = Vec::new();
             for alike in wanted.chunk_by(Wanted::is_alike) {

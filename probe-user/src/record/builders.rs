@@ -8,14 +8,19 @@ use anyhow::Result;
 
 use crate::kernel::UnwindTables;
 use crate::target::Module;
-use crate::unwind::Packed;
+use crate::unwind::{Effort, Packed};
 
 /// Threads. Publishing a table waits for the kernel, so that more of them than CPUs help.
 const BUILDERS: usize = 8;
 
+/// Of these, such as build the tables that take long: nobody is to wait for them who wants another.
+const PATIENT: usize = 1;
+
 /// The threads. They end when this is dropped.
 pub struct Builders {
     requests: Sender<Request>,
+    /// For the patient ones.
+    long_requests: Sender<Request>,
     built: Receiver<Built>,
 }
 
@@ -28,12 +33,15 @@ pub struct Ready {
     pub first_page: u64,
     pub pages: u32,
     pub bytes: usize,
+    /// There may be a better one, with [`Effort::Full`].
+    pub is_partial: bool,
 }
 
 enum Request {
     Build {
         module: Arc<Module>,
         table: u32,
+        effort: Effort,
     },
     /// Frees a place that no mapping refers to any more.
     Clear {
@@ -44,7 +52,7 @@ enum Request {
 /// What has been done.
 pub enum Built {
     /// A table was built, or not.
-    Table { module: Arc<Module>, table: u32, result: Result<Ready> },
+    Table { module: Arc<Module>, table: u32, effort: Effort, result: Result<Ready> },
     /// A place is free again, and this is what the next table there is called.
     Place { table: u32 },
 }
@@ -52,20 +60,22 @@ pub enum Built {
 impl Builders {
     /// Starts them.
     pub fn start(tables: &UnwindTables) -> Result<Self> {
-        // Both queues hold at most one entry for each place, of which there are a fixed number.
+        // Queues hold at most one entry for each place, of which there are a fixed number.
         let (requests, inbox) = channel::<Request>();
+        let (long_requests, long_inbox) = channel::<Request>();
         let (outbox, built) = channel();
-        let inbox = Arc::new(Mutex::new(inbox));
-        for _ in 0..BUILDERS {
+        let (inbox, long_inbox) = (Arc::new(Mutex::new(inbox)), Arc::new(Mutex::new(long_inbox)));
+        for number in 0..BUILDERS {
+            let inbox = if number < PATIENT { &long_inbox } else { &inbox };
             let (inbox, outbox, mut tables) = (inbox.clone(), outbox.clone(), tables.try_clone()?);
             std::thread::Builder::new().name("unwind".into()).spawn(move || {
                 loop {
                     let request = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let sent = match request {
                         Err(_) => return,
-                        Ok(Request::Build { module, table }) => {
-                            let result = build(&module, table, &mut tables);
-                            outbox.send(Built::Table { module, table, result })
+                        Ok(Request::Build { module, table, effort }) => {
+                            let result = build(&module, table, effort, &mut tables);
+                            outbox.send(Built::Table { module, table, effort, result })
                         }
                         Ok(Request::Clear { table }) => {
                             if let Err(error) = tables.clear(table % UnwindTables::PLACES) {
@@ -80,13 +90,17 @@ impl Builders {
                 }
             })?;
         }
-        Ok(Self { requests, built })
+        Ok(Self { requests, long_requests, built })
     }
 
     /// Asks for the table of a module, to be called `table`.
-    pub fn build(&self, module: Arc<Module>, table: u32) {
+    pub fn build(&self, module: Arc<Module>, table: u32, effort: Effort) {
+        let requests = match effort {
+            Effort::Quick => &self.requests,
+            Effort::Full => &self.long_requests,
+        };
         // The builders live as long as this does.
-        let _ = self.requests.send(Request::Build { module, table });
+        let _ = requests.send(Request::Build { module, table, effort });
     }
 
     /// Frees the place of a table that no mapping refers to any more.
@@ -100,14 +114,15 @@ impl Builders {
     }
 }
 
-fn build(module: &Module, table: u32, tables: &mut UnwindTables) -> Result<Ready> {
+fn build(module: &Module, table: u32, effort: Effort, tables: &mut UnwindTables) -> Result<Ready> {
     let begin = Instant::now();
-    let built = Packed::of_module(module)?;
+    let built = Packed::of_module(module, effort)?;
     let made = begin.elapsed();
     let bytes = tables.put(table % UnwindTables::PLACES, &built.words)?;
     let (made_us, put_us) = (made.as_micros() as u64, (begin.elapsed() - made).as_micros() as u64);
-    tracing::debug!(path = module.path, bytes, made_us, put_us, "an unwind table");
-    Ok(Ready { table, first_page: built.first_page, pages: built.pages, bytes })
+    tracing::debug!(path = module.path, ?effort, bytes, made_us, put_us, "an unwind table");
+    let Packed { first_page, pages, is_partial, .. } = built;
+    Ok(Ready { table, first_page, pages, bytes, is_partial })
 }
 
 /// What the next table in the same place is called.

@@ -187,18 +187,19 @@ impl Collector {
     }
 
     /// Waits until the unwind tables of all watched processes are in the kernel, or none has come for as long as the limit:
-    /// a busy machine may take its time for each.
+    /// a busy machine may take its time for each. Rows that take long to derive are waited for no longer than the limit.
     pub fn wait_for_tables(&self, limit: Duration) -> Result<()> {
         let begin = Instant::now();
         let (mut progress, mut missing) = (begin, usize::MAX);
         loop {
-            let (pending, incomplete, tables, bytes) = self.ask(|state| {
+            let (pending, improving, incomplete, tables, bytes) = self.ask(|state| {
                 let unwinding = &state.unwinding;
-                (unwinding.pending(), state.incomplete.len(), unwinding.tables(), unwinding.bytes())
+                let (pending, improving) = (unwinding.pending(), unwinding.improving());
+                (pending, improving, state.incomplete.len(), unwinding.tables(), unwinding.bytes())
             })?;
             let waited_ms = begin.elapsed().as_millis() as u64;
-            if pending == 0 && incomplete == 0 {
-                tracing::debug!(tables, bytes, waited_ms, "the unwind tables are complete");
+            if pending == 0 && incomplete == 0 && (improving == 0 || begin.elapsed() >= limit) {
+                tracing::debug!(tables, improving, bytes, waited_ms, "the unwind tables are complete");
                 return Ok(());
             }
             if pending < missing {

@@ -314,7 +314,11 @@ impl State {
     /// Tells the kernel what processes have mapped, and by which tables it is unwound.
     pub(super) fn sync_unwinding(&mut self) -> Result<()> {
         let Self { sampler, recorder, unwinding, incomplete, unmapped, .. } = self;
-        let built = if unwinding.take_built() { std::mem::take(incomplete) } else { HashSet::new() };
+        let mut built = if unwinding.take_built() { std::mem::take(incomplete) } else { HashSet::new() };
+        let improved = unwinding.take_improved();
+        if !improved.is_empty() {
+            built.extend(recorder.processes.with_modules(&improved));
+        }
         recorder.processes.mark_changed(built.iter().copied());
         recorder.find_homes(monotonic_ns());
         let changed = recorder.processes.take_changed();
@@ -343,8 +347,11 @@ impl State {
                 }
             }
         }
-        if has_changed {
+        if has_changed || !improved.is_empty() {
             unwinding.tell_files(sampler.mapping_table());
+        }
+        if !improved.is_empty() {
+            unwinding.free_evicted();
         }
         // What was taken until now may have been crossed by tables of what was there before.
         let now_ns = monotonic_ns();

@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::builders::{Builders, Built, Ready};
 use crate::kernel::{FileKey, FileTable, MappedRange, MappingTable, NO_TABLE, UnwindTables};
 use crate::target::{Identity, Mappings, Module, ModuleKind};
+use crate::unwind::Effort;
 
 /// A table that no stack has needed for this long may be evicted.
 const IDLE_NS: u64 = 10_000_000_000;
@@ -25,11 +26,15 @@ pub struct Unwinding {
     /// What the tables shall be called that take the free places.
     free: Vec<u32>,
     pending: usize,
+    /// Of these, such as take the place of others that are there.
+    improving: usize,
     bytes: usize,
     memory: usize,
     refused: u64,
-    /// Tables that were evicted, and are still in the kernel.
+    /// Tables that were evicted or have better ones in their place, and are still in the kernel.
     evicted: Vec<u32>,
+    /// Modules whose tables have better ones in their place, which processes are still to be told of.
+    improved: HashSet<usize>,
     /// Pieces of files that the kernel knows, with their tables; what it has still to be told comes last.
     files: HashMap<FileKey, FileTable>,
     new_files: Vec<FileKey>,
@@ -61,10 +66,12 @@ impl Unwinding {
             modules: HashMap::new(),
             free,
             pending: 0,
+            improving: 0,
             bytes: 0,
             memory,
             refused: 0,
             evicted: Vec::new(),
+            improved: HashSet::new(),
             files: HashMap::new(),
             new_files: Vec::new(),
         })
@@ -132,7 +139,7 @@ impl Unwinding {
         }
         let key = Arc::as_ptr(module) as usize;
         if !self.modules.contains_key(&key) {
-            let state = if self.request(module) {
+            let state = if self.request(module, Effort::Quick) {
                 State::Requested
             } else {
                 self.refused += 1;
@@ -144,13 +151,14 @@ impl Unwinding {
     }
 
     /// Asks for a table; false if there is no memory for it.
-    fn request(&mut self, module: &Arc<Module>) -> bool {
+    fn request(&mut self, module: &Arc<Module>, effort: Effort) -> bool {
         if self.bytes >= self.memory {
             return false;
         }
         let Some(table) = self.free.pop() else { return false };
         self.pending += 1;
-        self.builders.build(module.clone(), table);
+        self.improving += usize::from(effort == Effort::Full);
+        self.builders.build(module.clone(), table, effort);
         true
     }
 
@@ -193,7 +201,7 @@ impl Unwinding {
         }
         let mut any = !victims.is_empty();
         for (key, module) in wanted {
-            if !self.request(&module) {
+            if !self.request(&module, Effort::Quick) {
                 break;
             }
             any = true;
@@ -205,7 +213,7 @@ impl Unwinding {
         any
     }
 
-    /// Frees the tables that were evicted. To be called when no mapping refers to them any more.
+    /// Frees the tables that were evicted or replaced. To be called when no mapping refers to them any more.
     pub fn free_evicted(&mut self) {
         for table in self.evicted.drain(..) {
             self.builders.clear(table);
@@ -216,15 +224,21 @@ impl Unwinding {
     pub fn take_built(&mut self) -> bool {
         let mut any = false;
         while let Some(built) = self.builders.next() {
-            let (module, table, result) = match built {
-                Built::Table { module, table, result } => (module, table, result),
+            let (module, table, effort, result) = match built {
+                Built::Table { module, table, effort, result } => (module, table, effort, result),
                 Built::Place { table } => {
                     self.free.push(table);
                     continue;
                 }
             };
-            any = true;
             self.pending -= 1;
+            if effort == Effort::Full {
+                self.improving -= 1;
+                self.improve(&module, table, result);
+                continue;
+            }
+            any = true;
+            let is_partial = result.as_ref().is_ok_and(|ready| ready.is_partial);
             let state = match result {
                 Ok(ready) => {
                     self.bytes += ready.bytes;
@@ -238,14 +252,48 @@ impl Unwinding {
             };
             if let Some(entry) = self.modules.get_mut(&(Arc::as_ptr(&module) as usize)) {
                 entry.state = state;
+                if is_partial {
+                    self.request(&module, Effort::Full);
+                }
             }
         }
         any
     }
 
-    /// How many tables are on their way.
+    /// Takes a table that is better than the one which is there.
+    fn improve(&mut self, module: &Arc<Module>, table: u32, result: Result<Ready>) {
+        let key = Arc::as_ptr(module) as usize;
+        let state = self.modules.get_mut(&key).map(|entry| &mut entry.state);
+        match (result, state) {
+            (Ok(better), Some(State::Ready(ready))) => {
+                let before = std::mem::replace(ready, better);
+                self.bytes = self.bytes - before.bytes + better.bytes;
+                self.evicted.push(before.table);
+                self.improved.insert(key);
+            }
+            // Others needed the memory more meanwhile.
+            (Ok(better), _) => self.builders.clear(better.table),
+            (Err(error), _) => {
+                tracing::debug!(path = module.path, error = format!("{error:#}"), "no derived rows");
+                self.free.push(table);
+            }
+        }
+    }
+
+    /// Modules, by their addresses, that have better tables since the last call: who maps one of them has to be told. Until then the
+    /// former tables stay.
+    pub fn take_improved(&mut self) -> HashSet<usize> {
+        std::mem::take(&mut self.improved)
+    }
+
+    /// How many tables are on their way that are the first of their modules.
     pub fn pending(&self) -> usize {
-        self.pending
+        self.pending - self.improving
+    }
+
+    /// How many are on their way that are better than those which are there.
+    pub fn improving(&self) -> usize {
+        self.improving
     }
 
     /// Forgets the tables of modules that nobody maps and no stack refers to.

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use object::{ReadCache, ReadRef};
 use probe_ebpf::kept::Saved;
 use probe_ebpf::table::{BLOCK_ROWS, Block, PAGE_BITS, Page, Row, Rule};
+use serde::{Deserialize, Serialize};
 
 use self::fragments::Fragments;
 use self::rules::Rule as RowRule;
@@ -41,6 +42,15 @@ pub fn functions(file: &File) -> Vec<Range<u64>> {
     sections::read(&ReadCache::new(file)).map(|sections| sections.functions()).unwrap_or_default()
 }
 
+/// How much is done for a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effort {
+    /// What the file says. Rows are derived only where that takes no time, or where there is nothing else.
+    Quick,
+    /// All rows that can be derived as well: a second or two for the largest files.
+    Full,
+}
+
 /// How to unwind from every address of an executable file's code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
@@ -55,17 +65,21 @@ pub struct Table {
     pub saved: Vec<Saved>,
     /// Entries of the file's unwind information that could not be read; their code is without rows.
     pub unreadable_entries: u32,
+    /// There is code left for which rows may be derived, with [`Effort::Full`].
+    pub is_partial: bool,
 }
 
 impl Table {
     /// The table of an ELF file.
     pub fn build<'data>(data: impl ReadRef<'data> + 'data) -> Result<Self, Reason> {
-        Self::make(data, |range| Some(data.read_bytes_at(range.start, range.end - range.start).ok()?.to_vec()))
+        Self::make(data, Effort::Full, |range| {
+            Some(data.read_bytes_at(range.start, range.end - range.start).ok()?.to_vec())
+        })
     }
 
     /// The table of an open ELF file. What is read of it is forgotten afterwards.
-    pub fn of_file(file: &File) -> Result<Self, Reason> {
-        Self::make(&ReadCache::new(file), |range| {
+    pub fn of_file(file: &File, effort: Effort) -> Result<Self, Reason> {
+        Self::make(&ReadCache::new(file), effort, |range| {
             let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
             file.read_exact_at(&mut bytes, range.start).ok()?;
             Some(bytes)
@@ -74,6 +88,7 @@ impl Table {
 
     fn make<'data>(
         data: impl ReadRef<'data> + 'data,
+        effort: Effort,
         mut read_code: impl FnMut(Range<u64>) -> Option<Vec<u8>>,
     ) -> Result<Self, Reason> {
         let sections = sections::read(data)?;
@@ -89,11 +104,14 @@ impl Table {
             }
         }
         add_fiber_begins(&sections, &mut fragments, read_code);
-        derive::add(data, &mut fragments);
+        let is_partial = effort == Effort::Quick && takes_long(&sections, &mut fragments);
+        if !is_partial {
+            derive::add(data, &mut fragments);
+        }
         if sections.is_empty() && fragments.list().is_empty() {
             return Err(Reason::NoUnwindInfo);
         }
-        pages::lay_out(fragments, &sections.code)
+        Ok(Self { is_partial, ..pages::lay_out(fragments, &sections.code)? })
     }
 
     /// The rule for a virtual address of the file; `None` outside its pages. It may say that there is no information.
@@ -125,6 +143,14 @@ impl Table {
     }
 }
 
+/// True if a file has much code, some of it without a table: to derive the rest all of it is looked through.
+fn takes_long(sections: &sections::Sections<'_>, fragments: &mut Fragments) -> bool {
+    fragments.sort();
+    let size = |ranges: &[Range<u64>]| ranges.iter().map(|range| range.end - range.start).sum::<u64>();
+    let is_covered = size(&fragments.gaps(&sections.code)) < derive::LEAST_NAMED;
+    size(&sections.code) > QUICKLY_DERIVED && !is_covered && !fragments.list().is_empty()
+}
+
 /// Adds the code in which fibers begin, where the file says nothing of it.
 fn add_fiber_begins(
     sections: &sections::Sections<'_>,
@@ -152,6 +178,8 @@ fn add_fiber_begins(
     }
 }
 
+/// Bytes of code through which it takes no longer than to read the tables.
+const QUICKLY_DERIVED: u64 = 2 << 20;
 /// Bytes of code without unwind information that are searched for where fibers begin.
 const MAX_SEARCHED: u64 = 16 << 20;
 /// Shorter pieces are not searched: `make_fcontext` has 60 bytes.

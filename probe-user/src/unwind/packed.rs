@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_PAGES, MAX_ROWS, Table};
+use super::{Effort, MAX_PAGES, MAX_ROWS, Table};
 use crate::reader::{self, Access, Done, Job};
 use crate::target::{Module, Told};
 
@@ -22,16 +22,18 @@ pub struct Packed {
     pub pages: u32,
     /// All of them.
     pub words: Vec<u64>,
+    /// See [`Table::is_partial`].
+    pub is_partial: bool,
 }
 
 impl Packed {
     /// The table of a module. Waits until its file is open and a reader has read it.
-    pub fn of_module(module: &Module) -> Result<Self> {
+    pub fn of_module(module: &Module, effort: Effort) -> Result<Self> {
         let (told, file) = module.tell();
         let file = file.context("its file is not open")?;
-        let Done { answer, bytes, .. } = reader::ask(Build { told }, &[file], Build::TIME)?;
+        let Done { answer, bytes, .. } = reader::ask(Build { told, effort }, &[file], Build::TIME)?;
         match answer {
-            Ok((first_page, pages)) => Self::checked(first_page, pages, &bytes),
+            Ok((first_page, pages, is_partial)) => Ok(Self { is_partial, ..Self::checked(first_page, pages, &bytes)? }),
             Err(reason) => bail!(reason),
         }
     }
@@ -47,7 +49,8 @@ impl Packed {
         });
         let saved = table.saved.iter().map(|saved| saved.0);
         let words = pages.chain(saved).chain(rows).collect();
-        Self { first_page: table.first_page, pages: table.pages.len() as u32, words }
+        let (first_page, pages) = (table.first_page, table.pages.len() as u32);
+        Self { first_page, pages, words, is_partial: table.is_partial }
     }
 
     /// What a reader has sent, if it is a table: who has read a hostile file is not believed.
@@ -60,7 +63,7 @@ impl Packed {
             first >= pages as usize && first.saturating_add(count) <= words.len()
         };
         ensure!(words[..pages as usize].iter().all(is_inside), "a table with a page outside of it");
-        Ok(Self { first_page, pages, words })
+        Ok(Self { first_page, pages, words, is_partial: false })
     }
 }
 
@@ -68,6 +71,7 @@ impl Packed {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Build {
     told: Told,
+    effort: Effort,
 }
 
 impl Job for Build {
@@ -76,17 +80,18 @@ impl Job for Build {
     const TIME: Duration = Duration::from_secs(10);
     /// A browser's sections and rows take a tenth of it.
     const MEMORY: u64 = 512 << 20;
-    /// First page and number of pages, or why there is no table.
-    type Answer = Result<(u64, u32), String>;
+    /// First page, number of pages and whether it is partial, or why there is no table.
+    type Answer = Result<(u64, u32, bool), String>;
 
     fn run(self, files: Vec<OwnedFd>) -> Done<Self::Answer> {
         let Some(handle) = files.into_iter().next() else { return Done::answer(Err("no file".into())) };
         let module = Module::of_told(self.told, handle);
         let table = module.file().ok_or_else(|| "the file cannot be opened".to_owned());
-        let table = table.and_then(|file: &File| Table::of_file(file).map_err(|reason| reason.to_string()));
+        let table =
+            table.and_then(|file: &File| Table::of_file(file, self.effort).map_err(|reason| reason.to_string()));
         match table.map(|table| Packed::of_table(&table)) {
-            Ok(Packed { first_page, pages, words }) => Done {
-                answer: Ok((first_page, pages)),
+            Ok(Packed { first_page, pages, words, is_partial }) => Done {
+                answer: Ok((first_page, pages, is_partial)),
                 bytes: words.iter().flat_map(|word| word.to_le_bytes()).collect(),
                 files: Vec::new(),
             },
@@ -104,10 +109,21 @@ mod tests {
     #[test]
     fn a_table_comes_back_as_it_was_built() {
         let module = Module::open(Path::new("/proc/self/exe")).expect("opens");
-        let table = Table::of_file(module.file().expect("open")).expect("has one");
-        let packed = Packed::of_module(&module).expect("has one");
+        let table = Table::of_file(module.file().expect("open"), Effort::Full).expect("has one");
+        let packed = Packed::of_module(&module, Effort::Full).expect("has one");
         assert_eq!(packed, Packed::of_table(&table));
         assert_eq!(packed.words.len(), table.pages.len() + table.saved.len() + table.rows.len());
+    }
+
+    #[test]
+    fn rows_that_take_long_to_derive_come_with_more_effort_only() {
+        // The C library is small; this program, with its assembly, is not.
+        let of =
+            |path, effort| Packed::of_module(&Module::open(Path::new(path)).expect("opens"), effort).expect("has one");
+        let quick = of("/proc/self/exe", Effort::Quick);
+        let full = of("/proc/self/exe", Effort::Full);
+        assert!(quick.is_partial && !full.is_partial);
+        assert_eq!((quick.first_page, quick.pages), (full.first_page, full.pages));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::functions::Finder;
 use crate::kernel::host::verdict::{Line, Status};
 use crate::problem::PRIVILEGES;
 use crate::target::{Module, ModuleKind, Modules, Process, check_access, is_running, living_thread};
-use crate::unwind::{Packed, Reason};
+use crate::unwind::{Effort, Packed, Reason};
 
 /// Of so many symbols of a file one is looked for that is a function.
 const EARLY: u32 = 256;
@@ -86,7 +86,7 @@ fn symbols(files: &[Arc<Module>]) -> Line {
 fn unwinding(files: &[Arc<Module>]) -> Line {
     let open = || files.iter().filter(|module| module.wait().is_file());
     let reason = |module: &Arc<Module>| {
-        let reason = Packed::of_module(module).err()?.to_string();
+        let reason = Packed::of_module(module, Effort::Full).err()?.to_string();
         (reason != Reason::NoCode.to_string()).then(|| format!("{} ({reason})", name(module)))
     };
     let hint =

@@ -317,6 +317,14 @@ impl Processes {
         self.changed.extend(pids);
     }
 
+    /// Processes that have mapped one of these modules, which go by their addresses.
+    pub fn with_modules(&self, modules: &HashSet<usize>) -> Vec<u32> {
+        let has_one = |tracked: &Tracked| {
+            tracked.process.mappings.iter().any(|(_, _, _, module)| modules.contains(&(Arc::as_ptr(module) as usize)))
+        };
+        self.tracked.iter().filter(|(_, tracked)| has_one(tracked)).map(|(&pid, _)| pid).collect()
+    }
+
     /// The files that a process has mapped as code, but for those that could not be opened; none if it is not watched.
     pub fn files(&self, pid: u32) -> Vec<Arc<Module>> {
         let mut files: Vec<Arc<Module>> = Vec::new();

@@ -21,7 +21,7 @@ const LE: LittleEndian = LittleEndian;
 /// More code without tables than this is not looked at: a browser has 150 MiB of code, with tables.
 const MAX_BYTES: u64 = 64 << 20;
 /// Of less, which is what the C runtime adds to every program, names are not looked at.
-const LEAST_NAMED: u64 = 512;
+pub(in crate::unwind) const LEAST_NAMED: u64 = 512;
 /// No linkage table is longer.
 const MAX_STUBS: u64 = 1 << 20;
 /// Functions are aligned to 16 bytes; what is between two of them and shorter is padding.

@@ -23,6 +23,7 @@ use std::ops::Range;
 
 use object::ReadRef;
 
+pub(super) use self::entries::LEAST_NAMED;
 use self::flow::Flow;
 use self::image::Image;
 use self::rows::Fact;

@@ -81,6 +81,6 @@ fn a_library_without_unwind_information_for_it_still_returns_from_signals() {
         }
         let mut made = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut made, &bytes).unwrap();
-        assert_eq!(Table::of_file(&made), Ok(table), "{more:?}");
+        assert_eq!(Table::of_file(&made, Effort::Full), Ok(table), "{more:?}");
     }
 }

@@ -11,7 +11,7 @@ use probe_ebpf::table::{By, Rule, step};
 use probe_ebpf::unwind::{End, Memory, Registers};
 
 use crate::target::{Mapping, Module, Modules, parse_maps};
-use crate::unwind::Table;
+use crate::unwind::{Effort, Table};
 
 /// Our own memory.
 struct Own(File);
@@ -43,7 +43,7 @@ impl Space {
         let mut modules = Modules::default();
         let table = |mapping: Mapping| {
             let module = modules.of(std::process::id(), &mapping);
-            let table = Table::of_file(module.file()?).ok()?;
+            let table = Table::of_file(module.file()?, Effort::Full).ok()?;
             Some((mapping, module, table))
         };
         Self(parse_maps(&maps).filter_map(table).collect())
