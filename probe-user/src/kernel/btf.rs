@@ -8,8 +8,13 @@ use anyhow::{Context, Result, bail, ensure};
 /// The kernel's own types.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
+const KIND_INT: u32 = 1;
+const KIND_POINTER: u32 = 2;
+const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_ENUM64: u32 = 19;
 
 /// Structs and unions of a BTF blob.
 pub struct Btf {
@@ -21,6 +26,10 @@ pub struct Btf {
     by_name: HashMap<String, u32>,
     /// Type id → the type behind it, for const, volatile and typedef.
     aliases: HashMap<u32, u32>,
+    /// Type id → bytes, but for arrays.
+    sizes: HashMap<u32, u32>,
+    /// Type id → what an array consists of, and how many.
+    arrays: HashMap<u32, (u32, u32)>,
 }
 
 #[derive(Clone, Copy)]
@@ -40,8 +49,15 @@ impl Btf {
     /// Reads a BTF blob of this machine's byte order.
     pub fn parse(bytes: Vec<u8>) -> Result<Self> {
         ensure!(bytes.get(..2) == Some(&0xeb9f_u16.to_ne_bytes()[..]), "no BTF magic");
-        let mut btf =
-            Self { strings: 0, composites: HashMap::new(), by_name: HashMap::new(), aliases: HashMap::new(), bytes };
+        let mut btf = Self {
+            strings: 0,
+            composites: HashMap::new(),
+            by_name: HashMap::new(),
+            aliases: HashMap::new(),
+            sizes: HashMap::new(),
+            arrays: HashMap::new(),
+            bytes,
+        };
         let header = btf.word(4)? as usize;
         let types = header + btf.word(8)? as usize;
         let end = types + btf.word(12)? as usize;
@@ -52,6 +68,12 @@ impl Btf {
             let (count, kind) = ((info & 0xffff) as usize, info >> 24 & 0x1f);
             at += 12;
             match kind {
+                KIND_POINTER => _ = btf.sizes.insert(id, size_of::<u64>() as u32),
+                KIND_ARRAY => _ = btf.arrays.insert(id, (btf.word(at)?, btf.word(at + 8)?)),
+                KIND_INT | KIND_STRUCT | KIND_UNION | KIND_ENUM | KIND_ENUM64 => _ = btf.sizes.insert(id, size_or_type),
+                _ => {}
+            }
+            match kind {
                 KIND_STRUCT | KIND_UNION => {
                     btf.composites.insert(id, Composite { members: at, count, bitfields: info >> 31 == 1 });
                     let name = btf.string(name)?.to_owned();
@@ -61,17 +83,17 @@ impl Btf {
                     at += count * 12;
                 }
                 // INT, VAR, DECL_TAG: one more word; ARRAY: three
-                1 | 14 | 17 => at += 4,
-                3 => at += 12,
+                KIND_INT | 14 | 17 => at += 4,
+                KIND_ARRAY => at += 12,
                 // ENUM and FUNC_PROTO: two words an entry; DATASEC and ENUM64: three
-                6 | 13 => at += count * 8,
-                15 | 19 => at += count * 12,
+                KIND_ENUM | 13 => at += count * 8,
+                15 | KIND_ENUM64 => at += count * 12,
                 // TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG
                 8..=11 | 18 => {
                     btf.aliases.insert(id, size_or_type);
                 }
                 // PTR, FWD, FUNC, FLOAT
-                2 | 7 | 12 | 16 => {}
+                KIND_POINTER | 7 | 12 | 16 => {}
                 other => bail!("unknown kind {other} of type {id}"),
             }
             id += 1;
@@ -79,8 +101,9 @@ impl Btf {
         Ok(btf)
     }
 
-    /// Byte offset of `path` (`member` or `member.member`) in `struct name`; anonymous structs and unions are looked into.
-    pub fn offset(&self, name: &str, path: &str) -> Result<u32> {
+    /// Byte offset of `path` (`member` or `member.member`) in `struct name`, of which so many bytes are read: fails where it has
+    /// fewer, because what is behind it is something else. Anonymous structs and unions are looked into.
+    pub fn offset(&self, name: &str, path: &str, read: u32) -> Result<u32> {
         let mut id = *self.by_name.get(name).with_context(|| format!("no struct {name}"))?;
         let mut offset = 0;
         for member in path.split('.') {
@@ -89,7 +112,18 @@ impl Btf {
             offset += member_offset;
             id = member_type;
         }
+        let has = self.size(id).with_context(|| format!("{path} of struct {name} has no size"))?;
+        ensure!(has >= read, "{path} of struct {name} has {has} bytes, not {read}: this kernel is newer than probe knows");
         Ok(offset)
+    }
+
+    /// Bytes of a type.
+    fn size(&self, id: u32) -> Option<u32> {
+        let id = self.resolve(id);
+        match self.arrays.get(&id) {
+            Some(&(of, count)) => self.sizes.get(&self.resolve(of))?.checked_mul(count),
+            None => self.sizes.get(&id).copied(),
+        }
     }
 
     fn member(&self, id: u32, wanted: &str, depth: u32) -> Result<Option<(u32, u32)>> {
@@ -170,11 +204,13 @@ mod tests {
     #[test]
     fn members_are_found_also_in_anonymous_and_nested_structs() {
         let btf = Btf::parse(blob()).unwrap();
-        assert_eq!(btf.offset("outer", "a").unwrap(), 0);
-        assert_eq!(btf.offset("outer", "c").unwrap(), 8);
-        assert_eq!(btf.offset("outer", "d.y").unwrap(), 20);
-        assert!(btf.offset("outer", "z").unwrap_err().to_string().contains("no member z"));
-        assert!(btf.offset("nothing", "z").is_err());
+        assert_eq!(btf.offset("outer", "a", 4).unwrap(), 0);
+        assert_eq!(btf.offset("outer", "c", 4).unwrap(), 8);
+        assert_eq!(btf.offset("outer", "d.y", 4).unwrap(), 20);
+        assert_eq!(btf.offset("outer", "d", 8).unwrap(), 16);
+        assert!(btf.offset("outer", "z", 4).unwrap_err().to_string().contains("no member z"));
+        assert!(btf.offset("outer", "a", 8).unwrap_err().to_string().contains("has 4 bytes, not 8"));
+        assert!(btf.offset("nothing", "z", 4).is_err());
     }
 
     #[test]
@@ -183,7 +219,7 @@ mod tests {
         for length in 0..blob.len() - 1 {
             let parsed = Btf::parse(blob[..length].to_vec());
             if let Ok(btf) = parsed {
-                let _ = btf.offset("outer", "d.y");
+                let _ = btf.offset("outer", "d.y", 4);
             }
         }
     }
