@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use probe_ebpf::table::{DERIVED, PAGE_BITS, rule};
 use serde::{Deserialize, Serialize};
 
 use super::{Effort, MAX_PAGES, MAX_ROWS, Table};
@@ -36,6 +37,25 @@ impl Packed {
             Ok((first_page, pages, is_partial)) => Ok(Self { is_partial, ..Self::checked(first_page, pages, &bytes)? }),
             Err(reason) => bail!(reason),
         }
+    }
+
+    /// How many bytes of code have a row that tables say, and how many one that was derived from instructions.
+    pub fn covered(&self) -> (u64, u64) {
+        let (mut by_table, mut derived) = (0, 0);
+        for page in &self.words[..self.pages as usize] {
+            let (first, count) = (*page as u32 as usize, (*page >> 32) as usize);
+            let rows = &self.words[first..first + count];
+            let ends = rows.iter().skip(1).map(|row| u64::from(*row as u16)).chain([1 << PAGE_BITS]);
+            for (row, end) in rows.iter().zip(ends) {
+                let (pc, rule) = (u64::from(*row as u16), (*row >> 16) as u8);
+                match rule {
+                    rule::NONE => {}
+                    rule if rule & DERIVED != 0 => derived += end.saturating_sub(pc),
+                    _ => by_table += end.saturating_sub(pc),
+                }
+            }
+        }
+        (by_table, derived)
     }
 
     fn of_table(table: &Table) -> Self {
@@ -123,6 +143,9 @@ mod tests {
         let quick = of("/proc/self/exe", Effort::Quick);
         let full = of("/proc/self/exe", Effort::Full);
         assert!(quick.is_partial && !full.is_partial);
+        let ((by_table, few), (also_by_table, derived)) = (quick.covered(), full.covered());
+        assert!(also_by_table.abs_diff(by_table) < by_table / 1000, "{also_by_table} is not {by_table}");
+        assert!(few < derived && derived < by_table / 10, "{few} {derived} {by_table}");
         assert_eq!((quick.first_page, quick.pages), (full.first_page, full.pages));
     }
 

@@ -14,6 +14,8 @@ use crate::unwind::{Effort, Packed, Reason};
 
 /// Of so many symbols of a file one is looked for that is a function.
 const EARLY: u32 = 256;
+/// From this part of its code on, in percent, it is said that a file has derived rows: linkage tables are less.
+const WORTH_SAYING: f64 = 5.0;
 /// Most files that are named in a line.
 const NAMED: usize = 5;
 
@@ -83,15 +85,31 @@ fn symbols(files: &[Arc<Module>]) -> Line {
     line("symbols", open().count(), "name their functions", nameless.collect(), "have no names", hint)
 }
 
+/// How stacks go on through each file: by its tables, by rows that are derived from its code, or by frame pointers.
 fn unwinding(files: &[Arc<Module>]) -> Line {
-    let open = || files.iter().filter(|module| module.wait().is_file());
-    let reason = |module: &Arc<Module>| {
-        let reason = Packed::of_module(module, Effort::Full).err()?.to_string();
-        (reason != Reason::NoCode.to_string()).then(|| format!("{} ({reason})", name(module)))
-    };
+    let (mut count, mut derived, mut without) = (0, Vec::new(), Vec::new());
+    for module in files.iter().filter(|module| module.wait().is_file()) {
+        count += 1;
+        match Packed::of_module(module, Effort::Full) {
+            Ok(table) => {
+                let (by_table, by_code) = table.covered();
+                let percent = 100.0 * by_code as f64 / (by_table + by_code).max(1) as f64;
+                if percent >= WORTH_SAYING {
+                    let path = name(module);
+                    derived.push(format!("{} {percent:.0} %", path.rsplit('/').next().unwrap_or_default()));
+                }
+            }
+            Err(reason) if reason.to_string() == Reason::NoCode.to_string() => {}
+            Err(reason) => without.push(format!("{} ({reason})", name(module))),
+        }
+    }
     let hint =
         "stacks through them follow frame pointers: build with -fasynchronous-unwind-tables or -fno-omit-frame-pointer";
-    line("unwinding", open().count(), "can be unwound", open().filter_map(reason).collect(), "cannot be unwound", hint)
+    let mut line = line("unwinding", count, "can be unwound", without, "cannot be unwound", hint);
+    if !derived.is_empty() {
+        line.detail += &format!("; of their code by rows that are derived from it: {}", some(&derived));
+    }
+    line
 }
 
 /// Whether all of so many files are as they should be, and which are not.
@@ -99,9 +117,13 @@ fn line(what: &'static str, count: usize, good: &str, bad: Vec<String>, not_good
     if bad.is_empty() {
         return Line { name: what, status: Status::Ok, detail: format!("all {count} files {good}"), hint: "" };
     }
-    let more = if bad.len() > NAMED { format!(" and {} more", bad.len() - NAMED) } else { String::new() };
-    let named = bad.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    Line { name: what, status: Status::Warn, detail: format!("of {count} files, {named}{more} {not_good}"), hint }
+    Line { name: what, status: Status::Warn, detail: format!("of {count} files, {} {not_good}", some(&bad)), hint }
+}
+
+/// The first of a list, and how many more there are.
+fn some(list: &[String]) -> String {
+    let more = if list.len() > NAMED { format!(" and {} more", list.len() - NAMED) } else { String::new() };
+    format!("{}{more}", list[..list.len().min(NAMED)].join(", "))
 }
 
 fn name(module: &Module) -> String {
