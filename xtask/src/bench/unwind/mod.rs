@@ -64,7 +64,13 @@ pub fn run(args: &Args) -> Result<()> {
             ("python3", "python3"),
             ("sqlite3", "sqlite3"),
             ("node", "nodejs"),
+            ("musl-gcc", "musl-tools"),
+            ("openssl", "openssl"),
+            ("ffmpeg", "ffmpeg"),
         ]);
+        if !Path::new("/usr/lib/python3/dist-packages/numpy").exists() {
+            shell::apt_install(&["python3-numpy"])?;
+        }
         // Without it the C library's first functions have no names, by which whole stacks are known.
         if !Path::new("/usr/lib/debug/.build-id").exists() {
             shell::apt_install(&["libc6-dbg"])?;
