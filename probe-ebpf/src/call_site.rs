@@ -1,6 +1,8 @@
 //! Is an address one to which a call returns? A walk that was led astray, by a table that is wrong, takes any word of the
 //! stack for a return address; the bytes before it tell.
 
+use core::hint::black_box;
+
 /// What an address in code is, by the eight bytes before it (the last of them is the highest one).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
@@ -15,14 +17,22 @@ pub enum Site {
 
 impl Site {
     /// What stands before an address.
+    ///
+    /// Without branches: the verifier follows both sides of each, and of these there are thirty.
     #[inline(always)]
     pub fn of(address: u64, before: u64) -> Self {
-        if may_end_with_call(before) {
-            Self::Call
-        } else if address & (FUNCTION_ALIGNMENT - 1) == 0 && is_end_or_padding((before >> 56) as u8) {
-            Self::Function
-        } else {
-            Self::Other
+        let is_aligned = equals(address & (FUNCTION_ALIGNMENT - 1), 0);
+        let may_begin = is_aligned & is_end_or_padding(before >> 56);
+        Self::of_number((2 - may_begin) & may_end_with_call(before).wrapping_sub(1))
+    }
+
+    /// The site that has this number.
+    #[inline(always)]
+    pub fn of_number(number: u64) -> Self {
+        match number {
+            0 => Self::Call,
+            1 => Self::Function,
+            _ => Self::Other,
         }
     }
 }
@@ -30,40 +40,63 @@ impl Site {
 /// Compilers align functions to it.
 const FUNCTION_ALIGNMENT: u64 = 16;
 
-/// The last byte of a function (`ret`, `hlt`, `ud2`), or of what is put between two (`nop` of each length, `int3`, zeros).
+/// 1 if two bytes are the same, else 0.
 #[inline(always)]
-fn is_end_or_padding(byte: u8) -> bool {
-    matches!(byte, 0xc3 | 0xf4 | 0x0b | 0x90 | 0xcc | 0)
+fn equals(one: u64, other: u64) -> u64 {
+    black_box(one ^ other).wrapping_sub(1) >> 63
 }
 
-/// True if a call instruction of x86-64 may end where these bytes end. The first byte of a call may be a breakpoint: that of a
+/// 1 for the last byte of a function (`ret`, `hlt`, `ud2`), or of what is put between two (`nop` of each length, `int3`, zeros).
+#[inline(always)]
+fn is_end_or_padding(byte: u64) -> u64 {
+    equals(byte, 0xc3)
+        | equals(byte, 0xf4)
+        | equals(byte, 0x0b)
+        | equals(byte, 0x90)
+        | equals(byte, 0xcc)
+        | equals(byte, 0)
+}
+
+/// 1 if a call instruction of x86-64 may end where these bytes end. The first byte of a call may be a breakpoint: that of a
 /// probe.
 #[inline(always)]
-fn may_end_with_call(bytes: u64) -> bool {
+fn may_end_with_call(bytes: u64) -> u64 {
     // The byte so far before the end.
-    let byte = |back: u32| (bytes >> (64 - 8 * back)) as u8;
-    let is_begin = |back: u32, opcode: u8| byte(back) == opcode || byte(back) == BREAKPOINT;
-    let by_operand = |length: u32| {
-        let (mode, operation, rm) = (byte(length - 1) >> 6, byte(length - 1) >> 3 & 7, byte(length - 1) & 7);
-        let fits = match length {
-            2 => mode == 3 || mode == 0 && rm != 4 && rm != 5,
-            3 => mode == 1 && rm != 4 || mode == 0 && rm == 4,
-            4 => mode == 1 && rm == 4,
-            6 => mode == 2 && rm != 4 || mode == 0 && rm == 5,
-            _ => rm == 4 && (mode == 2 || mode == 0),
-        };
-        fits && operation == CALL && is_begin(length, INDIRECT)
+    let byte = |back: u32| bytes >> (64 - 8 * back) & 0xff;
+    let is_begin = |back: u32, opcode: u64| equals(byte(back), opcode) | equals(byte(back), BREAKPOINT);
+    // By the byte behind the opcode: two bits of mode, three of the operation, three of the register or what stands for it.
+    let by_operand = |length: u32, operands: u32| {
+        let operand = byte(length - 1);
+        let fits = u64::from(operands) >> (operand >> 6 << 3 | operand & 7) & 1;
+        fits & equals(operand >> 3 & 7, CALL) & is_begin(length, INDIRECT)
     };
-    is_begin(5, RELATIVE) || by_operand(2) || by_operand(3) || by_operand(4) || by_operand(6) || by_operand(7)
+    is_begin(5, RELATIVE)
+        | by_operand(2, mode(3, ANY) | mode(0, ANY & !SIB & !RIP))
+        | by_operand(3, mode(1, ANY & !SIB) | mode(0, SIB))
+        | by_operand(4, mode(1, SIB))
+        | by_operand(6, mode(2, ANY & !SIB) | mode(0, RIP))
+        | by_operand(7, mode(2, SIB) | mode(0, SIB))
 }
 
 /// `call rel32`.
-const RELATIVE: u8 = 0xe8;
+const RELATIVE: u64 = 0xe8;
 /// `call r/m64`, by the middle bits of the byte behind it.
-const INDIRECT: u8 = 0xff;
-const CALL: u8 = 2;
+const INDIRECT: u64 = 0xff;
+const CALL: u64 = 2;
 /// `int3`.
-const BREAKPOINT: u8 = 0xcc;
+const BREAKPOINT: u64 = 0xcc;
+
+/// What the lowest bits of the operand's byte may be, a bit for each: all eight registers,
+const ANY: u32 = 0xff;
+/// what says that another byte follows,
+const SIB: u32 = 1 << 4;
+/// and, with mode 0, what says that the address is counted from the instruction.
+const RIP: u32 = 1 << 5;
+
+/// A bit for each mode and what is allowed with it.
+const fn mode(mode: u32, operands: u32) -> u32 {
+    operands << (8 * mode)
+}
 
 #[cfg(test)]
 mod tests {
@@ -73,7 +106,7 @@ mod tests {
     fn behind(instruction: &[u8]) -> bool {
         let mut bytes = [0x90; 8];
         bytes[8 - instruction.len()..].copy_from_slice(instruction);
-        may_end_with_call(u64::from_le_bytes(bytes))
+        may_end_with_call(u64::from_le_bytes(bytes)) == 1
     }
 
     #[test]

@@ -9,6 +9,7 @@ use probe_ebpf::abi::{FileKey, MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MappedRan
 use probe_ebpf::call_site::Site;
 use probe_ebpf::kept::Saved;
 use probe_ebpf::table::{self, BLOCK_ROWS, PAGE_BITS, Page, Row, Rule};
+use probe_ebpf::verifier::forget;
 
 use crate::maps::{MAPPINGS, block};
 use crate::{file, lender};
@@ -44,6 +45,9 @@ pub struct Lookup {
     high: u32,
     /// The last rule's index in `found`.
     at: usize,
+    /// The last rule, and the last [`Site`] as a number: see [`forget`].
+    rule: Rule,
+    site: u32,
     /// Rules found before on this CPU: stacks resemble each other, and a search is ten times dearer than a look.
     found: [Found; FOUND_ROWS],
 }
@@ -63,6 +67,12 @@ struct Found {
 const FOUND_ROWS: usize = 512;
 
 impl Lookup {
+    /// The rule that was found last; `Rule::default()` where there is none.
+    #[inline(always)]
+    pub fn rule(&self) -> Rule {
+        forget(&self.rule)
+    }
+
     pub fn start(&mut self, tgid: u32) {
         self.place = Place::NOWHERE;
         self.mappings.tgid = tgid;
@@ -75,10 +85,14 @@ struct Context {
     lookup: *mut Lookup,
 }
 
-/// The rule for an address, the program counter of a leaf or a return address less one above it; `Rule::default()` where
-/// there is none.
+/// Finds the rule for an address, the program counter of a leaf or a return address less one above it: [`Lookup::rule`].
 #[inline(always)]
-pub fn rule(pc: u64, lookup: &mut Lookup, task: *mut task_struct) -> Rule {
+pub fn find(pc: u64, lookup: &mut Lookup, task: *mut task_struct) {
+    lookup.rule = find_rule(pc, lookup, task);
+}
+
+#[inline(always)]
+fn find_rule(pc: u64, lookup: &mut Lookup, task: *mut task_struct) -> Rule {
     lookup.pc = pc;
     if pc.wrapping_sub(lookup.place.start) >= lookup.place.end.wrapping_sub(lookup.place.start) {
         find_place(lookup, task);
@@ -106,7 +120,15 @@ pub fn rule(pc: u64, lookup: &mut Lookup, task: *mut task_struct) -> Rule {
 /// has called. `before` reads the eight bytes before it; where they cannot be read nothing is known against it. That it is
 /// behind a call is remembered with the rule.
 #[inline(always)]
-pub fn site(rule: Rule, lookup: &mut Lookup, address: u64, before: impl FnOnce() -> Option<u64>) -> Site {
+pub fn site(lookup: &mut Lookup, address: u64, before: impl FnOnce() -> Option<u64>) -> Site {
+    lookup.site = look_before(lookup, address, before) as u32;
+    Site::of_number(forget(&lookup.site).into())
+}
+
+#[inline(always)]
+fn look_before(lookup: &mut Lookup, address: u64, before: impl FnOnce() -> Option<u64>) -> Site {
+    let Rule { row, saved } = lookup.rule();
+    let rule = Rule { row: row.plain(), saved };
     let found = &mut lookup.found[lookup.at & (FOUND_ROWS - 1)];
     if !rule.returns_behind_calls() || found.is_behind_call != 0 {
         return Site::Call;

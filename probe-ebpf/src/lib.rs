@@ -12,6 +12,7 @@ pub mod kept;
 pub mod span;
 pub mod table;
 pub mod unwind;
+pub mod verifier;
 
 #[cfg(test)]
 extern crate std;

@@ -204,12 +204,13 @@ pub fn step(rule: Rule, registers: &mut Registers, kept: &mut Kept, memory: &mut
     let row = rule.row;
     let value = if row.has_register() { kept.value(row.rule & 15, memory) } else { Some(0) };
     let is_guess = !row.is_followed() || value.is_none();
+    let value = value.unwrap_or(0);
     if is_guess && registers.fp == 0 {
         return Err(if row.rule == rule::NONE { End::Root } else { end(row.rule) });
     }
     // One way for both: the verifier follows what comes next once only.
     let followed = if is_guess { KEEPS_FRAME_POINTER } else { rule };
-    match apply(followed, value.unwrap_or(0), registers, kept, memory) {
+    match apply(followed, value, registers, kept, memory) {
         Ok(()) if is_guess => Ok(By::FramePointer),
         Ok(()) if row.caller_was_interrupted() => Ok(By::Signal),
         Ok(()) => Ok(By::Table),
@@ -272,6 +273,7 @@ fn apply(
     };
     let caller_fp = match saved.place(0) {
         0 if !is_signal => fp,
+        Saved::UNKNOWN if !is_signal => NO_FRAME,
         _ => memory.read_word(saved_fp).ok_or(End::Unreadable)?,
     };
     let caller_pc = match is_in_register {
@@ -292,6 +294,9 @@ fn apply(
     *registers = Registers { pc: caller_pc, sp: cfa, fp: caller_fp };
     Ok(())
 }
+
+/// A frame pointer that is lost: no frame is there, and none is looked for.
+const NO_FRAME: u64 = 1;
 
 /// The end of a stack at a row that leads to no caller.
 #[inline(always)]

@@ -178,14 +178,15 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
     let Scratch { frames, window, walk, .. } = unsafe { &mut *scratch };
     let index = index as usize & (MAX_FRAMES - 1);
     let pc = walk.registers.pc;
-    let rule = caller::rule(pc.wrapping_sub(walk.back), &mut walk.lookup, source.task());
-    let is_derived = rule.row.is_derived();
-    let rule = Rule { row: rule.row.plain(), ..rule };
+    caller::find(pc.wrapping_sub(walk.back), &mut walk.lookup, source.task());
     let mut memory = UserMemory { source, window, start: &mut walk.window_start };
     let site = match walk.back {
         0 => Site::Call,
-        _ => caller::site(rule, &mut walk.lookup, pc, || memory.read_alone(pc.wrapping_sub(8))),
+        _ => caller::site(&mut walk.lookup, pc, || memory.read_alone(pc.wrapping_sub(8))),
     };
+    let rule = walk.lookup.rule();
+    let is_derived = rule.row.is_derived();
+    let rule = Rule { row: rule.row.plain(), ..rule };
     if site == Site::Other && rule.row.rule != rule::END {
         walk.end = End::NoCall as u32;
         return 1;

@@ -54,6 +54,14 @@ fn the_cfa_is_found_from_either_register() {
 }
 
 #[test]
+fn a_frame_pointer_that_is_lost_is_not_followed() {
+    let lost = Saved::BY_FRAME_POINTER.with_place(0, Saved::UNKNOWN);
+    let caller = step_from(START, rule::RSP, 16, lost, &[0x7777, 0x4100]).unwrap();
+    assert_eq!((caller.pc, caller.sp), (0x4100, 0x7010));
+    assert_eq!(step_from(caller, rule::RBP, 16, fp_below(2), &[0x7777, 0x4100]), Err(End::Inconsistent));
+}
+
+#[test]
 fn a_leaf_at_the_very_end_of_its_memory_is_read() {
     assert_eq!(step(rule::RSP, 8, 0, &[0x4100]), Ok(Registers { pc: 0x4100, sp: 0x7008, fp: 0x7010 }));
 }

@@ -113,7 +113,10 @@ impl Btf {
             id = member_type;
         }
         let has = self.size(id).with_context(|| format!("{path} of struct {name} has no size"))?;
-        ensure!(has >= read, "{path} of struct {name} has {has} bytes, not {read}: this kernel is newer than probe knows");
+        ensure!(
+            has >= read,
+            "{path} of struct {name} has {has} bytes, not {read}: this kernel is newer than probe knows"
+        );
         Ok(offset)
     }
 

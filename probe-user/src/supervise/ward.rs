@@ -19,6 +19,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 const RECOVERED: Duration = Duration::from_secs(60);
 /// A process that has not said for so long that it is alive hangs.
 const HANGS: Duration = Duration::from_secs(60);
+/// One that starts may take longer: the kernel verifies its programs, on a slow machine for minutes.
+const STARTS: Duration = Duration::from_secs(300);
 /// How many heaps glibc has for the threads of a process.
 const ARENAS: &str = "MALLOC_ARENA_MAX";
 
@@ -176,8 +178,9 @@ impl Ward {
 
     /// Ends it if it hangs, so that it is started again.
     pub(super) fn end_if_hanging(&mut self, now: Instant) {
-        if self.is_running() && now.saturating_duration_since(self.beat) >= HANGS {
-            tracing::error!("the {} has given no sign of life for {} s: it is killed", self.name, HANGS.as_secs());
+        let limit = if self.is_ready { HANGS } else { STARTS };
+        if self.is_running() && now.saturating_duration_since(self.beat) >= limit {
+            tracing::error!("the {} has given no sign of life for {} s: it is killed", self.name, limit.as_secs());
             self.signal(Signal::KILL);
             self.beat = now;
         }

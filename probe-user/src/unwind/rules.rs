@@ -46,6 +46,7 @@ impl Rule {
         let place = match fp {
             0 => Some((base::CFA, 0)),
             FP_AT_FP => Some((base::RBP, kept::Saved::HERE)),
+            FP_LOST => Some((base::CFA, kept::Saved::UNKNOWN)),
             words => place(-8 * i64::from(words)).map(|place| (base::CFA, place)),
         };
         // Too far away to be told: as good as not known.
@@ -56,11 +57,12 @@ impl Rule {
     }
 
     /// Where the caller's frame pointer is: 0 if it still is in its register, [`FP_AT_FP`] if where the frame pointer points,
-    /// else n for CFA - 8 * n.
+    /// [`FP_LOST`] if nowhere, else n for CFA - 8 * n.
     pub fn fp(self) -> u8 {
         match (self.saved.base(false), self.saved.place(0)) {
             (base::CFA, place @ 1..=kept::Saved::HERE) => kept::Saved::HERE - place,
             (base::RBP, kept::Saved::HERE) => FP_AT_FP,
+            (base::CFA, kept::Saved::UNKNOWN) => FP_LOST,
             _ => 0,
         }
     }
@@ -83,6 +85,8 @@ impl Rule {
 
 /// [`Rule::fp`]: the caller's frame pointer is saved where this frame's points.
 pub(super) const FP_AT_FP: u8 = u8::MAX;
+/// [`Rule::fp`]: parts of hand-written code use the register, and who calls them does not count on it.
+pub(super) const FP_LOST: u8 = u8::MAX - 1;
 
 /// No expression that is understood has more operations.
 const MAX_OPERATIONS: usize = 9;

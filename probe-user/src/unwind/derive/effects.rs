@@ -263,13 +263,20 @@ impl Effects {
         }
     }
 
+    /// The registers that an instruction may write, a bit for each.
+    pub fn written(&mut self, i: &Instruction) -> u16 {
+        if i.mnemonic() == Mnemonic::Syscall {
+            return u16::MAX;
+        }
+        let used = self.info.info(i).used_registers().iter();
+        let written = used.filter(|used| is_written(used.access())).filter_map(|used| number(used.register()));
+        written.fold(0, |mask, register| mask | 1 << register)
+    }
+
     /// What is not looked at in particular: what it writes is not known any more.
     fn anything(&mut self, i: &Instruction, state: &mut State) {
         let moved = if i.is_stack_instruction() { i.stack_pointer_increment() } else { 0 };
         let info = self.info.info(i);
-        let is_written = |access: OpAccess| {
-            matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
-        };
         let sp = state.sp();
         for used in info.used_registers() {
             if is_written(used.access())
@@ -297,6 +304,10 @@ impl Effects {
             move_stack(state, moved);
         }
     }
+}
+
+fn is_written(access: OpAccess) -> bool {
+    matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
 }
 
 /// The address of the memory operand, if it is one in the frame.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
 
+use super::callees::Callees;
 use super::effects::Effects;
 use super::image::Image;
 use super::state::{Base, Compared, RBP, RSP, State, Value, rank};
@@ -62,6 +63,7 @@ pub(super) struct Flow<'a, 'data> {
     pub unbounded: Vec<u32>,
     /// Such tables are looked at.
     pub supposes_tables: bool,
+    pub callees: Callees,
     queue: Vec<u32>,
     steps: u64,
     most_steps: u64,
@@ -81,6 +83,7 @@ impl<'a, 'data> Flow<'a, 'data> {
             taken: BTreeSet::new(),
             unbounded: Vec::new(),
             supposes_tables: false,
+            callees: Callees::default(),
             queue: Vec::new(),
             steps: 0,
             most_steps: image.bytes().saturating_mul(STEPS_PER_BYTE).saturating_add(LEAST_STEPS),
@@ -351,7 +354,8 @@ impl<'a, 'data> Flow<'a, 'data> {
             // What is supposed is not so: compilers align the stack wherever they call.
             run.leave(Exit::Contradiction);
         }
-        behind_call(state);
+        let kept = self.callees.kept(self.image, &mut self.effects, i, state);
+        behind_call(state, kept);
         let is_padding = self.is_padding(i.next_ip());
         if self.is_entry(i.next_ip()) || is_padding && state.rank == rank::SUPPOSED {
             // Functions do not fall into each other behind a call: it does not return.
@@ -468,9 +472,9 @@ fn address_taken(i: &Instruction, is_fixed: bool) -> Option<u64> {
 }
 
 /// What holds behind a call that returns.
-pub(super) fn behind_call(state: &mut State) {
+pub(super) fn behind_call(state: &mut State, kept: u16) {
     state.is_root |= is_first_frame(state);
-    state.call();
+    state.call(kept);
 }
 
 /// A call to the next instruction, which takes the address off again: no call.

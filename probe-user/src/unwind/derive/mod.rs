@@ -5,6 +5,7 @@
 //! only presumed and does not end in a sound return ([`proof`]): such code stays without a row. A derived row is never a
 //! guess.
 
+mod callees;
 mod callers;
 mod effects;
 mod entries;

@@ -6,7 +6,7 @@ use probe_ebpf::table::rule;
 
 use super::flow::{Flow, behind_call, is_first_frame, push_address};
 use super::state::{Base, RBP, REGISTERS, RSP, Slot, State, Value};
-use crate::unwind::rules::{FP_AT_FP, Rule};
+use crate::unwind::rules::{FP_AT_FP, FP_LOST, Rule};
 
 /// What is known at an instruction; used for rows, and for comparing them with those of tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(in crate::unwind) struct Fact {
     pub other: Option<(u8, i32)>,
     /// It is saved where the frame pointer points.
     pub fp_at_fp: bool,
+    /// There may be none: the frame pointer is zero, which only the first frame of a thread makes it.
+    pub may_be_first: bool,
 }
 
 impl Fact {
@@ -42,7 +44,7 @@ impl Fact {
         // Of several copies, the one that was made first.
         let words = state.slots.iter().rev().filter(saved).find_map(|slot| {
             let words = u8::try_from(-i64::from(slot.offset) / 8).ok()?;
-            (slot.offset % 8 == 0 && (2..FP_AT_FP).contains(&words)).then_some(words)
+            (slot.offset % 8 == 0 && (2..FP_LOST).contains(&words)).then_some(words)
         });
         let fp_at_fp = matches!(state.fp(), Value::Frame(base, offset) if state.load(base, offset) == Value::CALLER_FP);
         let others = (0..REGISTERS).filter(|register| !matches!(*register, RSP | RBP));
@@ -56,6 +58,7 @@ impl Fact {
             keeps_fp: state.fp() == Value::CALLER_FP,
             fp_slot: words,
             fp_at_fp,
+            may_be_first: state.fp() == Value::Zero,
             other: others.next(),
         }
     }
@@ -69,6 +72,7 @@ impl Fact {
             (true, ..) => 0,
             (_, Some(words), _) => words,
             (_, _, true) => FP_AT_FP,
+            _ if self.sp.is_some() && self.fp.is_none() && !self.may_be_first => FP_LOST,
             _ => return Rule::NONE,
         };
         let through = |(offset, added): (i32, i32)| {
@@ -130,14 +134,20 @@ pub(super) fn facts(flow: &mut Flow<'_, '_>, known: &[bool]) -> Vec<(u64, u8, Fa
                 break;
             }
             let is_call = i.mnemonic() == Mnemonic::Call;
+            let kept = if is_call { flow.callees.kept(flow.image, &mut flow.effects, &i, &state) } else { 0 };
             let mut fact = if known[number as usize] { Fact::of(&state) } else { Fact::default() };
+            if is_call && fact.other.is_some() {
+                // Whoever is called is asked for the register.
+                state.keep(kept);
+                fact.other = Fact::of(&state).other;
+            }
             fact.is_root |= known[number as usize] && is_call && is_first_frame(&state);
             found.push((i.ip(), i.len() as u8, fact));
             let is_own = i.op0_kind() == OpKind::NearBranch64 && i.near_branch_target() == i.next_ip();
             if is_call && is_own && flow.is_pop(i.next_ip()) {
                 push_address(&mut state);
             } else if is_call {
-                behind_call(&mut state);
+                behind_call(&mut state, kept);
             } else {
                 flow.effects.run(&i, &mut state);
             }

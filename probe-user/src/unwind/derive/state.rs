@@ -168,11 +168,22 @@ impl State {
         self.compared = None;
     }
 
-    /// Behind a call that returns.
-    pub fn call(&mut self) {
-        for register in CHANGED_BY_CALLS {
+    /// Whether an address in the frame is in a register that calls may change.
+    pub fn risks_frame(&self) -> bool {
+        CHANGED_BY_CALLS.iter().any(|&register| matches!(self.registers[register], Value::Frame(..)))
+    }
+
+    /// What of the registers holds while a call is made and behind it: those are kept that any function keeps, and that have a bit
+    /// in `kept`.
+    pub fn keep(&mut self, kept: u16) {
+        for register in CHANGED_BY_CALLS.into_iter().filter(|register| kept >> register & 1 == 0) {
             self.registers[register] = Value::Unknown;
         }
+    }
+
+    /// Behind a call that returns.
+    pub fn call(&mut self, kept: u16) {
+        self.keep(kept);
         self.compared = None;
         // What is below the stack pointer belongs to the callee.
         if let Value::Frame(base, offset) = self.sp() {

@@ -198,7 +198,8 @@ fn supposition(flow: &mut Flow<'_, '_>, start: u64, budget: &mut u64) -> Option<
                     if is_direct && flow.image.endless.contains(&i.near_branch_target()) {
                         break;
                     }
-                    behind_call(&mut state);
+                    let kept = flow.callees.kept(flow.image, &mut flow.effects, &i, &state);
+                    behind_call(&mut state, kept);
                 }
                 _ => break,
             }

@@ -12,7 +12,7 @@ use probe_ebpf::table::{DERIVED, rule};
 use super::image::{Image, Piece};
 use super::{derive, trial};
 use crate::unwind::Table;
-use crate::unwind::rules::{FP_AT_FP, Rule};
+use crate::unwind::rules::{FP_AT_FP, FP_LOST, Rule};
 
 /// What the machine's compiler makes of a source; `None` if it does not.
 fn compile(compiler: &str, kind: &str, source: &str, options: &[&str]) -> Option<Vec<u8>> {
@@ -96,6 +96,32 @@ fn saved_stack_pointers_are_found_in_memory() {
 }
 
 #[test]
+fn what_callees_leave_alone_is_known_above_them() {
+    let function_with = |name: &str, callee: &str| {
+        let body = format!(
+            "mov %rsp, %rcx\n and $-32, %rsp\n sub $96, %rsp\n at_{name}: call {callee}\n at_{name}_behind: nop\n\
+             mov %rcx, %rsp\n at_{name}_end: ret"
+        );
+        function(name, &body)
+    };
+    let source = function("main", "call kept\n call lost\n call elsewhere\n ret")
+        + &function_with("kept", "leaves")
+        + &function_with("lost", "changes")
+        + &function_with("elsewhere", "calls")
+        + &function("leaves", "test %edi, %edi\n je 1f\n xor %eax, %eax\n 1: at_leaf: ret")
+        + &function("changes", "test %edi, %edi\n je 1f\n mov $1, %cl\n 1: ret")
+        + &function("calls", "call leaves\n ret");
+    let Some(rows) = rows(&source) else { return };
+    expect(&rows, "at_kept", derived(rule::REGISTER | register::RCX, 8, 0));
+    expect(&rows, "at_kept_behind", derived(rule::REGISTER | register::RCX, 8, 0));
+    expect(&rows, "at_kept_end", derived(rule::RSP, 8, 0));
+    expect(&rows, "at_leaf", derived(rule::RSP, 8, 0));
+    for unknown in ["at_lost", "at_lost_behind", "at_elsewhere", "at_elsewhere_behind"] {
+        expect(&rows, unknown, UNKNOWN);
+    }
+}
+
+#[test]
 fn where_paths_disagree_nothing_is_known() {
     let source = function(
         "main",
@@ -105,7 +131,7 @@ fn where_paths_disagree_nothing_is_known() {
         + ".p2align 4\n.byte 0xcc\n.p2align 4\n at_nowhere: add $24, %rsp\n at_part: xor %eax, %eax\n pop %rbp\n ret\n";
     let Some(rows) = rows(&source) else { return };
     expect(&rows, "at_joined", UNKNOWN);
-    expect(&rows, "at_clobbered", UNKNOWN);
+    expect(&rows, "at_clobbered", derived(rule::RSP, 8, FP_LOST));
     expect(&rows, "at_part", UNKNOWN);
 }
 
