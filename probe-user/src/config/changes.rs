@@ -10,7 +10,8 @@ use toml::Spanned;
 
 use super::layers::{Layers, Origin};
 use super::raw::Raw;
-use super::{Config, Flags};
+use super::{Config, Flags, Rule, show, validate};
+use crate::latency::Definition;
 use crate::problem::{Exit, Problem};
 
 /// The keys and values of a table.
@@ -114,15 +115,67 @@ impl Config {
         files
     }
 
-    /// The functions and the rules as tables, with all that holds for them, in their order.
-    pub fn tables(&self) -> (Vec<Table>, Vec<Table>) {
-        let shown: Table = toml::from_str(&self.to_string()).unwrap_or_default();
-        let of = |section: &str| match shown.get(section) {
-            Some(Value::Array(tables)) => tables.iter().filter_map(|table| table.as_object().cloned()).collect(),
-            _ => Vec::new(),
-        };
-        (of("function"), of("rule"))
+    /// The functions as tables, with all that holds for them, in their order; or only that of a name.
+    pub fn function_tables(&self, name: Option<&str>) -> Vec<Table> {
+        let is_wanted = |function: &&Definition| name.is_none_or(|name| function.name == name);
+        self.functions.iter().filter(is_wanted).map(|function| table(show::of_function(function))).collect()
     }
+
+    /// The same of the rules.
+    pub fn rule_tables(&self, name: Option<&str>) -> Vec<Table> {
+        let is_wanted = |rule: &&Rule| name.is_none_or(|name| rule.rule.name == name);
+        self.rules.iter().filter(is_wanted).map(|rule| table(show::of_rule(rule))).collect()
+    }
+
+    /// What [`Source::config`] makes of `changes` and this rule, where this is what it has made of `changes`. All but the rule has been
+    /// checked before, and is not checked again.
+    pub fn with_rule(&self, changes: &Changes, name: &str, table: &Table) -> Result<Self, Problem> {
+        let mut layers = Layers::default();
+        let raw = one("rule", name, table, &mut layers)?;
+        let mut config = self.clone();
+        config.rules.retain(|rule| rule.rule.name != name);
+        for rule in &raw.rules {
+            let rule = validate::another_rule(rule, &config, &layers)?;
+            let place = place(&changes.rules, name, &config.rules, |rule| &rule.rule.name);
+            config.rules.insert(place, rule);
+        }
+        Ok(config)
+    }
+
+    /// The same with a function; `None` if there are rules that look at a function of this name, and have to be checked with it.
+    pub fn with_function(&self, changes: &Changes, name: &str, table: &Table) -> Option<Result<Self, Problem>> {
+        let has_rule = self.rules.iter().any(|rule| rule.rule.function.as_deref() == Some(name));
+        let checked = || {
+            let mut layers = Layers::default();
+            let raw = one("function", name, table, &mut layers)?;
+            let mut config = self.clone();
+            config.functions.retain(|function| function.name != name);
+            for function in &raw.functions {
+                let function = validate::another_function(function, &config, &layers)?;
+                let place = place(&changes.functions, name, &config.functions, |function| &function.name);
+                config.functions.insert(place, function);
+            }
+            Ok(config)
+        };
+        (!has_rule).then(checked)
+    }
+}
+
+/// A table by itself.
+fn one(section: &str, name: &str, table: &Table, layers: &mut Layers) -> Result<Raw, Problem> {
+    layers.add(Origin::Setting(format!("{section} `{name}`")), &text(section, name, table)?)
+}
+
+/// Where something belongs among the others: behind what the file has, with what the API has in the order of names.
+fn place<T>(changes: &BTreeMap<String, Option<Table>>, name: &str, others: &[T], name_of: fn(&T) -> &String) -> usize {
+    let of_api = changes.iter().filter(|(other, table)| table.is_some() && *other != name).count();
+    let first = others.len().saturating_sub(of_api);
+    first + others[first..].partition_point(|other| name_of(other).as_str() < name)
+}
+
+fn table(entries: Vec<(&str, toml::Value)>) -> Table {
+    let value = |value| serde_json::to_value(value).unwrap_or_default();
+    entries.into_iter().map(|(key, entry)| (key.to_owned(), value(entry))).collect()
 }
 
 #[cfg(test)]
@@ -155,10 +208,61 @@ mod tests {
         changes.functions.insert("pull".into(), table(json!({ "name": "pull", "target": "app", "symbol": "recv" })));
         changes.functions.insert("push".into(), None);
         let config = config(&changes).expect("right");
-        let (functions, rules) = config.tables();
+        let (functions, rules) = (config.function_tables(None), config.rule_tables(None));
         assert_eq!(functions.iter().map(|table| &table["name"]).collect::<Vec<_>>(), ["pull"]);
         assert_eq!(rules.iter().map(|table| &table["name"]).collect::<Vec<_>>(), ["hot", "slow"]);
         assert_eq!((&rules[0]["above"], &rules[0]["for"]), (&json!(50.5), &json!("2s")));
+        assert_eq!(
+            (config.rule_tables(Some("slow")), config.function_tables(Some("push"))),
+            (rules[1..].to_vec(), vec![])
+        );
+    }
+
+    #[test]
+    fn one_change_after_the_other_makes_the_same_as_all_together() {
+        let mut changes = Changes::default();
+        let mut before = config(&changes).expect("right");
+        let function = |symbol: &str| json!({ "target": "app", "symbol": symbol });
+        let level = |above: u32| json!({ "target": "app", "metric": "cpu", "above": above });
+        let slow = json!({ "target": "app", "metric": "function.p99", "function": "pull", "above": "40ms" });
+        for (name, is_rule, value) in [
+            ("warm", true, level(1)),
+            ("b", true, level(2)),
+            ("pull", false, function("recv")),
+            ("slow", true, slow),
+            ("hot", true, level(3)),
+            ("a", true, level(4)),
+            ("b", true, level(5)),
+            ("push", false, function("sendto")),
+            ("ask", false, function("connect")),
+            ("pull", false, function("recvfrom")),
+        ] {
+            let definition = value.as_object().expect("a table");
+            let after = match is_rule {
+                true => Some(before.with_rule(&changes, name, definition)),
+                false => before.with_function(&changes, name, definition),
+            };
+            let tables = if is_rule { &mut changes.rules } else { &mut changes.functions };
+            tables.insert(name.to_owned(), Some(definition.clone()));
+            let whole = config(&changes).expect("right");
+            match after {
+                Some(after) => assert_eq!(after.expect("right").to_string(), whole.to_string(), "{name}"),
+                None => assert_eq!((name, is_rule), ("pull", false), "a rule looks at it"),
+            }
+            before = whole;
+        }
+    }
+
+    #[test]
+    fn no_change_makes_more_rules_than_there_may_be() {
+        let definition = table(json!({ "target": "app", "metric": "cpu", "above": 1 }));
+        let mut changes = Changes::default();
+        changes.rules = (1..500).map(|number| (format!("rule {number}"), definition.clone())).collect();
+        let full = config(&changes).expect("500 with that of the file");
+        let definition = definition.expect("a table");
+        let error = full.with_rule(&changes, "one more", &definition).expect_err("too many");
+        assert_eq!(error.message, "rule `one more`: there are more than 500 [[rule]]");
+        assert!(full.with_rule(&changes, "rule 7", &definition).is_ok());
     }
 
     #[test]
@@ -177,8 +281,11 @@ mod tests {
             (json!({ "target": null }), "rule `x`: `target` is null; leave it out"),
             (json!({ "target": "app", "metric": "cpu" }), "rule `x`: [[rule]] needs `above`, `below` or `change`"),
         ] {
-            let changes = Changes { rules: [("x".to_owned(), table(value))].into(), ..Changes::default() };
+            let changes = Changes { rules: [("x".to_owned(), table(value.clone()))].into(), ..Changes::default() };
             assert_eq!(config(&changes).expect_err("wrong").message, expected);
+            let file = config(&Changes::default()).expect("right");
+            let alone = file.with_rule(&Changes::default(), "x", &table(value).expect("a table"));
+            assert_eq!(alone.expect_err("wrong").message, expected);
         }
     }
 

@@ -100,6 +100,14 @@ pub struct Target {
     pub live: bool,
 }
 
+impl PartialEq for Target {
+    /// The same is written of both.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { name, matcher, live } = self;
+        (name, live, matcher.conditions()) == (&other.name, &other.live, other.matcher.conditions())
+    }
+}
+
 /// A rule, what to keep of its breaches and whom to tell.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {

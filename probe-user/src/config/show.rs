@@ -52,20 +52,10 @@ impl fmt::Display for Config {
             section(f, "[[target]]", &entries)?;
         }
         for function in functions {
-            let Definition { name, group, target, symbol, threshold, errors } = function;
-            let mut entries: Vec<(&str, Value)> = vec![
-                ("name", name.as_str().into()),
-                ("group", group.as_str().into()),
-                ("target", target.as_str().into()),
-                ("symbol", symbol.as_str().into()),
-            ];
-            entries.extend(threshold.map(|threshold| ("threshold", time(threshold))));
-            entries.extend(errors.map(|errors| ("errors", errors.to_string().into())));
-            section(f, "[[function]]", &entries)?;
+            section(f, "[[function]]", &of_function(function))?;
         }
         for rule in rules {
-            let entries = entries(rule);
-            section(f, "[[rule]]", &entries)?;
+            section(f, "[[rule]]", &of_rule(rule))?;
         }
         for channel in channels {
             section(f, "[[notify]]", &notify::entries(channel))?;
@@ -74,8 +64,22 @@ impl fmt::Display for Config {
     }
 }
 
-/// What a rule says; what it leaves open is left out.
-fn entries(rule: &Rule) -> Vec<(&str, Value)> {
+/// What a function says; what it leaves open is left out.
+pub(super) fn of_function(function: &Definition) -> Vec<(&str, Value)> {
+    let Definition { name, group, target, symbol, threshold, errors } = function;
+    let mut entries: Vec<(&str, Value)> = vec![
+        ("name", name.as_str().into()),
+        ("group", group.as_str().into()),
+        ("target", target.as_str().into()),
+        ("symbol", symbol.as_str().into()),
+    ];
+    entries.extend(threshold.map(|threshold| ("threshold", time(threshold))));
+    entries.extend(errors.map(|errors| ("errors", errors.to_string().into())));
+    entries
+}
+
+/// The same of a rule.
+pub(super) fn of_rule(rule: &Rule) -> Vec<(&str, Value)> {
     let Rule { rule, evidence, notify } = rule;
     let monitor::Rule {
         name,

@@ -11,7 +11,8 @@ use toml::Spanned;
 use super::layers::{Layers, nearest};
 use super::raw::{self, Raw, Scalar};
 use super::units::{parse_duration, parse_size};
-use super::{Config, Sampling, Store, Target};
+use super::{Config, Rule, Sampling, Store, Target};
+use crate::latency::Definition;
 use crate::monitor::ANY_TARGET;
 use crate::problem::Problem;
 use crate::snapshot;
@@ -60,6 +61,25 @@ pub(super) fn validate(raw: &Raw, layers: &Layers) -> Checked<Config> {
         rules.push(check.rule(rule, &mut names, (&targets, &functions, &channels), &sampling)?);
     }
     Ok(Config { store, sampling, http, collector, serve, limits, log, targets, functions, rules, channels })
+}
+
+/// Checks a rule that is to come to these.
+pub(super) fn another_rule(rule: &Spanned<raw::Rule>, config: &Config, layers: &Layers) -> Checked<Rule> {
+    let check = Check { layers };
+    check.count("[[rule]]", MAX_RULES, std::iter::repeat_n(rule.span(), config.rules.len() + 1))?;
+    let known = (&*config.targets, &*config.functions, &*config.channels);
+    check.rule(rule, &mut BTreeSet::new(), known, &config.sampling)
+}
+
+/// The same with a function.
+pub(super) fn another_function(
+    function: &Spanned<raw::Function>,
+    config: &Config,
+    layers: &Layers,
+) -> Checked<Definition> {
+    let check = Check { layers };
+    check.count("[[function]]", MAX_FUNCTIONS, std::iter::repeat_n(function.span(), config.functions.len() + 1))?;
+    check.function(function, &mut BTreeSet::new(), &config.targets)
 }
 
 pub(super) struct Check<'a> {

@@ -38,7 +38,7 @@ impl Collector for Absent {
         refusal()
     }
 
-    fn functions(&self) -> Result<Vec<FunctionState>, Refusal> {
+    fn functions(&self, _: Option<&str>) -> Result<Vec<FunctionState>, Refusal> {
         refusal()
     }
 
@@ -50,7 +50,7 @@ impl Collector for Absent {
         refusal()
     }
 
-    fn rules(&self) -> Result<Vec<RuleState>, Refusal> {
+    fn rules(&self, _: Option<&str>) -> Result<Vec<RuleState>, Refusal> {
         refusal()
     }
 

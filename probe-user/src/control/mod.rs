@@ -47,8 +47,8 @@ pub trait Collector: Send + Sync {
     /// Takes the stack of every thread of a target's processes, now, and returns a gzip pprof.
     fn dump(&self, target: &str, request: &DumpRequest) -> Result<Vec<u8>, Refusal>;
 
-    /// Every function that is timed, in the order of the configuration.
-    fn functions(&self) -> Result<Vec<FunctionState>, Refusal>;
+    /// Every function that is timed, in the order of the configuration; or that of this name, if there is one.
+    fn functions(&self, name: Option<&str>) -> Result<Vec<FunctionState>, Refusal>;
 
     /// Has a function timed. The configuration with the change is checked as a whole; if it is wrong nothing changes.
     /// The definition need not have a `name`; another one than `name` is invalid.
@@ -57,8 +57,8 @@ pub trait Collector: Send + Sync {
     /// Ends the timing of a function. One that a rule names is a conflict.
     fn remove_function(&self, name: &str) -> Result<(), Refusal>;
 
-    /// Every rule, in the order of the configuration.
-    fn rules(&self) -> Result<Vec<RuleState>, Refusal>;
+    /// Every rule, in the order of the configuration; or that of this name, if there is one.
+    fn rules(&self, name: Option<&str>) -> Result<Vec<RuleState>, Refusal>;
 
     /// Takes a rule in, as [`Self::put_function`] does with functions.
     fn put_rule(&self, name: &str, definition: &Definition) -> Result<Put, Refusal>;

@@ -26,13 +26,13 @@ pub enum Request {
     /// [`Collector::dump`].
     Dump { target: String, request: DumpRequest },
     /// [`Collector::functions`].
-    Functions,
+    Functions { name: Option<String> },
     /// [`Collector::put_function`].
     PutFunction { name: String, definition: Definition },
     /// [`Collector::remove_function`].
     RemoveFunction { name: String },
     /// [`Collector::rules`].
-    Rules,
+    Rules { name: Option<String> },
     /// [`Collector::put_rule`].
     PutRule { name: String, definition: Definition },
     /// [`Collector::remove_rule`].
@@ -91,10 +91,10 @@ pub fn answer(collector: &dyn Collector, request: &Request, is_wanted: IsWanted<
         Request::Threads { target } => collector.threads(target).map(Answer::Threads),
         Request::Record { target, request } => collector.record(target, request, is_wanted).map(&mut profile),
         Request::Dump { target, request } => collector.dump(target, request).map(&mut profile),
-        Request::Functions => collector.functions().map(Answer::Functions),
+        Request::Functions { name } => collector.functions(name.as_deref()).map(Answer::Functions),
         Request::PutFunction { name, definition } => collector.put_function(name, definition).map(Answer::Put),
         Request::RemoveFunction { name } => collector.remove_function(name).map(|()| Answer::Removed),
-        Request::Rules => collector.rules().map(Answer::Rules),
+        Request::Rules { name } => collector.rules(name.as_deref()).map(Answer::Rules),
         Request::PutRule { name, definition } => collector.put_rule(name, definition).map(Answer::Put),
         Request::RemoveRule { name } => collector.remove_rule(name).map(|()| Answer::Removed),
         Request::Events { after, wait_ms } => {

@@ -21,7 +21,7 @@ use crate::control::{
     Refusal, RuleState, Status, StuckThread, TargetState, Thread, Unattached,
 };
 use crate::export;
-use crate::latency::{InProcess, Registry};
+use crate::latency::{InProcess, Registry, Row};
 use crate::monitor::Metric;
 use crate::snapshot::{Store, Timestamp};
 use crate::symbolize::Profile;
@@ -174,13 +174,19 @@ impl Collector for Answers {
         pprof(&profile)
     }
 
-    fn functions(&self) -> Result<Vec<FunctionState>, Refusal> {
+    fn functions(&self, name: Option<&str>) -> Result<Vec<FunctionState>, Refusal> {
         let settings = self.control.settings()?;
-        let (tables, _) = settings.config().tables();
+        let tables = settings.look(|config| config.function_tables(name));
         let seen = self.functions.seen();
+        let mut rows: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
+        for ((_, function), seen) in
+            seen.rows.iter().filter(|((_, function), _)| name.is_none_or(|name| **function == *name))
+        {
+            rows.entry(function).or_default().push(seen.row.clone());
+        }
         let mut known: BTreeMap<String, _> = self
             .functions
-            .list()
+            .list(name)
             .into_iter()
             .map(|status| (status.definition.name.clone(), status.processes))
             .collect();
@@ -195,10 +201,9 @@ impl Collector for Answers {
                 };
                 Some(Unattached { pid: *pid, reason })
             });
-            let rows = seen.rows.iter().filter(|((_, function), _)| **function == *name);
             FunctionState {
                 origin: settings.origin(Section::Function, &name),
-                figures: rows.map(|(_, seen)| seen.row.clone()).collect(),
+                figures: rows.remove(&*name).unwrap_or_default(),
                 unattached: unattached.collect(),
                 definition: Definition(table),
             }
@@ -214,9 +219,9 @@ impl Collector for Answers {
         self.remove(Section::Function, name)
     }
 
-    fn rules(&self) -> Result<Vec<RuleState>, Refusal> {
+    fn rules(&self, name: Option<&str>) -> Result<Vec<RuleState>, Refusal> {
         let settings = self.control.settings()?;
-        let (_, tables) = settings.config().tables();
+        let tables = settings.look(|config| config.rule_tables(name));
         let state = |table: Table| {
             let name = name_of(&table);
             let (breaches, processes) = self.chronicle.rule(name);

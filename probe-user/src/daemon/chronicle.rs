@@ -1,6 +1,6 @@
 //! The chronicle: what happened to rules, in an order that one can go on from, and how they are now.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -197,7 +197,8 @@ impl Chronicle {
 
     /// There are these rules now. How they stand is kept where `is_same` says so, of the others it has to be seen anew.
     pub(super) fn keep_only(&self, rules: &[Rule], is_same: impl Fn(&str, &Subject) -> bool) {
-        let is_rule = |name: &str| rules.iter().any(|rule| rule.name == name);
+        let names: BTreeSet<&str> = rules.iter().map(|rule| &*rule.name).collect();
+        let is_rule = |name: &str| names.contains(name);
         let mut inner = self.lock();
         for (rule, subjects) in &mut inner.subjects {
             subjects.retain(|subject, _| is_same(rule, subject));

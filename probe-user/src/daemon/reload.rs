@@ -38,7 +38,8 @@ impl Watcher {
         self.limits.replace(config.limits);
         self.rules.clone_from(rules);
         prefer(&self.functions, rules);
-        let (left, moved) = self.roster.replace(targets.clone());
+        let has_other_targets = !self.config.targets.iter().eq(targets);
+        let (left, moved) = if has_other_targets { self.roster.replace(targets.clone()) } else { Default::default() };
         for pid in left {
             self.let_go(pid);
         }
@@ -47,8 +48,9 @@ impl Watcher {
         for over in self.engine.keep(|rule, subject| applies(roster, rule, subject), now_ns) {
             self.resolved(&over);
         }
+        let by_name: BTreeMap<&str, &monitor::Rule> = monitored.iter().map(|rule| (&*rule.name, rule)).collect();
         let applies = |name: &str, subject: &Subject| {
-            let rule = monitored.iter().find(|rule| rule.name == name && same.contains(name));
+            let rule = by_name.get(name).filter(|_| same.contains(name));
             rule.is_some_and(|rule| applies(&self.roster, rule, subject))
         };
         self.heaps.keep(applies);
@@ -68,7 +70,9 @@ impl Watcher {
         }
         let (targets, functions, rules) = (targets.len(), functions.len(), rules.len());
         self.config = config;
-        self.rescan();
+        if has_other_targets {
+            self.rescan();
+        }
         tracing::info!("the configuration has changed: targets {targets}, functions {functions}, rules {rules}");
     }
 }

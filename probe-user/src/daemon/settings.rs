@@ -137,6 +137,11 @@ impl Settings {
         self.lock().config.clone()
     }
 
+    /// Something of it, without a copy of all.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Config) -> T) -> T {
+        look(&self.lock().config)
+    }
+
     /// Where a definition is from.
     pub(super) fn origin(&self, section: Section, name: &str) -> Origin {
         if section.has_changed(&self.lock().changes, name) { Origin::Api } else { Origin::File }
@@ -200,7 +205,13 @@ impl Settings {
             let is_hidden = inner.source.config(&without).is_ok_and(|config| section.has(&config, name));
             changes = if is_hidden { changes } else { without };
         }
-        let config = inner.source.config(&changes).map_err(|problem| invalid(&problem, table))?;
+        // Most often it is one among hundreds, of which the others have been checked.
+        let alone = table.and_then(|table| match section {
+            Section::Rule => Some(inner.config.with_rule(&inner.changes, name, table)),
+            Section::Function => inner.config.with_function(&inner.changes, name, table),
+        });
+        let config = alone.unwrap_or_else(|| inner.source.config(&changes));
+        let config = config.map_err(|problem| invalid(&problem, table))?;
         let failed = |error: anyhow::Error| Refusal::Failed { reason: format!("{error:#}") };
         // What is left out stays on the disk, but for what this is in the place of.
         let mut left_out = inner.left_out.clone();

@@ -25,8 +25,9 @@ use crate::probes::Part;
 const COST_ERROR: f64 = 0.35;
 /// By how much the cost of two probes may be less than the sum of what each costs alone.
 const ADDITIVITY: f64 = 0.02;
-/// So many times the standard error on both sides.
-const SIGMAS: f64 = 2.0;
+/// Where threads waited for a processor for this share of the time or more, they make up outside of windows what they have
+/// missed within.
+const CROWDED: f64 = 0.02;
 /// Fewer windows say nothing of how much they vary.
 const FEW: f64 = 3.0;
 /// Probes that cost this share of one core change little.
@@ -40,8 +41,9 @@ const ABSORBED: f64 = 0.5;
 /// Sums over windows in which one thread was observed; times in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sums {
-    /// How many windows.
+    /// How many windows, and how many of them had calls.
     pub windows: f64,
+    busy: f64,
     /// Calls that were seen.
     pub calls: f64,
     /// Hits of probes.
@@ -53,48 +55,137 @@ pub struct Sums {
     /// Ready, without one.
     pub waiting: f64,
     /// Squares and products, for how much windows vary.
-    pub calls_calls: f64,
-    /// As above.
-    pub calls_cpu: f64,
-    /// As above.
-    pub cpu_cpu: f64,
+    squares: Squares,
+}
+
+/// Sums of products of what was seen in a window: calls, processor time, length, and length without the time waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Squares {
+    calls_calls: f64,
+    calls_cpu: f64,
+    cpu_cpu: f64,
+    calls_wall: f64,
+    wall_wall: f64,
+    calls_free: f64,
+    free_free: f64,
+}
+
+/// How much windows vary: a sum of squares, and the degrees of freedom in it. Windows of every mode vary alike, by what else goes on
+/// on the host, so that these add up: one mode alone has too few of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread {
+    squares: f64,
+    freedom: f64,
+}
+
+/// A quotient of what many windows have seen, and how far the truth may be from it.
+#[derive(Clone, Copy, Debug)]
+struct Ratio {
+    is: f64,
+    error: f64,
 }
 
 impl Sums {
     /// Of one window.
     pub fn one(calls: u64, hits: u64, wall: f64, cpu: f64, waiting: f64) -> Self {
         let (calls, hits) = (calls as f64, hits as f64);
-        let (calls_calls, calls_cpu, cpu_cpu) = (calls * calls, calls * cpu, cpu * cpu);
-        Self { windows: 1.0, calls, hits, wall, cpu, waiting, calls_calls, calls_cpu, cpu_cpu }
+        let free = wall - waiting;
+        let squares = Squares {
+            calls_calls: calls * calls,
+            calls_cpu: calls * cpu,
+            cpu_cpu: cpu * cpu,
+            calls_wall: calls * wall,
+            wall_wall: wall * wall,
+            calls_free: calls * free,
+            free_free: free * free,
+        };
+        let busy = if calls > 0.0 { 1.0 } else { 0.0 };
+        Self { windows: 1.0, busy, calls, hits, wall, cpu, waiting, squares }
     }
 
     fn plus(&mut self, other: &Self, sign: f64) {
         self.windows += sign * other.windows;
+        self.busy += sign * other.busy;
         self.calls += sign * other.calls;
         self.hits += sign * other.hits;
         self.wall += sign * other.wall;
         self.cpu += sign * other.cpu;
         self.waiting += sign * other.waiting;
-        self.calls_calls += sign * other.calls_calls;
-        self.calls_cpu += sign * other.calls_cpu;
-        self.cpu_cpu += sign * other.cpu_cpu;
+        self.squares.plus(&other.squares, sign);
     }
 
-    /// Processor time per call with probes, and its standard error; `None` where too little was seen.
-    fn cpu_per_call(&self) -> Option<(f64, f64)> {
-        if self.windows < FEW || self.calls < 1.0 {
+    /// The usual estimator of a ratio, by what each window differs from it (Cochran, Sampling Techniques, chapter 6): of sums `y`
+    /// and `x`, with the sums of their squares and of their products. `None` where too little was seen.
+    fn ratio(&self, [y, x]: [f64; 2], [y_y, x_y, x_x]: [f64; 3]) -> Option<Ratio> {
+        if self.windows < FEW || self.calls < 1.0 || x <= 0.0 {
             return None;
         }
-        // The usual estimator of a ratio, by what each window differs from it (Cochran, Sampling Techniques, chapter 6).
+        let is = y / x;
+        let residuals = (y_y - 2.0 * is * x_y + is * is * x_x).max(0.0);
+        let freedom = self.windows - 1.0;
+        Some(Ratio { is, error: student(freedom) * (residuals / freedom * self.windows).sqrt() / x })
+    }
+
+    /// Processor time per call with probes, of which windows vary by this share.
+    fn cpu_per_call(&self, vary: Spread) -> Option<Ratio> {
+        let is = self.cpu / self.calls;
+        let error = student(vary.freedom) * (vary.squares / vary.freedom / self.busy).sqrt() * is;
+        (self.calls >= 1.0 && self.busy >= 1.0 && vary.freedom >= FEW).then_some(Ratio { is, error })
+    }
+
+    /// By how much, as a share of it, processor time per call differs between windows.
+    fn spread(&self) -> Spread {
+        if self.busy < 2.0 || self.calls < 1.0 || self.cpu <= 0.0 {
+            return Spread::default();
+        }
+        let Squares { calls_calls, calls_cpu, cpu_cpu, .. } = self.squares;
         let ratio = self.cpu / self.calls;
-        let residuals = self.cpu_cpu - 2.0 * ratio * self.calls_cpu + ratio * ratio * self.calls_calls;
-        let variance = residuals.max(0.0) / (self.windows - 1.0);
-        Some((ratio, (variance * self.windows).sqrt() / self.calls))
+        let residuals = (cpu_cpu - 2.0 * ratio * calls_cpu + ratio * ratio * calls_calls).max(0.0);
+        Spread { squares: residuals * (self.busy / self.cpu).powi(2), freedom: self.busy - 1.0 }
+    }
+
+    /// Calls a second with probes.
+    fn calls_per_second(&self) -> Option<Ratio> {
+        let Squares { calls_calls, calls_wall, wall_wall, .. } = self.squares;
+        self.ratio([self.calls, self.wall], [calls_calls, calls_wall, wall_wall])
+    }
+
+    /// Calls per second that was neither waited nor spent on probes, if these cost so much for each call.
+    fn calls_per_rest(&self, cost: f64) -> Option<Ratio> {
+        let Squares { calls_calls, calls_free, free_free, .. } = self.squares;
+        let rest = self.wall - self.waiting - cost * self.calls;
+        let rest_calls = calls_free - cost * calls_calls;
+        let rest_rest = free_free - 2.0 * cost * calls_free + cost * cost * calls_calls;
+        self.ratio([self.calls, rest], [calls_calls, rest_calls, rest_rest])
     }
 
     fn idle(&self) -> f64 {
         (self.wall - self.cpu - self.waiting).max(0.0)
     }
+}
+
+impl Squares {
+    fn plus(&mut self, other: &Self, sign: f64) {
+        let Self { calls_calls, calls_cpu, cpu_cpu, calls_wall, wall_wall, calls_free, free_free } = other;
+        self.calls_calls += sign * calls_calls;
+        self.calls_cpu += sign * calls_cpu;
+        self.cpu_cpu += sign * cpu_cpu;
+        self.calls_wall += sign * calls_wall;
+        self.wall_wall += sign * wall_wall;
+        self.calls_free += sign * calls_free;
+        self.free_free += sign * free_free;
+    }
+}
+
+/// So many standard errors on both sides have the truth between them in 39 of 40 cases, where windows vary as chance does; that
+/// leaves room for those that do not. Student's distribution, for few windows wider than the normal one (Abramowitz and
+/// Stegun, 26.7.5).
+fn student(freedom: f64) -> f64 {
+    let (z, by) = (2.24_f64, 1.0 / freedom);
+    let first = (z.powi(3) + z) / 4.0;
+    let second = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0;
+    let third = (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / 384.0;
+    z + by * (first + by * (second + by * third))
 }
 
 /// What the probes of a function do.
@@ -229,13 +320,13 @@ impl Account {
         }
         let clean = self.clean.as_secs_f64().min(away);
         // Probes that leave still cost: as many calls as with them.
-        let slowed = seen + seen / attached * (away - clean);
-        let rate = self.rate(seen / attached);
+        let slowed = seen / attached;
+        let rate = self.rate(slowed);
         Estimate {
-            calls: slowed + rate.calls * clean,
-            low: slowed + rate.low * clean,
+            calls: seen + slowed * (away - clean) + rate.calls * clean,
+            low: seen + slowed.min(rate.low) * (away - clean) + rate.low * clean,
             // When the traps went is known as often as it was looked.
-            high: rate.high.map(|high| seen + high.max(seen / attached) * away),
+            high: rate.high.map(|high| seen + high.max(slowed) * away),
         }
     }
 
@@ -302,39 +393,49 @@ impl ThreadAccount {
             let windows: f64 = self.parts.iter().map(|part| part.windows).sum();
             return (windows >= FEW).then_some(Estimate { high: Some(0.0), ..Estimate::default() });
         }
-        let (with, with_error) = timed.cpu_per_call()?;
+        let spreads = self.parts.iter().map(Sums::spread);
+        let vary = spreads.fold(Spread::default(), |sum, one| Spread {
+            squares: sum.squares + one.squares,
+            freedom: sum.freedom + one.freedom,
+        });
+        let with = timed.cpu_per_call(vary)?;
         let hits_per_call = timed.hits / timed.calls;
         let expected = hits_per_call * hit_cost;
         // What the probes cost, by parts of a call.
-        let apart = begins.cpu_per_call().zip(ends.cpu_per_call()).zip(counted.cpu_per_call());
+        let apart = begins.cpu_per_call(vary).zip(ends.cpu_per_call(vary)).zip(counted.cpu_per_call(vary));
         let (own, error, cost) = match apart {
-            Some((((begins, begins_error), (ends, ends_error)), (both, both_error))) => {
-                let own = begins + ends - both;
-                let cost = (with - own).max(0.0);
-                let noise = both_error.hypot(begins_error).hypot(ends_error);
-                (own, noise.hypot(ADDITIVITY * cost / SIGMAS), cost)
+            Some(((begins, ends), both)) => {
+                let own = begins.is + ends.is - both.is;
+                let cost = (with.is - own).max(0.0);
+                let noise = both.error.hypot(begins.error).hypot(ends.error);
+                (own, noise.hypot(ADDITIVITY * cost), cost)
             }
-            None => (with - expected, with_error.hypot(COST_ERROR * expected / SIGMAS), expected),
+            None => (with.is - expected, with.error.hypot(COST_ERROR * expected), expected),
         };
         // No probe has made it faster.
-        let own = own.min(with);
+        let own = own.min(with.is);
         let per = |own: f64| (own > 0.0).then(|| use_of_cpu / own);
-        let (mut low, mut high) = (use_of_cpu / (own.max(0.0) + SIGMAS * error), per(own - SIGMAS * error));
+        let (mut low, mut high) = (use_of_cpu / (own.max(0.0) + error), per(own - error));
         let is_wide = high.is_none_or(|high| high > 2.0 * low);
-        let slowed = self.parts.iter().filter(|part| part.windows >= FEW && part.wall > 0.0);
-        let floor = |part: &Sums| part.calls / part.wall * (1.0 - (1.0 / part.windows).min(0.1));
-        let floor = slowed.clone().map(floor).fold(0.0, f64::max);
+        let slowed = self.parts.iter().filter_map(Sums::calls_per_second);
+        let floor = slowed.map(|rate| rate.is - rate.error).fold(0.0, f64::max);
         // The windows in which it idled most. What is known of its waits is as old as the last one that ended, which makes a
         // difference in windows: it has to idle without probes as well.
-        let idlest = slowed.max_by(|one, other| (one.idle() / one.wall).total_cmp(&(other.idle() / other.wall)));
+        let idleness = |part: &&Sums| part.idle() / part.wall.max(f64::EPSILON);
+        let idlest =
+            self.parts.iter().filter(|part| part.busy > 0.0).max_by(|a, b| idleness(a).total_cmp(&idleness(b)));
         let clean_idle = self.clean_wall - self.clean_cpu - self.clean_waiting;
         let idles = clean_idle > IDLE * self.clean_wall;
-        let mut calls = if own > error { use_of_cpu / own } else { low };
-        if let Some(part) = idlest.filter(|part| idles && part.idle() > IDLE * part.wall) {
-            let rest = part.wall - part.waiting - part.calls * cost.max(expected) * (1.0 + COST_ERROR);
-            let ceiling = (rest > 0.0).then(|| part.calls / rest);
-            // Where its own time is too little to be told, idle time bears the cost.
-            calls = if is_wide { part.calls / (part.wall - part.waiting) } else { calls };
+        let sum = |of: fn(&Sums) -> f64| self.parts.iter().map(of).sum::<f64>();
+        let waiting = self.clean_waiting + sum(|part| part.waiting);
+        let is_crowded = waiting > CROWDED * (self.clean_wall + sum(|part| part.wall));
+        let mut calls = if 2.0 * own > error { use_of_cpu / own } else { low };
+        if let Some(part) = idlest.filter(|part| idles && idleness(part) > IDLE) {
+            let rest_of = |part: &Sums| part.calls_per_rest(cost.max(expected) * (1.0 + COST_ERROR));
+            let idle = self.parts.iter().filter(|part| idleness(part) > IDLE && !is_crowded);
+            let ceiling = idle.filter_map(rest_of).map(|most| most.is + most.error).reduce(f64::min);
+            // Where its own time is too little to be told, idle time bears the cost, and makes up for waits.
+            calls = if is_wide { part.calls / part.wall } else { calls };
             high = [high, ceiling.filter(|ceiling| *ceiling >= low)].into_iter().flatten().reduce(f64::min);
         } else if apart.is_some() && cost < ABSORBED * expected {
             // It may spin until it is time: then it was called as often as in the best of windows.
@@ -362,16 +463,21 @@ mod tests {
 
     /// A thread whose calls take so long, and that is to make so many a second at most; with probes in 40 windows of 10 ms.
     fn account(own: f64, pace: f64) -> Account {
+        // Windows differ by up to one part in a hundred.
+        account_of(40, own, pace, |round| 1.0 + f64::from((round * 7) % 11) / 1000.0 - 0.005)
+    }
+
+    /// The same with so many windows, of which each is slower by a factor.
+    fn account_of(windows: u32, own: f64, pace: f64, mut noise: impl FnMut(u32) -> f64) -> Account {
         let mut account = Account { clean: Duration::from_secs(9), hit_cost: 3e-6, ..Account::default() };
-        for round in 0..40u32 {
+        for round in 0..windows {
             let (mode, cost, hits) = match round % 4 {
                 1 => (Mode::Begins, COSTS.0, 1.0),
                 2 => (Mode::Counted, COSTS.0 + COSTS.1, 2.0),
                 3 => (Mode::Ends, COSTS.1, 1.0),
                 _ => (Mode::Timed, COSTS.0 + COSTS.1 + TIMING, 2.0),
             };
-            // Windows differ by up to one part in a hundred.
-            let noise = 1.0 + f64::from((round * 7) % 11) / 1000.0 - 0.005;
+            let noise = noise(round);
             let calls = (0.01 / (own + cost)).min(0.01 * pace);
             let sums = Sums::one(
                 calls.round() as u64,
@@ -397,6 +503,31 @@ mod tests {
             assert!((found.calls / per_second - 1.0).abs() < 0.1, "{per_second}: {found:?}");
             assert!(found.low <= per_second && found.high.is_none_or(|high| high >= per_second), "{found:?}");
         }
+    }
+
+    #[test]
+    fn the_truth_is_in_the_interval_in_19_of_20_cases() {
+        let mut random = fastrand::Rng::with_seed(7);
+        // Each kind of window twice, and three times: as many as there are in three seconds.
+        for (windows, per_second, noise) in [(8, 2e4, 0.02), (9, 2e4, 0.1), (9, 1e5, 0.02), (12, 5e5, 0.01)] {
+            let mut within = 0;
+            for _ in 0..400 {
+                // Nearly normal, with this standard deviation.
+                let mut slower = |_| 1.0 + noise * ((0..12).map(|_| random.f64()).sum::<f64>() - 6.0);
+                let found = rate(&account_of(windows, 1.0 / per_second, f64::MAX, &mut slower));
+                within += u32::from(found.low <= per_second && found.high.is_none_or(|high| high >= per_second));
+            }
+            assert!(within >= 380, "{windows} windows of {per_second} a second that vary by {noise}: {within} of 400");
+        }
+    }
+
+    #[test]
+    fn nothing_bounds_a_thread_that_catches_up_on_what_it_missed_while_it_waited() {
+        let paced = account(1e-8, 2e4);
+        assert!(rate(&paced).high.is_some_and(|high| high >= 2e4), "{:?}", rate(&paced));
+        let mut crowded = paced;
+        crowded.clean(1, 0.0, 1.0, 1.0);
+        assert_eq!(rate(&crowded).high, None);
     }
 
     #[test]

@@ -153,8 +153,8 @@ impl Registry {
         self.shared.lock().wanted.definitions.get(name).cloned()
     }
 
-    /// Every function, in the order of names.
-    pub fn list(&self) -> Vec<Status> {
+    /// Every function, in the order of names; or that of a name.
+    pub fn list(&self, name: Option<&str>) -> Vec<Status> {
         let state = self.shared.lock();
         let status = |definition: &Definition| {
             let of_target = |joined: &Joined| joined.targets.contains(&definition.target);
@@ -164,7 +164,8 @@ impl Registry {
             let processes = pids.map(|pid| (pid, known(pid).unwrap_or(InProcess::Looking))).collect();
             Status { definition: definition.clone(), processes }
         };
-        state.wanted.definitions.values().map(status).collect()
+        let is_wanted = |definition: &&Definition| name.is_none_or(|name| definition.name == name);
+        state.wanted.definitions.values().filter(is_wanted).map(status).collect()
     }
 
     /// A process belongs to these targets from now on. It is another one than what had its pid before, unless only the
@@ -244,12 +245,12 @@ mod tests {
         assert_eq!(registry.get("push").expect("there").symbol, "send_all");
         // Of another target, so that nothing is looked for.
         registry.join(u32::MAX, vec!["other".into()]);
-        let list = registry.list();
+        let list = registry.list(None);
         let shown: Vec<_> =
             list.iter().map(|status| (status.definition.name.as_str(), status.processes.len())).collect();
         assert_eq!(shown, [("pull", 0), ("push", 0)]);
         assert!(registry.remove("push") && !registry.remove("push"));
-        assert_eq!(registry.list().len(), 1);
+        assert_eq!(registry.list(None).len(), 1);
         assert!(registry.seen().rows.is_empty());
     }
 

@@ -171,7 +171,7 @@ impl Collector for Fake {
         Ok(pprof())
     }
 
-    fn functions(&self) -> Result<Vec<FunctionState>, Refusal> {
+    fn functions(&self, _: Option<&str>) -> Result<Vec<FunctionState>, Refusal> {
         self.up()?;
         Ok(self.functions.lock().unwrap().clone())
     }
@@ -200,7 +200,7 @@ impl Collector for Fake {
         if functions.len() < before { Ok(()) } else { Err(missing("function", name)) }
     }
 
-    fn rules(&self) -> Result<Vec<RuleState>, Refusal> {
+    fn rules(&self, _: Option<&str>) -> Result<Vec<RuleState>, Refusal> {
         self.up()?;
         Ok(self.rules.lock().unwrap().clone())
     }

@@ -153,8 +153,9 @@ impl Collector for Client {
         self.profile(None, &Request::Dump { target: target.to_owned(), request: request.clone() }, NAMING)
     }
 
-    fn functions(&self) -> Result<Vec<FunctionState>, Refusal> {
-        expect!(self.ask(&Request::Functions, PATIENCE), Answer::Functions(functions) => functions)
+    fn functions(&self, name: Option<&str>) -> Result<Vec<FunctionState>, Refusal> {
+        let request = Request::Functions { name: name.map(str::to_owned) };
+        expect!(self.ask(&request, PATIENCE), Answer::Functions(functions) => functions)
     }
 
     fn put_function(&self, name: &str, definition: &Definition) -> Result<Put, Refusal> {
@@ -167,8 +168,9 @@ impl Collector for Client {
         expect!(self.ask(&request, PATIENCE), Answer::Removed => ())
     }
 
-    fn rules(&self) -> Result<Vec<RuleState>, Refusal> {
-        expect!(self.ask(&Request::Rules, PATIENCE), Answer::Rules(rules) => rules)
+    fn rules(&self, name: Option<&str>) -> Result<Vec<RuleState>, Refusal> {
+        let request = Request::Rules { name: name.map(str::to_owned) };
+        expect!(self.ask(&request, PATIENCE), Answer::Rules(rules) => rules)
     }
 
     fn put_rule(&self, name: &str, definition: &Definition) -> Result<Put, Refusal> {

@@ -50,7 +50,7 @@ impl Collector for Made {
         Ok(Vec::new())
     }
 
-    fn functions(&self) -> Result<Vec<FunctionState>, Refusal> {
+    fn functions(&self, _: Option<&str>) -> Result<Vec<FunctionState>, Refusal> {
         Ok(Vec::new())
     }
 
@@ -62,7 +62,7 @@ impl Collector for Made {
         Ok(())
     }
 
-    fn rules(&self) -> Result<Vec<RuleState>, Refusal> {
+    fn rules(&self, _: Option<&str>) -> Result<Vec<RuleState>, Refusal> {
         Ok(Vec::new())
     }
 

@@ -24,7 +24,8 @@ pub trait Kind: Serialize + JsonSchema + Send + Sized + 'static {
     const SINGULAR: &'static str;
 
     fn definition(&self) -> &Definition;
-    fn all(collector: &dyn Collector) -> Result<Vec<Self>, Refusal>;
+    /// All of them, or that of this name.
+    fn read(collector: &dyn Collector, name: Option<&str>) -> Result<Vec<Self>, Refusal>;
     fn put(collector: &dyn Collector, name: &str, definition: &Definition) -> Result<Put, Refusal>;
     fn remove(collector: &dyn Collector, name: &str) -> Result<(), Refusal>;
 }
@@ -37,8 +38,8 @@ impl Kind for FunctionState {
         &self.definition
     }
 
-    fn all(collector: &dyn Collector) -> Result<Vec<Self>, Refusal> {
-        collector.functions()
+    fn read(collector: &dyn Collector, name: Option<&str>) -> Result<Vec<Self>, Refusal> {
+        collector.functions(name)
     }
 
     fn put(collector: &dyn Collector, name: &str, definition: &Definition) -> Result<Put, Refusal> {
@@ -58,8 +59,8 @@ impl Kind for RuleState {
         &self.definition
     }
 
-    fn all(collector: &dyn Collector) -> Result<Vec<Self>, Refusal> {
-        collector.rules()
+    fn read(collector: &dyn Collector, name: Option<&str>) -> Result<Vec<Self>, Refusal> {
+        collector.rules(name)
     }
 
     fn put(collector: &dyn Collector, name: &str, definition: &Definition) -> Result<Put, Refusal> {
@@ -98,7 +99,7 @@ fn list_schema<K: Kind>(generator: &mut SchemaGenerator) -> Schema {
 }
 
 async fn list_all<K: Kind>(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let all = server.ask(K::all).await?;
+    let all = server.ask(|collector| K::read(collector, None)).await?;
     answer::json(&headers, &json!({K::PLURAL: all}))
 }
 
@@ -111,12 +112,14 @@ async fn get<K: Kind>(
 }
 
 async fn find<K: Kind>(server: &Server, name: String) -> Result<K, Problem> {
+    let asked = name.clone();
+    let found = server.ask(move |collector| K::read(collector, Some(&asked))).await?;
     let is = |state: &K| state.definition().0.get("name").and_then(Value::as_str) == Some(&name);
     let missing = || {
         let hint = format!("`GET /api/v1/{}` lists them", K::PLURAL);
         Problem::not_found(format!("there is no {} named `{name}`", K::SINGULAR)).hint(hint)
     };
-    server.ask(K::all).await?.into_iter().find(is).ok_or_else(missing)
+    found.into_iter().find(is).ok_or_else(missing)
 }
 
 async fn put<K: Kind>(

@@ -30,8 +30,8 @@ pub async fn metrics(State(server): State<Arc<Server>>) -> Result<Response, Prob
             Ok(Live {
                 status: collector.status()?,
                 targets: collector.targets()?,
-                functions: collector.functions()?,
-                rules: collector.rules()?,
+                functions: collector.functions(None)?,
+                rules: collector.rules(None)?,
             })
         })
         .await;
