@@ -12,6 +12,7 @@ use ulid::Ulid;
 use crate::latency::Row;
 use crate::monitor::{Culprit, Gain, Metric, Side};
 use crate::target::ThreadState;
+use crate::text::mebibytes;
 
 /// The version of the format that is written here.
 pub const VERSION: u32 = 2;
@@ -86,9 +87,24 @@ impl Sidecar {
         let who = if self.metric == Metric::Threads { "who started them" } else { "who opened them" };
         match (self.culprits.first(), self.gains.first()) {
             (Some(culprit), _) => culprit.sentence(),
+            (None, Some(gain)) if gain.is_plain() => gain.sentence(),
             (None, Some(gain)) => format!("{}; {who} is not known", gain.sentence()),
-            (None, None) => String::new(),
+            (None, None) => self.growth().unwrap_or_default(),
         }
+    }
+
+    /// What the process grew by, where it is not known who took it.
+    fn growth(&self) -> Option<String> {
+        let mut resident = self.figures.iter().map(|figure| figure.rss_bytes).filter(|bytes| *bytes > 0);
+        let first = resident.next().filter(|_| self.metric.is_memory())?;
+        let grown = resident.last()?.saturating_sub(first);
+        (grown > 0).then(|| {
+            let grown = mebibytes(grown);
+            format!(
+                "the process grew by {grown}; who took it is not known (pages of mapped files that are cached already \
+                 are not followed)"
+            )
+        })
     }
 }
 
