@@ -97,7 +97,7 @@ impl Sidecar {
     fn growth(&self) -> Option<String> {
         let mut resident = self.figures.iter().map(|figure| figure.rss_bytes).filter(|bytes| *bytes > 0);
         let first = resident.next().filter(|_| self.metric.is_memory())?;
-        let grown = resident.last()?.saturating_sub(first);
+        let grown = resident.next_back()?.saturating_sub(first);
         (grown > 0).then(|| {
             let grown = mebibytes(grown);
             format!(
@@ -398,5 +398,15 @@ pub(crate) mod tests {
         assert_eq!(read.profiles, [breach]);
         value["profiles"] = serde_json::json!([{ "window": "breach" }]);
         assert!(serde_json::from_value::<Sidecar>(value).is_err(), "known windows are complete");
+    }
+
+    #[test]
+    fn growth_that_nobody_is_known_for_is_said() {
+        let figure = |rss_bytes| Figure { rss_bytes, ..Figure::default() };
+        let figures = vec![figure(2 << 20), figure(101 << 20), figure(0)];
+        let sidecar = Sidecar { culprits: Vec::new(), figures, ..sidecar(Ulid::nil()) };
+        assert_eq!(sidecar.cause(), "");
+        let sidecar = Sidecar { metric: Metric::MemoryRss, ..sidecar };
+        assert!(sidecar.cause().starts_with("the process grew by 99.0 MiB; who took it is not known"));
     }
 }
