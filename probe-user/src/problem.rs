@@ -15,6 +15,10 @@ pub enum Exit {
     NoTarget = 3,
     /// The host or its privileges do not allow it.
     NotPermitted = 4,
+    /// A command that was to be recorded cannot be executed, as shells have it.
+    NotExecutable = 126,
+    /// There is no such command.
+    NoCommand = 127,
 }
 
 /// An error with a hint. `message` says what was tried and on what; `hint` says what to do.

@@ -188,7 +188,7 @@ fn too_hot() -> Result<()> {
     let text = target("crowd", service.pid())
         + &rule("hot", "crowd", "threads", "above = 20\nmax = 40\nfor = \"1s\"\ncooldown = 0");
     let mut daemon = Daemon::run(&text, None)?;
-    log_says(&mut daemon, "threads 51.0 above 20 threads; too busy to be profiled", 1)?;
+    log_says(&mut daemon, "threads 51 above 20 threads; too busy to be profiled", 1)?;
     log_says(&mut daemon, "resolved after", 1)?;
     ensure!(daemon.ids()?.is_empty(), "{:?}", daemon.ids()?);
     daemon.stop()

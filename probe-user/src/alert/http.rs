@@ -117,6 +117,24 @@ impl Endpoint {
         Ok(Some(certificates))
     }
 
+    /// Why no answer came, and what to do about it.
+    fn unreached(&self, error: &ureq::Error) -> String {
+        let timeout = humantime::format_duration(self.timeout);
+        match error {
+            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+                let connect = humantime::format_duration(self.timeout / 2);
+                format!(
+                    "no connection within {connect}: see that this host may reach it (firewall, proxy, name server)"
+                )
+            }
+            ureq::Error::Timeout(_) => {
+                format!("no answer within {timeout}: see whether it is overloaded, or give it longer by `timeout`")
+            }
+            ureq::Error::HostNotFound => "its name is not known: check the address, and this host's name server".into(),
+            error => error.to_string(),
+        }
+    }
+
     /// Sends a request. That a server answers with an error is no failure yet.
     pub(super) fn send(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let Call { method, url, content_type, body, mut secrets } = call;
@@ -158,17 +176,16 @@ impl Endpoint {
             }
             None => {}
         }
-        let failed = |error: &dyn std::fmt::Display| {
-            let text = redact(&error.to_string(), &secrets);
-            Failure::later(format!("{}: {text}", origin(&url)))
-        };
+        let said = |text: &str| Failure::later(format!("{}: {}", origin(&url), redact(text, &secrets)));
+        let failed = |error: &dyn std::fmt::Display| said(&error.to_string());
+        let unreached = |error: ureq::Error| said(&self.unreached(&error));
         let answered = if method == "GET" {
             agent.run(request.body(()).map_err(|error| failed(&error))?)
         } else {
             let request = request.header("content-type", content_type);
             agent.run(request.body(body).map_err(|error| failed(&error))?)
         };
-        let response = answered.map_err(|error| failed(&error))?;
+        let response = answered.map_err(unreached)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut bytes = Vec::new();
         // Whoever needs the body will find it cut.

@@ -21,18 +21,32 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn prepare(config: &Config, user: &User) -> Result<()> {
     let state = &config.serve.state;
     make(state, 0o700)?;
+    writable(state, "[serve] state", "this user")?;
     let own = owner(state)?;
     // To give it again would take a capability for nothing.
     if geteuid().is_root() && (own.uid(), own.gid()) != (user.uid, user.gid) {
         give_all(state, Some(user.uid), user.gid)?;
     }
-    prepare_shared(config, user)
+    prepare_shared(config, user)?;
+    user.act(|| writable(state, "[serve] state", &user.name))?
+}
+
+/// Fails unless files can be made in a folder, by whoever calls this.
+fn writable(folder: &Path, key: &str, who: &str) -> Result<()> {
+    tempfile::tempfile_in(folder).map(drop).map_err(|error| {
+        // `tempfile` adds a path of its own.
+        let inner = error.get_ref().and_then(|inner| inner.source()?.downcast_ref::<std::io::Error>());
+        let why = inner.map_or_else(|| error.to_string(), ToString::to_string);
+        let hint = format!("let {who} write there (every folder above needs mode 755), or name another by {key}");
+        Problem::new(Exit::Failure, format!("cannot write in {}: {why}", folder.display()), hint).into()
+    })
 }
 
 /// Makes what is missing for the collector alone, which has no capability to give anything away: the server's folder, where
 /// it is there and root's, is shared with the server's group. Files in shared folders belong to that group from the start.
 pub(super) fn prepare_shared(config: &Config, user: &User) -> Result<()> {
     make(&config.store.path, 0o750)?;
+    writable(&config.store.path, "[store] path", "this user")?;
     share(&config.store.path, user, READ)?;
     if config.serve.state.exists() {
         share(&config.serve.state, user, READ | WRITE)?;
@@ -50,7 +64,10 @@ pub(super) fn prepare_shared(config: &Config, user: &User) -> Result<()> {
 /// Takes the server's folder for this process: two would tell everything twice, and lose what they both have in the queues.
 pub(super) fn take(state: &Path) -> Result<File> {
     let path = state.join(".lock");
-    let lock = File::create(&path).with_context(|| path.display().to_string())?;
+    let lock = File::create(&path).with_context(|| {
+        let hint = "let the server's user write there, or name another folder by [serve] state";
+        Problem::new(Exit::Failure, format!("cannot write {}", path.display()), hint)
+    })?;
     // One whose supervisor was killed is about to end.
     let end = Instant::now() + PATIENCE;
     let mut locked = lock.try_lock();

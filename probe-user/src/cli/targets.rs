@@ -41,3 +41,15 @@ pub fn check(pids: &[u32]) -> Result<()> {
     }
     Ok(())
 }
+
+/// Fails if one of the processes is the kernel's own: it has no program whose functions or memory could be looked at.
+pub fn check_programs(pids: &[u32]) -> Result<()> {
+    if let Some(pid) = pids.iter().find(|&&pid| target::is_kernel_thread(pid)) {
+        bail!(Problem::new(
+            Exit::Usage,
+            format!("process {pid} is a thread of the kernel: it runs no program, and has no memory of its own"),
+            format!("`probe record -p {pid}` and `probe dump -p {pid}` show what it does in the kernel")
+        ));
+    }
+    Ok(())
+}

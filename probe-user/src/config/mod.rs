@@ -16,6 +16,7 @@ mod thresholds;
 mod units;
 mod validate;
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -133,6 +134,15 @@ pub struct Evidence {
 /// Settings by flags, which beat everything else: (flag, `section.key`, value).
 pub type Flags<'a> = &'a [(&'static str, &'static str, String)];
 
+/// Reads a file. A named pipe is refused: to open one waits for whoever writes into it, and it can be read once only.
+fn read_file(path: &Path) -> std::io::Result<String> {
+    let is_ours = path.starts_with("/dev") || path.starts_with("/proc");
+    if !is_ours && std::fs::metadata(path)?.file_type().is_fifo() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is a named pipe"));
+    }
+    std::fs::read_to_string(path)
+}
+
 impl Config {
     /// Reads and checks a configuration. Errors are [`Problem`]s with the file and the line, or with the variable or flag.
     pub fn load(path: &Path, flags: Flags<'_>) -> Result<Self> {
@@ -141,10 +151,11 @@ impl Config {
 
     /// Reads a configuration, to be checked with changes to it.
     pub fn read(path: &Path, flags: Flags<'_>) -> Result<Source> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = read_file(path).map_err(|error| {
             let hint = match error.kind() {
                 std::io::ErrorKind::NotFound => "name a file with --config; docs/configuration.md has an example",
                 std::io::ErrorKind::IsADirectory => "name the file in it with --config",
+                std::io::ErrorKind::InvalidInput => "name a regular file with --config",
                 std::io::ErrorKind::InvalidData => "write it in UTF-8, as TOML demands",
                 std::io::ErrorKind::PermissionDenied => "run as a user who may read it, or name another by --config",
                 _ => "",

@@ -1,7 +1,7 @@
 //! Who explains a breach: what is compared depends on what was measured.
 
 use crate::functions::Spec;
-use crate::monitor::{Calls, Culprit, Metric, call_culprits, culprits, open_culprits, thread_culprits, wait_culprits};
+use crate::monitor::{Calls, Culprit, Metric, call_culprits, culprits, open_culprits, wait_culprits};
 use crate::snapshot::Function;
 use crate::symbolize::Profile;
 
@@ -90,13 +90,13 @@ pub(super) struct Scenes<'a> {
 /// The functions that explain a breach, most responsible first; `function` is the one that was measured. None where nothing is
 /// known: what was recorded for something else does not stand in.
 pub(super) fn explain(cause: Cause, metric: Metric, function: Option<&Function>, scenes: &Scenes<'_>) -> Vec<Culprit> {
-    let Scenes { during, calm, dump, .. } = scenes;
+    let Scenes { during, calm, .. } = scenes;
     match cause {
-        Cause::Memory | Cause::Descriptors | Cause::Unknown => Vec::new(),
+        // Without more threads than before, what they do is no cause.
+        Cause::Memory | Cause::Threads | Cause::Descriptors | Cause::Unknown => Vec::new(),
         Cause::Cpu => culprits(during, calm),
         Cause::Waits => wait_culprits(during, calm),
         Cause::Calls => function.map_or_else(Vec::new, |function| slow_calls(metric, function, scenes)),
-        Cause::Threads => dump.map_or_else(Vec::new, thread_culprits),
     }
 }
 

@@ -173,7 +173,9 @@ pub(super) fn explain(
             _ => {}
         }
     }
-    if let (Cause::Threads, true, Some(gain), Some(dump)) = (cause, culprits.is_empty(), gains.first(), dump) {
+    if let (Cause::Threads, true, Some(gain), Some(dump)) =
+        (cause, culprits.is_empty(), gains.first().filter(|gain| !gain.is_plain()), dump)
+    {
         let of_kind: BTreeSet<u32> =
             now.iter().filter(|(_, held)| held.kind == gain.kind).map(|(tid, _)| *tid).collect();
         let mut dump = dump.clone();

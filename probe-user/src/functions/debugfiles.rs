@@ -70,7 +70,14 @@ impl Separate {
                     _ => false,
                 };
                 match debug.file().filter(|_| is_of_module).map(File::try_clone) {
-                    Some(Ok(file)) => return self.files.push(file),
+                    Some(Ok(file)) => {
+                        if Image::open(&file).is_ok_and(|image| !image.is_damaged) {
+                            return self.files.push(file);
+                        }
+                        // What is left of it may have names.
+                        self.files.push(file);
+                        "the debug file is damaged"
+                    }
                     Some(Err(_)) => "the debug file cannot be read",
                     None => "the debug file is of another build",
                 }
@@ -91,9 +98,13 @@ fn crc32(file: &File) -> Option<u32> {
     (length <= MAX_SUMMED).then(|| sum.sum())
 }
 
-/// The symbols that a stripped file has within itself, as an ELF file in `.gnu_debugdata`.
-pub(crate) fn mini(image: &Image<'_>) -> Option<Image<'static>> {
-    let packed = image.data(image.section(".gnu_debugdata")?)?;
+/// The symbols that a stripped file has within itself, as an ELF file in `.gnu_debugdata`; `Some(None)` where it is damaged.
+pub(crate) fn mini(image: &Image<'_>) -> Option<Option<Image<'static>>> {
+    let packed = image.section(".gnu_debugdata")?;
+    Some(image.data(packed).and_then(inflate))
+}
+
+fn inflate(packed: Vec<u8>) -> Option<Image<'static>> {
     let mut bytes = Vec::new();
     let reader = lzma_rust2::XzReader::new_mem_limit(packed.as_slice(), false, MAX_XZ_KIB);
     reader.take(MAX_INFLATED).read_to_end(&mut bytes).ok()?;

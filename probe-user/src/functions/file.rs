@@ -65,7 +65,7 @@ impl Searched {
         let mut debug = None;
         let mut has_mini = false;
         if !symbols.is_complete {
-            if let Some(mini) = debugfiles::mini(&image) {
+            if let Some(mini) = debugfiles::mini(&image).flatten() {
                 symbols.add(&mini);
                 has_mini = true;
             }

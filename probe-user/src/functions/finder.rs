@@ -65,7 +65,7 @@ impl Finder {
 
     /// The places that are meant: at least one.
     pub fn find(&self, spec: &Spec) -> Result<Found, Box<Missing>> {
-        let mut search = Search { spec, found: Found::default(), unreadable: Vec::new() };
+        let mut search = Search::new(spec);
         let is_meant =
             |file: &Searched| spec.library.as_ref().is_none_or(|library| library.matches(&file.module, file.soname()));
         let (selected, others): (Vec<_>, Vec<_>) = self.files.iter().partition(|file| is_meant(file));
@@ -76,7 +76,10 @@ impl Finder {
         } else {
             match search.run(&selected, &others) {
                 None => return Ok(search.found),
-                Some(why) => why,
+                Some(why) => match spec.operators().and_then(|spec| again(&spec, &selected)) {
+                    Some(found) => return Ok(found),
+                    None => why,
+                },
             }
         };
         Err(Box::new(Missing { wanted: spec.text.clone(), why, unreadable: search.unreadable }))
@@ -118,13 +121,25 @@ impl Finder {
     }
 }
 
+/// What another spec finds in the first file that has any of it: the program's own before those of its libraries.
+fn again(spec: &Spec, selected: &[&Searched]) -> Option<Found> {
+    selected.iter().find_map(|file| {
+        let mut search = Search::new(spec);
+        search.run(&[*file], &[]).is_none().then_some(search.found)
+    })
+}
+
 struct Search<'spec> {
     spec: &'spec Spec,
     found: Found,
     unreadable: Vec<(String, String)>,
 }
 
-impl Search<'_> {
+impl<'spec> Search<'spec> {
+    fn new(spec: &'spec Spec) -> Self {
+        Self { spec, found: Found::default(), unreadable: Vec::new() }
+    }
+
     /// Looks in the files that are meant. `None` if something was found, else why not.
     fn run(&mut self, selected: &[&Searched], others: &[&Searched]) -> Option<Why> {
         for file in selected {

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, ensure};
 use object::elf::{
     Dyn64, ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD, FileHeader64, PF_X, PN_XNUM, PT_DYNAMIC, PT_LOAD, ProgramHeader64,
-    Rela64, SHF_COMPRESSED, SHT_NOBITS, SHT_RELA, SectionHeader64,
+    Rela64, SHF_COMPRESSED, SHT_NOBITS, SHT_NULL, SHT_RELA, SectionHeader64,
 };
 use object::pod::{Pod, from_bytes, slice_from_bytes};
 use object::read::elf::FileHeader;
@@ -36,6 +36,15 @@ enum Source<'file> {
     Memory(Vec<u8>),
 }
 
+impl Source<'_> {
+    fn length(&self) -> u64 {
+        match self {
+            Self::File(_, length) => *length,
+            Self::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
 /// A file, and what its headers say.
 pub(crate) struct Image<'file> {
     /// What it is for, as `EM_…`.
@@ -46,6 +55,8 @@ pub(crate) struct Image<'file> {
     pub dynamic: Vec<(i64, u64)>,
     /// Its sections; empty when they were stripped or are damaged.
     pub sections: Vec<Section>,
+    /// Its header tells of sections that it does not have, or not as a whole: it was cut, or is damaged.
+    pub is_damaged: bool,
     source: Source<'file>,
     /// Bytes that may still be read.
     budget: Cell<u64>,
@@ -63,6 +74,13 @@ pub(crate) struct Section {
     /// Number of the section that belongs to it.
     pub link: u32,
     flags: u64,
+}
+
+impl Section {
+    /// Where it ends in the file; `None` where that is beyond any.
+    fn end(&self) -> Option<u64> {
+        if self.kind == SHT_NOBITS { Some(0) } else { self.offset.checked_add(self.size) }
+    }
 }
 
 impl<'file> Image<'file> {
@@ -83,6 +101,7 @@ impl<'file> Image<'file> {
             segments: Vec::new(),
             dynamic: Vec::new(),
             sections: Vec::new(),
+            is_damaged: false,
             source,
             budget: Cell::new(MAX_TOTAL),
         };
@@ -113,6 +132,10 @@ impl<'file> Image<'file> {
         }
         // The kernel does not need sections: damaged ones are as good as none.
         image.sections = image.read_sections(header).unwrap_or_default();
+        let has_sections = header.e_shoff.get(endian) != 0 && header.e_shnum.get(endian) != 0;
+        let is_cut = |section: &Section| section.end().is_none_or(|end| end > image.source.length());
+        let is_table = image.sections.iter().any(|section| section.kind != SHT_NULL);
+        image.is_damaged = has_sections && (!is_table || image.sections.iter().any(is_cut));
         Ok(image)
     }
 

@@ -56,6 +56,9 @@ impl<'pattern> Query<'pattern> {
             return false;
         }
         let forms = forms(clone.base);
+        if generic_forms(clone.base).is_some_and(|forms| forms.iter().any(|form| self.is(form))) {
+            return true;
+        }
         // What is not mangled costs nothing, what cannot be demangled may have cost much.
         let is_mangled = clone.base.starts_with("_Z") || clone.base.starts_with("_R");
         let failed = if is_mangled { MAX_NAME } else { 0 };
@@ -71,6 +74,32 @@ impl<'pattern> Query<'pattern> {
         let squeezed = self.squeezed.as_ref();
         self.pattern.matches(name) || squeezed.is_some_and(|text| name.contains(' ') && *text == squeeze(name))
     }
+}
+
+/// What a generic function of Go is called without the types that it was made for, as its own tools write it and as its source
+/// does: `main.sum[...]` and `main.sum` for `main.sum[go.shape.int]`. `None` for others.
+pub(super) fn generic_forms(symbol: &str) -> Option<[String; 2]> {
+    if symbol.starts_with(['_', '<']) || !symbol.contains('.') || !symbol.contains('[') {
+        return None;
+    }
+    let (mut short, mut plain, mut depth) = (String::new(), String::new(), 0_usize);
+    for c in symbol.chars() {
+        match c {
+            '[' => {
+                if depth == 0 {
+                    short.push_str("[...]");
+                }
+                depth += 1;
+            }
+            ']' => depth = depth.checked_sub(1)?,
+            c if depth == 0 => {
+                short.push(c);
+                plain.push(c);
+            }
+            _ => {}
+        }
+    }
+    (depth == 0).then_some([short, plain])
 }
 
 fn squeeze(name: &str) -> String {
@@ -189,6 +218,16 @@ mod tests {
         // pricing::evaluate::<i32>
         let generic = "_RINvCs1234_7pricing8evaluatelE";
         assert!(matches("pricing::evaluate", generic) && matches("pricing::evaluate::<i32>", generic));
+    }
+
+    #[test]
+    fn generic_functions_of_go_match_without_their_types() {
+        let (function, method) = ("main.sum[go.shape.int,go.shape.[]uint8]", "main.(*box[go.shape.int]).get");
+        for pattern in ["main.sum", "main.sum[...]", "main.sum*", "main.s?m", function] {
+            assert!(matches(pattern, function), "{pattern}");
+        }
+        assert!(matches("main.(*box).get", method) && matches("main.(*box[...]).get", method));
+        assert!(!matches("main.su", function) && !matches("main.sum]", "main.sum]["));
     }
 
     #[test]

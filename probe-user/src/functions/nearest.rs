@@ -130,7 +130,9 @@ pub(super) fn files<'paths>(wanted: &str, paths: impl Iterator<Item = &'paths st
 
 /// What follows the last `::` or `.`, without parameters and template arguments.
 fn last_part(name: &str) -> &str {
-    let plain = name.split(['(', '<']).next().filter(|plain| !plain.is_empty()).unwrap_or(name);
+    // A method of Go stands behind its receiver: `main.(*box[go.shape.int]).get`.
+    let name = name.rsplit_once(").").map_or(name, |(_, method)| method);
+    let plain = name.split(['(', '<', '[']).next().filter(|plain| !plain.is_empty()).unwrap_or(name);
     plain.rsplit([':', '.']).find(|part| !part.is_empty()).unwrap_or(plain)
 }
 
@@ -178,6 +180,9 @@ mod tests {
         assert_eq!(nearest("sned_to_vendor", &names), ["send_to_vendor", "send_to_vendors"]);
         assert_eq!(nearest("to_vendor", &names)[0], "send_to_vendor");
         assert_eq!(nearest("SEND", &names)[0], "send");
+        let generic = ["main.generic[go.shape.int]", "main.(*box[go.shape.int]).get", "main.other"];
+        assert_eq!(nearest("generc", &generic), [generic[0]]);
+        assert_eq!(nearest("main.box.get", &generic), [generic[1]]);
         assert!(nearest("", &names).is_empty() && nearest("x", &names).is_empty());
     }
 

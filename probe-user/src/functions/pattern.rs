@@ -7,6 +7,8 @@ use regex::{Regex, RegexBuilder};
 
 /// A compiled regular expression may not be larger.
 const MAX_REGEX_BYTES: usize = 1 << 20;
+/// What Go's tools write between brackets for the types of a generic function: no class of characters.
+const ELLIPSIS: &str = "...]";
 
 /// A name as it was written.
 #[derive(Clone, Debug)]
@@ -50,6 +52,23 @@ impl Pattern {
         }
     }
 
+    /// What an operator's name may mean where no function is called just so: a member of whatever class has it, and with a star
+    /// behind `operator` all of them. `operator*` is the one that multiplies first.
+    pub fn operators(&self) -> Option<Self> {
+        const WORD: &str = "operator";
+        let (Self::Exact(text) | Self::Glob(text, _)) = self else { return None };
+        let at = text.rfind(WORD).filter(|&at| is_word_start(&text[..at]))?;
+        let (scope, rest) = (&text[..at], &text[at + WORD.len()..]);
+        if rest.is_empty() || rest.starts_with(is_of_word) {
+            return None;
+        }
+        let scope = if scope.is_empty() { "(.*::)?".to_owned() } else { wild(scope) };
+        let name = if rest == "*" { 0 } else { operator_length(rest) };
+        let (name, rest) = rest.split_at(name);
+        let regex = compile(&format!("{scope}{WORD}{}{}", regex::escape(name), wild(rest)))?;
+        Some(Self::Glob(text.clone(), regex))
+    }
+
     /// The name, if it is one and no pattern.
     pub fn exact(&self) -> Option<&str> {
         match self {
@@ -81,6 +100,7 @@ fn has_wildcard(text: &str) -> bool {
             }
             '(' | '<' => at += closed_length(c, &text[at..]).unwrap_or(0),
             '*' | '?' => return true,
+            '[' if text[at..].starts_with(ELLIPSIS) => at += ELLIPSIS.len(),
             '[' if text[at..].find(']').is_some_and(|end| end > 0) => return true,
             _ => {}
         }
@@ -89,7 +109,11 @@ fn has_wildcard(text: &str) -> bool {
 }
 
 fn is_word_start(before: &str) -> bool {
-    !before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+    !before.ends_with(is_of_word)
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 /// The length of the symbols that an operator's name has, which open no bracket and are no wildcards.
@@ -125,13 +149,22 @@ fn closed_length(open: char, text: &str) -> Option<usize> {
 
 /// A glob as a regular expression; `None` when it is too long for one.
 fn translate(text: &str) -> Option<Regex> {
-    let mut out = String::from("(?s)^");
+    compile(&wild(text))
+}
+
+fn compile(whole: &str) -> Option<Regex> {
+    RegexBuilder::new(&format!("(?s)^{whole}$")).size_limit(MAX_REGEX_BYTES).build().ok()
+}
+
+/// A glob in the language of regular expressions.
+fn wild(text: &str) -> String {
+    let mut out = String::new();
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
         match c {
             '*' => out.push_str(".*"),
             '?' => out.push('.'),
-            '[' => match rest.as_str().find(']').filter(|&end| end > 0) {
+            '[' => match rest.as_str().find(']').filter(|&end| end > 0 && !rest.as_str().starts_with(ELLIPSIS)) {
                 Some(end) => {
                     let class = &rest.as_str()[..end];
                     let (not, class) = match class.strip_prefix(['!', '^']) {
@@ -148,8 +181,7 @@ fn translate(text: &str) -> Option<Regex> {
             c => out.push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
         }
     }
-    out.push('$');
-    RegexBuilder::new(&out).size_limit(MAX_REGEX_BYTES).build().ok()
+    out
 }
 
 #[cfg(test)]
@@ -176,7 +208,8 @@ mod tests {
         assert!(matches("operator new[](unsigned long)", "operator new[](unsigned long)"));
         assert!(matches("f(char*)", "f(char*)") && !matches("f(char*)", "f(char const*)"));
         assert!(!matches("ns::operator*", "ns::operator*=") && matches("push_*(int*)", "push_a(int*)"));
-        assert!(matches("a[", "a[") && matches("[]", "[]"));
+        assert!(matches("a[", "a[") && matches("[]", "[]") && matches("main.f[...]", "main.f[...]"));
+        assert!(matches("main.*[...]", "main.f[...]") && !matches("main.f[...]", "main.f."));
         assert!(matches("operator->*", "operator->*") && !matches("operator->*", "operator->x"));
         assert!(matches("f<int*>", "f<int*>") && !matches("f<int*>", "f<int>") && !matches("f(a*)", "f(ab)"));
         assert!(matches("f<g(int*)>", "f<g(int*)>") && !matches("f<g(int*)>", "f<g(int)>"));
@@ -192,6 +225,19 @@ mod tests {
         );
         assert!(matches("operator*<*", "operator*<int>(int)") && matches("a->b<*", "a->b<c>"));
         assert!(matches("my_operator*", "my_operators") && matches("operator new*", "operator new[](unsigned long)"));
+    }
+
+    #[test]
+    fn an_operator_may_be_a_member_and_a_star_all_of_them() {
+        let means = |pattern: &str, name: &str| Pattern::parse(pattern).unwrap().operators().unwrap().matches(name);
+        assert!(means("operator*", "operator bool") && means("operator*", "shop::Price::operator+"));
+        assert!(means("operator bool", "shop::Price::operator bool") && !means("operator bool", "x::operator int"));
+        assert!(means("operator()", "F::operator()") && means("operator[]", "V::operator[]"));
+        assert!(means("shop::Price::operator*", "shop::Price::operator<") && !means("a::operator*", "b::operator<"));
+        assert!(!means("operator*=", "V::operator+=") && means("operator->*", "V::operator->*"));
+        for name in ["operator", "my_operator*", "operators", "f"] {
+            assert!(Pattern::parse(name).unwrap().operators().is_none(), "{name}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail, ensure};
 
+use super::names::generic_forms;
 use super::pattern::Pattern;
 use crate::target::Module;
 
@@ -65,7 +66,16 @@ impl Spec {
         let Wanted::Function { name, .. } = &self.wanted else { return false };
         let scope = function.rfind(ANONYMOUS).map_or(0, |at| at + ANONYMOUS.len());
         let end = function[scope..].find('(').map_or(function.len(), |at| scope + at);
-        name.matches(function) || name.matches(&function[..end])
+        let is = |name: &Pattern| name.matches(function) || name.matches(&function[..end]);
+        let is_generic = || generic_forms(function).is_some_and(|forms| forms.iter().any(|form| name.matches(form)));
+        is(name) || is_generic() || name.operators().is_some_and(|name| is(&name))
+    }
+
+    /// What it means where no function is called just so; see [`Pattern::operators`].
+    pub(super) fn operators(&self) -> Option<Self> {
+        let Wanted::Function { name, offset } = &self.wanted else { return None };
+        let wanted = Wanted::Function { name: name.operators()?, offset: *offset };
+        Some(Self { wanted, ..self.clone() })
     }
 }
 

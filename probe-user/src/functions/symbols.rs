@@ -51,6 +51,8 @@ pub(crate) struct Symbols {
     pub omitted: usize,
     /// The file has a full table of its own, so that debug files have nothing to add.
     pub is_complete: bool,
+    /// A table could not be read.
+    pub is_damaged: bool,
     /// Local symbols without a type are kept: functions of hand-written assembly, or labels within them.
     with_labels: bool,
 }
@@ -68,7 +70,10 @@ impl Symbols {
             let entry = size_of::<Sym64<object::LittleEndian>>() as u64;
             let strings = image.sections.get(section.link as usize).and_then(|strings| image.data(strings));
             let symbols = image.table::<Sym64<object::LittleEndian>>(section.offset, section.size / entry);
-            let (Some(strings), Some(symbols)) = (strings, symbols) else { continue };
+            let (Some(strings), Some(symbols)) = (strings, symbols) else {
+                self.is_damaged |= section.kind == SHT_SYMTAB && section.size > 0;
+                continue;
+            };
             let Some(table) = self.add_strings(strings) else { continue };
             // Names may share their ends; in a hostile file all are the same long one.
             let mut budget = self.strings[usize::from(table)].len().saturating_mul(2);

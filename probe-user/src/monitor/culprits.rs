@@ -54,7 +54,7 @@ pub struct Culprit {
     pub baseline_share: f64,
     /// `share` less `baseline_share`, in percentage points.
     pub change: f64,
-    /// There is nothing to compare with: the baseline has no waits, or no calls of the function that was measured.
+    /// There is nothing to compare with: the baseline has no samples, no waits, or no calls of the function that was measured.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_baseline: bool,
     /// The baseline has next to nothing of what is compared, so that its shares tell little.
@@ -93,6 +93,9 @@ pub struct Culprit {
     /// For memory: how much of it that is, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// Of how much that is a part: what the process grew by, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grown_bytes: Option<u64>,
     /// Where these were allocated and are in use still: for how long, at the least, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_for_ns: Option<u64>,
@@ -123,7 +126,12 @@ impl Culprit {
         }
         if let Some(bytes) = self.bytes {
             let (function, bytes) = (&self.function, mebibytes(bytes));
-            return format!("{function}{place} took {bytes}, {to:.0} % of the memory that the process took{thread}");
+            // Snapshots of earlier versions do not have it.
+            let of = self.grown_bytes.map_or_else(
+                || "the memory that the process took".to_owned(),
+                |grown| format!("the {} that the process grew by", mebibytes(grown)),
+            );
+            return format!("{function}{place} took {bytes}, {to:.0} % of {of}{thread}");
         }
         let of = match &self.of {
             Of::Cpu => "the process".to_owned(),
@@ -225,6 +233,7 @@ fn describe(function: &Function, now: &Charges, calm: &Charges) -> Culprit {
         baseline_share: tenth(baseline_share),
         change: tenth(share - baseline_share),
         was_idle: calm.is_idle_beside(now),
+        without_baseline: calm.count == 0,
         ..Culprit::default()
     }
 }

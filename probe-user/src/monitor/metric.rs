@@ -209,6 +209,7 @@ impl Metric {
         match self.kind() {
             Unit::Nanoseconds => short_time(value as u64),
             Unit::Bytes | Unit::BytesPerMinute | Unit::BytesPerSecond => mebibytes(value as u64),
+            Unit::Count(_) if value.fract() == 0.0 => format!("{value:.0}"),
             _ => format!("{value:.1}"),
         }
     }
@@ -247,7 +248,7 @@ mod tests {
             (Metric::Cpu, 97.46, 33.333_333, "97.5 above 33.3 percent of one core"),
             (Metric::FunctionP99, 20_300_000.0, 10_000_000.0, "20.3ms above 10.0ms"),
             (Metric::IoRead, 2_097_152.0, 1_048_576.0, "2.0 MiB above 1.0 MiB a second"),
-            (Metric::Fds, 1000.0, 900.0, "1000.0 above 900 open files"),
+            (Metric::Fds, 1000.0, 900.0, "1000 above 900 open files"),
         ] {
             assert_eq!(metric.compare(value, Side::Above, threshold), expected);
         }

@@ -57,7 +57,7 @@ impl User {
             users.lines().any(|line| line.split(':').skip(2).take(2).any(|field| field == id))
         };
         let id = UNUSED.into_iter().find(|id| !taken(*id)).unwrap_or(UNUSED.start);
-        Self { name: format!("user {id}"), uid: id, gid: id }
+        Self { name: id.to_string(), uid: id, gid: id }
     }
 
     /// A user of `/etc/passwd`.

@@ -12,6 +12,7 @@ use ulid::Ulid;
 use crate::latency::Row;
 use crate::monitor::{Culprit, Gain, Metric, Side};
 use crate::target::ThreadState;
+use crate::text::mebibytes;
 
 /// The version of the format that is written here.
 pub const VERSION: u32 = 2;
@@ -86,9 +87,24 @@ impl Sidecar {
         let who = if self.metric == Metric::Threads { "who started them" } else { "who opened them" };
         match (self.culprits.first(), self.gains.first()) {
             (Some(culprit), _) => culprit.sentence(),
+            (None, Some(gain)) if gain.is_plain() => gain.sentence(),
             (None, Some(gain)) => format!("{}; {who} is not known", gain.sentence()),
-            (None, None) => String::new(),
+            (None, None) => self.growth().unwrap_or_default(),
         }
+    }
+
+    /// What the process grew by, where it is not known who took it.
+    fn growth(&self) -> Option<String> {
+        let mut resident = self.figures.iter().map(|figure| figure.rss_bytes).filter(|bytes| *bytes > 0);
+        let first = resident.next().filter(|_| self.metric.is_memory())?;
+        let grown = resident.next_back()?.saturating_sub(first);
+        (grown > 0).then(|| {
+            let grown = mebibytes(grown);
+            format!(
+                "the process grew by {grown}; who took it is not known (pages of mapped files that are cached already \
+                 are not followed)"
+            )
+        })
     }
 }
 
@@ -382,5 +398,15 @@ pub(crate) mod tests {
         assert_eq!(read.profiles, [breach]);
         value["profiles"] = serde_json::json!([{ "window": "breach" }]);
         assert!(serde_json::from_value::<Sidecar>(value).is_err(), "known windows are complete");
+    }
+
+    #[test]
+    fn growth_that_nobody_is_known_for_is_said() {
+        let figure = |rss_bytes| Figure { rss_bytes, ..Figure::default() };
+        let figures = vec![figure(2 << 20), figure(101 << 20), figure(0)];
+        let sidecar = Sidecar { culprits: Vec::new(), figures, ..sidecar(Ulid::nil()) };
+        assert_eq!(sidecar.cause(), "");
+        let sidecar = Sidecar { metric: Metric::MemoryRss, ..sidecar };
+        assert!(sidecar.cause().starts_with("the process grew by 99.0 MiB; who took it is not known"));
     }
 }

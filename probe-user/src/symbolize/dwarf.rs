@@ -29,7 +29,7 @@ pub struct Dwarf {
     context: Context<Reader>,
     /// Path of the file that is named, as its process sees it: `.dwo` and `.dwp` files may be beside it.
     path: PathBuf,
-    package: OnceCell<Option<DwarfPackage<Reader>>>,
+    package: OnceCell<Option<Option<DwarfPackage<Reader>>>>,
     /// What is missing of it.
     problem: Cell<Option<&'static str>>,
 }
@@ -97,7 +97,13 @@ impl Dwarf {
         let mut lines = Vec::new();
         while let Some(frame) = frames.next().map_err(|_| damaged())? {
             let function = match &frame.function {
-                Some(name) => readable(&name.raw_name().map_err(|_| damaged())?),
+                Some(name) => {
+                    let name = name.raw_name().map_err(|_| damaged())?;
+                    if name.is_empty() {
+                        return Err(damaged()); // its strings are not there
+                    }
+                    readable(&name)
+                }
                 None => String::new(),
             };
             let (file, line) = match frame.location {
@@ -115,10 +121,10 @@ impl Dwarf {
     /// The part of a unit that is in a `.dwo` file, or together with others in a `.dwp` file.
     fn split(&self, load: &SplitDwarfLoad<Reader>, missing: &Cell<Option<&'static str>>) -> Option<Arc<Sections>> {
         if let Some(package) = self.package.get_or_init(|| self.package()) {
-            match package.find_cu(load.dwo_id, &load.parent) {
-                Ok(Some(found)) => return Some(Arc::new(found)),
-                Ok(None) => {}
-                Err(_) => missing.set(Some("the .dwp file is damaged")),
+            match package.as_ref().map(|package| package.find_cu(load.dwo_id, &load.parent)) {
+                Some(Ok(Some(found))) => return Some(Arc::new(found)),
+                Some(Ok(None)) => {}
+                Some(Err(_)) | None => missing.set(Some("the .dwp file is damaged")),
             }
         }
         let name = load.path.as_ref()?.to_string_lossy().ok()?.into_owned();
@@ -144,13 +150,17 @@ impl Dwarf {
         None
     }
 
-    fn package(&self) -> Option<DwarfPackage<Reader>> {
+    /// The `.dwp` file beside it, if there is one; `Some(None)` where it is damaged.
+    fn package(&self) -> Option<Option<DwarfPackage<Reader>>> {
         let mut path = self.path.clone().into_os_string();
         path.push(".dwp");
         let file = open_regular(Path::new(&path)).ok()?;
-        let image = Image::open(&file).ok()?;
-        let load = |id: SectionId| id.dwo_name().map_or_else(|| Ok(empty()), |name| section(&image, name, id));
-        DwarfPackage::load(|id| load(id).map_err(|_| gimli::Error::Io), empty()).ok()
+        let read = || {
+            let image = Image::open(&file).ok().filter(|image| !image.is_damaged)?;
+            let load = |id: SectionId| id.dwo_name().map_or_else(|| Ok(empty()), |name| section(&image, name, id));
+            DwarfPackage::load(|id| load(id).map_err(|_| gimli::Error::Io), empty()).ok()
+        };
+        Some(read())
     }
 }
 
@@ -189,7 +199,17 @@ fn section(image: &Image<'_>, name: &str, id: SectionId) -> Result<Reader, &'sta
         !matches!(id, DebugLoc | DebugLocLists | DebugMacinfo | DebugMacro | DebugNames | EhFrame | EhFrameHdr);
     let Some(section) = image.section(name).filter(|_| is_needed) else { return Ok(empty()) };
     let bytes = image.data(section).ok_or("the debug information is damaged or too large")?;
+    if is_unfinished(id, &bytes) {
+        return Err("the debug information is damaged");
+    }
     Ok(Reader::new(Rc::from(bytes), LittleEndian))
+}
+
+/// True if a section's end was never written, as of a file whose copy was broken off: none of these ends with so many zeros.
+fn is_unfinished(id: SectionId, bytes: &[u8]) -> bool {
+    const ZEROS: [u8; 64] = [0; 64];
+    use SectionId::{DebugAbbrev, DebugInfo, DebugLine, DebugRngLists, DebugStr};
+    matches!(id, DebugAbbrev | DebugInfo | DebugLine | DebugRngLists | DebugStr) && bytes.ends_with(&ZEROS)
 }
 
 /// The unit of a `.dwo` file, if it is the one that is asked for.

@@ -62,6 +62,9 @@ impl Sources {
 
     fn read(&mut self, module: &Module, image: &Image<'_>, depth: Depth) {
         self.symbols.add(image);
+        if image.is_damaged {
+            self.problem = Some("the file is damaged");
+        }
         if self.symbols.add_go(image) == Err(gopclntab::Missing::Layout) {
             self.problem = Some("Go's table of functions has an unknown layout");
         }
@@ -96,9 +99,14 @@ impl Sources {
                     self.problem.get_or_insert("the debug file has no names");
                 }
             }
-            if let Some(mini) = mini(image) {
-                self.symbols.add(&mini);
+            match mini(image) {
+                Some(Some(mini)) => self.symbols.add(&mini),
+                Some(None) => drop(self.problem.get_or_insert("the compressed symbols (.gnu_debugdata) are damaged")),
+                None => {}
             }
+        }
+        if self.symbols.is_damaged {
+            self.problem.get_or_insert("the table of symbols is damaged");
         }
     }
 
@@ -110,9 +118,13 @@ impl Sources {
                 Ok(Some(told)) => {
                     let mut lines = told.lines;
                     problem = told.problem;
-                    if let Some(last) = lines.last_mut().filter(|line| line.function.is_empty()) {
-                        let Some(name) = self.symbol(module, address) else { continue };
-                        last.function = name;
+                    if let Some(last) = lines.last_mut() {
+                        let symbol = self.symbol(module, address);
+                        match symbol.filter(|symbol| last.function.is_empty() || is_fuller(symbol, &last.function)) {
+                            Some(name) => last.function = name,
+                            None if last.function.is_empty() => continue,
+                            None => {}
+                        }
                     }
                     lines.retain(|line| !line.function.is_empty());
                     return Named { lines, start: None, problem };
@@ -147,10 +159,35 @@ impl Sources {
     }
 }
 
+/// Whether a symbol tells more of a function than debug information, which has no name for the linker of what is not seen outside
+/// of its file: `a::(anonymous namespace)::S::operator bool() const` of `operator bool`.
+fn is_fuller(symbol: &str, name: &str) -> bool {
+    !name.contains("::")
+        && symbol.match_indices(name).any(|(at, _)| {
+            let (before, after) = (&symbol[..at], &symbol[at + name.len()..]);
+            // The types of parameters may have the name in them as well.
+            let is_in_scope = before.matches('(').count() == before.matches(')').count();
+            before.ends_with("::") && is_in_scope && (after.is_empty() || after.starts_with(['(', '<', ' ']))
+        })
+}
+
 /// True for the code to which a signal handler returns (`mov $15, %rax; syscall`), which has no name in a stripped C library.
 /// Its unwind information begins a byte before it, so that those who look a return address up find it.
 fn is_signal_return(module: &Module, start: u64) -> bool {
     const CODE: &[u8] = &[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
     let read = || Image::open(module.file()?).ok()?.code(start, 1 + CODE.len() as u64);
     read().is_some_and(|bytes| bytes.starts_with(CODE) || bytes[1..].starts_with(CODE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_give_scopes_to_short_names() {
+        assert!(is_fuller("a::(anonymous namespace)::S::operator bool() const", "operator bool"));
+        assert!(is_fuller("main::{lambda()#1}::operator()() const", "operator()") && is_fuller("N<int>::run()", "run"));
+        assert!(!is_fuller("over(int)", "over") && !is_fuller("work.isra.0", "work") && !is_fuller("main", "main"));
+        assert!(!is_fuller("f(a::run)", "run") && !is_fuller("a::runs()", "run") && !is_fuller("a::b::f()", "b::f"));
+    }
 }

@@ -55,7 +55,7 @@ pub use opening::{Open, open_perf_map};
 pub use perf_map::PerfMap;
 pub use process::{Process, check_access, exists, own_pid_namespace_is_initial, process_of_thread, stack_pointer};
 pub use regular::open_regular;
-pub use stat::{Stat, read_status_comm, started_at};
+pub use stat::{Stat, is_kernel_thread, read_status_comm, started_at};
 pub use state::ThreadState;
 pub use threads::{name_group, thread_names, threads};
 pub use usage::{StorageBytes, Task, TaskFields};

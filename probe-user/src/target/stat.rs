@@ -114,6 +114,16 @@ fn sysconf(name: libc::c_int, otherwise: u64) -> u64 {
     u64::try_from(value).ok().filter(|&value| value > 0).unwrap_or(otherwise)
 }
 
+/// Whether a process is a thread of the kernel (`PF_KTHREAD`, include/linux/sched.h): field 9 of proc(5).
+pub fn is_kernel_thread(pid: u32) -> bool {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let flags = || {
+        let text = read_small(format!("/proc/{pid}/stat"))?;
+        text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().nth(6)?.parse::<u64>().ok()
+    };
+    flags().is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,5 +176,14 @@ mod tests {
         assert!(stat.threads >= 1 && stat.rss_bytes > 0, "{stat:?}");
         assert!(stat.age_ns() < 3_600_000_000_000, "{stat:?}");
         assert_eq!(Stat::read(u32::MAX), None);
+    }
+
+    #[test]
+    fn threads_of_the_kernel_are_told_apart() {
+        assert!(!is_kernel_thread(std::process::id()) && !is_kernel_thread(u32::MAX));
+        // In a pid namespace of its own there is none.
+        if read_small("/proc/2/comm").is_some_and(|comm| comm.trim() == "kthreadd") {
+            assert!(is_kernel_thread(2));
+        }
     }
 }

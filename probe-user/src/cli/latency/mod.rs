@@ -92,6 +92,7 @@ pub fn run(args: &Args, quiet: bool) -> Result<ExitCode> {
     let _descriptors = Descriptors::raise();
     let pids = Pids::all(&args.pid);
     targets::check(&pids)?;
+    targets::check_programs(&pids)?;
     let mut chooser = Chooser::new(args)?;
     let Plan { functions, parks, notes, processes } = plan(&mut chooser, &pids)?;
     for note in notes.iter().filter(|_| !quiet) {

@@ -1,6 +1,7 @@
 //! A command that `probe record` runs: started as a target, and ended with the recording.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -68,8 +69,22 @@ impl Running {
         collector.unwatch(ourselves)?;
         running.map_err(|error| {
             let message = format!("cannot run {}: {error:#}", program.to_string_lossy());
-            Problem::new(Exit::Failure, message, "give the path of a program after --").into()
+            let (exit, hint) = match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+                Some(ErrorKind::NotFound) => {
+                    (Exit::NoCommand, "give the path of a program after --, or the name of one that PATH finds")
+                }
+                Some(ErrorKind::PermissionDenied) => {
+                    (Exit::NotExecutable, "it must be a program that may be executed: chmod +x")
+                }
+                _ => (Exit::NotExecutable, "give the path of a program after --; a script has to begin with #!"),
+            };
+            Problem::new(exit, message, hint).into()
         })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// How it ended; `None` while it runs.

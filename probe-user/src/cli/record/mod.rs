@@ -5,6 +5,7 @@ mod flags;
 mod gate;
 mod output;
 mod plan;
+mod resident;
 mod run;
 mod signals;
 mod summary;

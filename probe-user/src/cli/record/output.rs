@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -38,7 +38,8 @@ impl Output {
     /// Proves that `path` can be written, without touching what may be there and without leaving anything.
     pub fn open(path: &Path) -> Result<Self> {
         let to = open(path).map_err(|error| {
-            let hint = "name a file in a folder that exists and can be written with -o, or `-` for stdout";
+            let hint = "name a file in a folder that exists and can be written with -o, or `-` for stdout; a named pipe needs \
+                        its reader first";
             Problem::new(Exit::Failure, format!("cannot write {}: {}", path.display(), plain(&error)), hint)
         })?;
         let name = if is_stdout(path) { "stdout".into() } else { path.display().to_string() };
@@ -77,7 +78,7 @@ fn open(path: &Path) -> std::io::Result<To> {
     foreign::refuse(path)?;
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(std::io::ErrorKind::IsADirectory.into()),
-        Ok(metadata) if !metadata.is_file() => File::options().write(true).open(path).map(To::Other),
+        Ok(metadata) if !metadata.is_file() => special(path).map(To::Other),
         // Also a link that the kernel does not follow, because somebody else has put it into a folder for everybody.
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => {
@@ -87,6 +88,20 @@ fn open(path: &Path) -> std::io::Result<To> {
             Ok(To::File(path))
         }
     }
+}
+
+/// Opens a device or a named pipe; one that nobody reads is refused, because to open it would wait for that.
+fn special(path: &Path) -> std::io::Result<File> {
+    let file = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::ENXIO) => std::io::Error::other("it is a pipe or a socket that nobody reads"),
+            _ => error,
+        }
+    })?;
+    // Who reads slowly is waited for.
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, flags.difference(rustix::fs::OFlags::NONBLOCK))?;
+    Ok(file)
 }
 
 /// What a path stands for if it is a symbolic link, also one to a file that is not there yet.
@@ -185,6 +200,19 @@ mod tests {
         let text = std::fs::read_to_string(saved).unwrap();
         std::fs::remove_file(saved).unwrap();
         text
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_is_refused() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let error = Output::open(&path).map(drop).unwrap_err();
+        assert!(error.to_string().contains("nobody reads"), "{error}");
+        let reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        write(&path, "through").unwrap();
+        assert_eq!(std::io::read_to_string(reader).unwrap(), "through");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use anyhow::{Result, bail};
 use super::command::Running;
 use super::output::{Output, is_stdout};
 use super::plan::{Plan, Target};
+use super::resident::Resident;
 use super::signals::{self, Signals};
 use super::summary;
 use crate::cli::{Descriptors, readers, targets, tell};
@@ -41,7 +42,11 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
         closer::start();
     }
     let signals = Signals::listen()?;
-    targets::check(if let Target::Pids(pids) = &plan.target { pids } else { &[] })?;
+    let pids: &[u32] = if let Target::Pids(pids) = &plan.target { pids } else { &[] };
+    targets::check(pids)?;
+    if plan.events.malloc || plan.events.page_fault {
+        targets::check_programs(pids)?;
+    }
     let collector = Collector::start(&Options {
         kernel: kernel::Options {
             frequency: plan.frequency,
@@ -88,7 +93,8 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
     if !quiet && !plan.events.malloc {
         summary::started(plan, collector.clock());
     }
-    wait(plan, &collector, &mut end, &signals, quiet)?;
+    let mut resident = Resident::default();
+    wait(plan, &collector, &mut end, &signals, quiet, &mut resident)?;
     let to_ns = match plan.events {
         Events { malloc: true, .. } => collector.stop_heaps()?,
         Events { off_cpu: true, .. } => collector.stop_waits()?,
@@ -116,6 +122,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
         // Whoever waits for the command learns first that it failed.
         if let Some(code) = code.filter(|&code| code != 0) {
             tell(&format!("{message}; the command ended with exit code {code}"));
+            tell("hint: it failed by itself: see that it works without probe");
             return Ok(ExitCode::from(code));
         }
         bail!(Problem::new(Exit::NoTarget, message, hint(plan)));
@@ -132,6 +139,7 @@ pub fn run(plan: &Plan, descriptors: Descriptors, quiet: bool) -> Result<ExitCod
     let written = written.join(" and ");
     if !quiet {
         summary::finished(&profile, &written);
+        resident.tell(&profile);
         if let Some(code) = code.filter(|&code| code != 0) {
             tell(&format!("the command ended with exit code {code}"));
         }
@@ -239,7 +247,14 @@ fn watch(collector: &Collector, pids: &[u32]) -> Result<()> {
     Ok(())
 }
 
-fn wait(plan: &Plan, collector: &Collector, end: &mut End, signals: &Signals, quiet: bool) -> Result<()> {
+fn wait(
+    plan: &Plan,
+    collector: &Collector,
+    end: &mut End,
+    signals: &Signals,
+    quiet: bool,
+    resident: &mut Resident,
+) -> Result<()> {
     let begin = Instant::now();
     let progress = !quiet && std::io::stderr().is_terminal();
     let mut shown = begin;
@@ -254,6 +269,14 @@ fn wait(plan: &Plan, collector: &Collector, end: &mut End, signals: &Signals, qu
                 pids.is_empty()
             }
         };
+        if plan.events.page_fault {
+            match end {
+                End::Processes(pids) => pids.iter().for_each(|&pid| resident.look(pid, None)),
+                // It began with nothing.
+                End::Command(command) => resident.look(command.pid(), Some(0)),
+                End::Never => {}
+            }
+        }
         if over {
             break;
         }

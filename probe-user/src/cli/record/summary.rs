@@ -137,7 +137,9 @@ fn finished_heaps(profile: &Profile, written: &str) {
     let (objects, bytes) = (sum(|sample| sample.count), sum(|sample| sample.value) as f64 / f64::from(1 << 20));
     let what = if is_live { "in use of what was allocated" } else { "allocated" };
     let seconds = profile.header.duration_ns as f64 / 1e9;
-    let (sampler, samples) = (&profile.header.sampler, profile.samples.len());
+    // The interval has a line of its own.
+    let sampler = profile.header.sampler.split("; in use are").next().unwrap_or_default();
+    let samples = profile.samples.len();
     tell(&format!("{bytes:.1} MiB in {} {what} in {seconds:.1} s; wrote {written}", count(objects, "objects")));
     tell(&format!("  {sampler}; {}", count(samples as u64, "samples")));
     if sampler.contains("attached") {

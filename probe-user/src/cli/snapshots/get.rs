@@ -170,6 +170,9 @@ fn summary(snapshot: &Sidecar, folder: &Path) -> String {
     for culprit in snapshot.culprits.iter().take(5) {
         line("culprit", culprit.sentence());
     }
+    if snapshot.culprits.is_empty() && !snapshot.cause().is_empty() {
+        line("cause", snapshot.cause());
+    }
     if let Some(live) = &snapshot.live {
         let followed = snapshot.ended_at.system().duration_since(live.since.system()).unwrap_or_default().as_secs();
         let interval = live.in_use_interval.map(|interval| interval.map(mebibytes));

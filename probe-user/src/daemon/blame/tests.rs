@@ -112,3 +112,18 @@ fn the_size_of_a_process_is_of_all_that_it_keeps() {
     assert_eq!(first(&job(Metric::MemoryRss, 100 << 10), &windows), ("caches".into(), Some(30 * SECOND)));
     assert_eq!(first(&job(Metric::MemoryGrowth, 100 << 10), &windows).0, "churns");
 }
+
+#[test]
+fn what_was_hardly_seen_to_grow_is_nobodys() {
+    let growth = job(Metric::MemoryGrowth, 1 << 30);
+    let mut windows = windows_with_twice_as_many(&windows(100, &[("caches", 1 << 10)]));
+    let reading = |second: u64, rss_bytes| (Reading { at_ns: second * SECOND, rss_bytes, ..Reading::default() }, None);
+    windows.figures = vec![reading(100, 1 << 20), reading(119, 51 << 20)];
+    let culprits = memory_culprits(&growth, TIMES, &windows);
+    assert_eq!(
+        culprits[0].sentence(),
+        "churns (app.c:41) took 20.0 MiB, 40 % of the 50.0 MiB that the process grew by, in thread main"
+    );
+    windows.figures[1].0.rss_bytes = 1 << 30;
+    assert_eq!(memory_culprits(&growth, TIMES, &windows), [], "of pages of files in the cache, as it may be");
+}

@@ -49,6 +49,24 @@ fn a_debug_file_is_found_by_build_id_below_any_root() {
 }
 
 #[test]
+fn a_debug_file_that_was_cut_says_so() {
+    let workshop = Workshop::new();
+    let Some((made, _)) = stripped(&workshop, &["-Wl,--build-id=sha1"]) else { return };
+    let Some(()) = workshop.run("objcopy", &["--add-gnu-debuglink=made.debug", "made"]) else { return };
+    let module = crate::target::Module::open(&made).unwrap();
+    let debug = workshop.path("made.debug");
+    let whole = std::fs::read(&debug).unwrap();
+    let problem = |bytes: &[u8]| {
+        std::fs::write(&debug, bytes).unwrap();
+        separate(&module, &Image::open(module.file().unwrap()).unwrap(), &[PathBuf::from("/")]).problem
+    };
+    assert_eq!(problem(&whole), None);
+    for length in [0, 10, 64, whole.len() / 4, whole.len() / 2, whole.len() - 1] {
+        assert!(problem(&whole[..length]).is_some(), "cut to {length} bytes of {}", whole.len());
+    }
+}
+
+#[test]
 fn mini_debug_info_is_used() {
     let workshop = Workshop::new();
     let Some((made, offset)) = stripped(&workshop, &[]) else { return };

@@ -42,8 +42,7 @@ pub fn wait_culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
             now = busy;
         }
     }
-    let without_baseline = calm.count == 0;
-    rank(&now, &calm).into_iter().map(|culprit| Culprit { of: Of::Waits, without_baseline, ..culprit }).collect()
+    rank(&now, &calm).into_iter().map(|culprit| Culprit { of: Of::Waits, ..culprit }).collect()
 }
 
 /// Does a thread wait for its next work: for an event or a condition, in no more than its own loop?

@@ -46,13 +46,26 @@ impl Gain {
         };
         match before {
             Some(before) => format!("{kind} went from {before} to {now}{most}"),
+            None if *now == 1 => format!("there is 1 {}{most}", singular(kind)),
             None => format!("there are {now} {kind}{most}"),
         }
+    }
+
+    /// Whether it is a number that something is to blame for: one thread is what any process has.
+    pub fn is_plain(&self) -> bool {
+        self.now <= 1
     }
 
     fn gained(&self) -> u64 {
         self.now.saturating_sub(self.before.unwrap_or(0))
     }
+}
+
+/// `thread named main` for `threads named main`.
+fn singular(kind: &str) -> String {
+    let end = kind.find(" named ").unwrap_or(kind.len());
+    let (noun, rest) = kind.split_at(end);
+    format!("{}{rest}", noun.strip_suffix('s').unwrap_or(noun))
 }
 
 /// What a culprit has to do with a [`Gain`].
@@ -148,6 +161,8 @@ mod tests {
         assert_eq!(found[0].sentence(), "sockets went from 12 to 990, 941 of them to 10.0.0.7:5432");
         assert_eq!(gains_of(None)[0].sentence(), "there are 990 sockets, 941 of them to 10.0.0.7:5432");
         assert_eq!(gains_of(Some(&before(&[("sockets", 990), ("files", 9)])))[0].kind, "files");
+        let one = gains(None, many("threads named main", "", 1));
+        assert_eq!(one[0].sentence(), "there is 1 thread named main");
     }
 
     #[test]

@@ -7,14 +7,23 @@ use crate::symbolize::{Frame, Measure, Profile, Sample};
 const LEAST: f64 = 0.01;
 const LEAST_BYTES: u64 = 64 << 10;
 
+/// Where less than this part of what a process grew by was seen to be taken, who took that explains nothing.
+const SEEN: f64 = 0.1;
+
 /// The functions that took most memory, the greatest first, at most ten: growth that is as fast as it was before is no less
-/// to blame. `breach` is all that is known, `baseline` a part of it to compare with.
-pub fn growth_culprits(breach: &Profile, baseline: &Profile) -> Vec<Culprit> {
-    let (now, calm) = (charge_memory(breach, resident), charge_memory(baseline, resident));
+/// to blame. `breach` is all that is known, `baseline` a part of it to compare with. The process grew by `grown_bytes`, by what
+/// the kernel counts: shares are of that, because not all that becomes resident is seen to (a page of a mapped file that the
+/// page cache has already). Empty where next to nothing of it was seen.
+pub fn growth_culprits(breach: &Profile, baseline: &Profile, grown_bytes: u64) -> Vec<Culprit> {
+    let (mut now, calm) = (charge_memory(breach, resident), charge_memory(baseline, resident));
+    if (now.count as f64) < SEEN * grown_bytes as f64 {
+        return Vec::new();
+    }
+    now.count = now.count.max(grown_bytes);
     let least = LEAST_BYTES.max((LEAST * now.count as f64) as u64);
     let described = charged_most(&now).into_iter().filter(|(_, bytes)| *bytes >= least).map(|(function, bytes)| {
-        let bytes = Some(bytes);
-        Culprit { bytes, of: Of::Memory, ..describe(function, &now, &calm) }
+        let (bytes, grown_bytes) = (Some(bytes), Some(now.count));
+        Culprit { bytes, grown_bytes, of: Of::Memory, ..describe(function, &now, &calm) }
     });
     described.collect()
 }
@@ -124,11 +133,24 @@ mod tests {
             ("_int_malloc", 1 << 20),
             ("main tiny malloc", 100),
         ]);
-        let found = growth_culprits(&breach, &Profile::default());
+        let found = growth_culprits(&breach, &Profile::default(), 0);
         let names: Vec<_> = found.iter().map(|culprit| (culprit.function.as_str(), culprit.bytes)).collect();
         assert_eq!(names, [("load_cache", Some(50 << 20))], "{found:?}");
         assert_eq!(found[0].of, Of::Memory);
         assert!(found[0].share < 75.0, "of all that grew: {found:?}");
+    }
+
+    #[test]
+    fn shares_are_of_what_the_process_grew_by() {
+        let breach = grown(&[("main load_cache", 20 << 20)]);
+        let found = growth_culprits(&breach, &Profile::default(), 80 << 20);
+        assert_eq!(found[0].share, 25.0);
+        assert_eq!(
+            found[0].sentence(),
+            "load_cache (app.c:1) took 20.0 MiB, 25 % of the 80.0 MiB that the process grew by, in thread t"
+        );
+        assert_eq!(growth_culprits(&breach, &Profile::default(), 10 << 20)[0].share, 100.0, "some was given back");
+        assert_eq!(growth_culprits(&breach, &Profile::default(), 300 << 20), [], "next to nothing of it");
     }
 
     #[test]

@@ -194,10 +194,13 @@ fn memory_is_charged_by_its_bytes_however_steadily_it_grows() {
         }
         profile
     };
-    let found = growth_culprits(&grown(60, 30 << 20), &grown(30, 15 << 20));
+    let found = growth_culprits(&grown(60, 30 << 20), &grown(30, 15 << 20), 30 << 20);
     assert_eq!(names(&found), ["leaks"]);
     assert_eq!((found[0].bytes, found[0].share), (Some(30 << 20), 100.0));
     let sentence = found[0].sentence();
-    assert_eq!(sentence, "leaks (app.c:1) took 30.0 MiB, 100 % of the memory that the process took, in thread main");
+    assert_eq!(
+        sentence,
+        "leaks (app.c:1) took 30.0 MiB, 100 % of the 30.0 MiB that the process grew by, in thread main"
+    );
     assert_eq!(names(&culprits(&grown(60, 1), &Profile::default())), ["serve"], "time has nothing to do with it");
 }
