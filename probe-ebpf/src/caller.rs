@@ -10,6 +10,7 @@ use probe_ebpf::call_site::Site;
 use probe_ebpf::kept::Saved;
 use probe_ebpf::table::{self, BLOCK_ROWS, PAGE_BITS, Page, Row, Rule};
 
+use crate::file::Search;
 use crate::maps::{MAPPINGS, block};
 use crate::{file, lender};
 
@@ -39,6 +40,7 @@ pub struct Lookup {
     pub pc: u64,
     mappings: MappingKey,
     pub file: FileKey,
+    pub search: Search,
     /// The blocks of rows that are left; `low` may be the one.
     low: u32,
     high: u32,
