@@ -11,6 +11,7 @@ use probe_ebpf::kept::Saved;
 use probe_ebpf::table::{self, BLOCK_ROWS, PAGE_BITS, Page, Row, Rule};
 use probe_ebpf::verifier::forget;
 
+use crate::file::Search;
 use crate::maps::{MAPPINGS, block};
 use crate::{file, lender};
 
@@ -40,6 +41,7 @@ pub struct Lookup {
     pub pc: u64,
     mappings: MappingKey,
     pub file: FileKey,
+    pub search: Search,
     /// The blocks of rows that are left; `low` may be the one.
     low: u32,
     high: u32,

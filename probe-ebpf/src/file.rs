@@ -1,10 +1,16 @@
 //! Mappings that user space has not told of yet: a program that has just begun is known by the files that it has mapped, where
 //! others have them as well.
+//!
+//! They are searched in the tree in which the kernel keeps a process's mappings (`mm_struct.mm_mt`, since Linux 6.1; the nodes:
+//! include/linux/maple_tree.h), without its lock: who is sampled may hold it, as in every `mmap` of the dynamic linker, and
+//! `bpf_find_vma` finds one mapping in an interrupt at most. What changes meanwhile leads to something else or nowhere; what is
+//! found has to be a mapping of this memory around the address.
 
 use core::ffi::c_void;
+use core::hint::black_box;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, task_struct};
-use aya_ebpf::helpers::generated::bpf_find_vma;
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 use probe_ebpf::abi::{FileKey, FileTable, MAX_FILES};
@@ -23,33 +29,97 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// The bits of the nanoseconds; newer kernels have a mark above them (`I_CTIME_QUERIED`, include/linux/fs.h).
 const NANOSECONDS: u32 = i32::MAX as u32;
 
-/// What `bpf_find_vma` hands to its callback: it has to be on the stack.
+/// Words of a node; nodes are aligned to as many bytes, and the bits below are flags.
+const NODE_WORDS: usize = 32;
+const NODE_BYTES: u64 = NODE_WORDS as u64 * 8;
+/// More levels than a million mappings need: nodes have at least five entries.
+const LEVELS: u32 = 10;
+/// The kinds of nodes (`enum maple_type`), in four bits of a pointer to one.
+const KIND_SHIFT: u32 = 3;
+const KIND_MASK: u64 = 15;
+const LEAF: u64 = 1;
+const RANGES: u64 = 2;
+const RANGES_AND_GAPS: u64 = 3;
+/// The last addresses of all entries but the last come behind the parent, the entries behind them.
+const FIRST_PIVOT: usize = 1;
+const PIVOTS: usize = 15;
+const FIRST_SLOT: usize = 16;
+/// With gaps there are fewer.
+const FIRST_SLOT_WITH_GAPS: usize = 10;
+
+/// A search in the tree.
+#[repr(C)]
+pub struct Search {
+    /// A node, with its kind; at the end the mapping.
+    entry: u64,
+    is_found: u64,
+    node: [u64; NODE_WORDS],
+}
+
+/// What `bpf_loop` hands to its callback: it has to be on the stack.
 #[repr(C)]
 struct Context {
     lookup: *mut Lookup,
 }
 
-/// Looks for what a task has mapped at the address of a lookup. Where its memory is being changed nothing is found.
+/// Looks for what a task has mapped at the address of a lookup.
 #[inline(always)]
 pub fn find(lookup: &mut Lookup, task: *mut task_struct) {
-    let pc = lookup.pc;
+    let Some(memory) = field::<Struct>(task.cast(), setting!(offsets.task_memory)) else { return };
+    // The root of a tree with a single entry is no node; a program has more.
+    const IS_NODE: u64 = 2;
+    match field::<u64>(memory, setting!(offsets.memory_root)) {
+        Some(root) if root & 3 == IS_NODE => lookup.search.entry = root,
+        _ => return,
+    }
+    lookup.search.is_found = 0;
     let mut context = Context { lookup };
     // SAFETY: the callback's signature is the helper's; the context outlives the call.
-    unsafe { bpf_find_vma(task, pc, is_mapped as *mut c_void, (&raw mut context).cast(), 0) };
+    unsafe { bpf_loop(LEVELS, descend as *mut c_void, (&raw mut context).cast(), 0) };
+    if lookup.search.is_found != 0 {
+        place(lookup.search.entry as Struct, memory, lookup);
+    }
 }
 
-/// `bpf_find_vma`'s callback.
+/// `bpf_loop`'s callback: from a node to the one below, or to the mapping. Returns 1 to stop.
 #[inline(never)]
-extern "C" fn is_mapped(_task: *mut task_struct, area: Struct, context: *mut Context) -> i64 {
-    // SAFETY: the lookup of `find`, which waits for the call.
-    place(area, unsafe { &mut *(*context).lookup });
-    0
+extern "C" fn descend(_level: u32, context: *mut Context) -> i64 {
+    // SAFETY: the lookup of `find`, which waits for the loop.
+    let Lookup { search, pc, .. } = unsafe { &mut *(*context).lookup };
+    let kind = search.entry >> KIND_SHIFT & KIND_MASK;
+    let first_slot = match kind {
+        LEAF | RANGES => FIRST_SLOT,
+        RANGES_AND_GAPS => FIRST_SLOT_WITH_GAPS,
+        _ => return 1,
+    };
+    let node = (search.entry & !(NODE_BYTES - 1)) as *const c_void;
+    // SAFETY: the helper checks the address; the buffer is that long.
+    if unsafe { bpf_probe_read_kernel((&raw mut search.node).cast(), NODE_BYTES as u32, node) } != 0 {
+        return 1;
+    }
+    // How many entries end below the address, without branches as in `table::search_block`. Last addresses are odd; zero, in
+    // place of one, stands for the end of the node, and the entries behind those of a node with gaps are addresses of the
+    // kernel or zero as well: both are above all that programs map.
+    let half = *pc >> 1;
+    let mut at = 0;
+    for pivot in &search.node[FIRST_PIVOT..FIRST_PIVOT + PIVOTS] {
+        let last = pivot.wrapping_sub(1) >> 1;
+        at += (black_box(last.wrapping_sub(half)) >> 63) as usize;
+    }
+    search.entry = search.node[(first_slot + at) & (NODE_WORDS - 1)];
+    search.is_found = u64::from(kind == LEAF);
+    search.is_found as i64
 }
 
 #[inline(always)]
-fn place(area: Struct, lookup: &mut Lookup) -> Option<()> {
+fn place(area: Struct, memory: Struct, lookup: &mut Lookup) -> Option<()> {
     let start: u64 = field(area, setting!(offsets.vma_start))?;
     let end: u64 = field(area, setting!(offsets.vma_end))?;
+    if lookup.pc.wrapping_sub(start) >= end.wrapping_sub(start)
+        || field::<Struct>(area, setting!(offsets.vma_memory))? != memory
+    {
+        return None;
+    }
     let page: u64 = field(area, setting!(offsets.vma_page))?;
     let file: Struct = field(area, setting!(offsets.vma_file))?;
     let inode: Struct = field(file, setting!(offsets.file_inode))?;

@@ -43,6 +43,9 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         signal_live: 0,
         binprm_filename: 0,
         task_thread_memory: 0,
+        task_memory: 0,
+        memory_root: 0,
+        vma_memory: 0,
         vma_start: 0,
         vma_end: 0,
         vma_page: 0,
@@ -53,6 +56,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         inode_changed: 0,
         inode_changed_ns: 0,
         super_device: 0,
+        zero: 0,
     },
 });
 

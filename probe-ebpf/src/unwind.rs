@@ -63,8 +63,8 @@ pub enum End {
     NewCode = 12,
     /// What was found as the return address is not behind a call: the unwind table of the frame is wrong.
     NoCall = 13,
-    /// The thread is in `execve`: its stack is gone, and that of its new program has not begun.
-    Exec = 14,
+    /// The thread is in `execve` or ends: its stack is gone, and the call is all there is.
+    Gone = 14,
 }
 
 impl End {
@@ -84,7 +84,7 @@ impl End {
         Self::UnsupportedFramePointer,
         Self::NewCode,
         Self::NoCall,
-        Self::Exec,
+        Self::Gone,
     ];
 
     /// The end that a number from the kernel stands for; an unknown one counts as unreadable.
@@ -103,7 +103,7 @@ impl End {
             11 => Self::UnsupportedFramePointer,
             12 => Self::NewCode,
             13 => Self::NoCall,
-            14 => Self::Exec,
+            14 => Self::Gone,
             _ => Self::Unreadable,
         }
     }
@@ -111,7 +111,7 @@ impl End {
     /// The reason shown in `[truncated: reason]`; `None` for a whole stack.
     pub fn reason(self) -> Option<&'static str> {
         match self {
-            Self::Root => None,
+            Self::Root | Self::Gone => None,
             Self::NoFramePointer => Some("no frame pointer"),
             Self::Unreadable => Some("stack unreadable"),
             Self::TooDeep => Some("too many frames"),
@@ -125,7 +125,6 @@ impl End {
             Self::UnsupportedFramePointer => Some("frame pointer in an unusual place"),
             Self::NewCode => Some("code just loaded"),
             Self::NoCall => Some("return address not after a call"),
-            Self::Exec => Some("in execve"),
         }
     }
 }

@@ -227,10 +227,16 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
         Err(end) => {
             // A frame pointer of zero ends a chain of them; code that keeps none may have a zero there as well.
             let is_no_chain = end == End::Root && row.rule == rule::NONE && walk.flags & stack_flags::GUESSED == 0;
-            let is_in_exec = end == End::Unreadable && is_in_exec(memory.source.task());
             walk.end = match end {
+                End::Root if !is_no_chain => End::Root,
+                // The memory was given back, or is the new program's already: nothing is where the stack was.
+                _ if index == 0
+                    && leaves_its_stack(memory.source.task())
+                    && memory.read_alone::<u64>(walk.start_sp).is_none() =>
+                {
+                    End::Gone
+                }
                 _ if is_no_chain => End::NoFramePointer,
-                _ if is_in_exec => End::Exec,
                 end => end,
             } as u32;
             1
@@ -238,17 +244,19 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
     }
 }
 
-/// True if a task is in the system call that replaces its program, in which its registers are those of a stack that is gone.
+/// True if a task is in a system call that gives its stack back.
 #[inline(always)]
-fn is_in_exec(task: *mut task_struct) -> bool {
-    /// `__NR_execve`, `__NR_execveat` (arch/x86/entry/syscalls/syscall_64.tbl).
+fn leaves_its_stack(task: *mut task_struct) -> bool {
+    /// Numbers of system calls (arch/x86/entry/syscalls/syscall_64.tbl).
     const EXECVE: u64 = 59;
+    const EXIT: u64 = 60;
+    const EXIT_GROUP: u64 = 231;
     const EXECVEAT: u64 = 322;
     /// Offset of `orig_rax` in `pt_regs`: the number of the system call.
     const NUMBER: u32 = 120;
     // SAFETY: the task is the current one or held by the iterator.
     let registers = unsafe { bpf_task_pt_regs(task) };
-    matches!(field::<u64>(registers as *const u8, NUMBER), Some(EXECVE | EXECVEAT))
+    matches!(field::<u64>(registers as *const u8, NUMBER), Some(EXECVE | EXIT | EXIT_GROUP | EXECVEAT))
 }
 
 /// Whose memory is read.

@@ -87,6 +87,12 @@ pub struct Offsets {
     pub binprm_filename: u32,
     /// `task_struct.thread.fsbase`; [`Offsets::MISSING`] where a thread's own memory is found in another way
     pub task_thread_memory: u32,
+    /// `task_struct.mm`
+    pub task_memory: u32,
+    /// `mm_struct.mm_mt.ma_root`, the root of the tree of mappings; [`Offsets::MISSING`] where its nodes are not as in Linux 6.1
+    pub memory_root: u32,
+    /// `vm_area_struct.vm_mm`
+    pub vma_memory: u32,
     /// `vm_area_struct.vm_start`
     pub vma_start: u32,
     /// `vm_area_struct.vm_end`
@@ -107,6 +113,8 @@ pub struct Offsets {
     pub inode_changed_ns: u32,
     /// `super_block.s_dev`
     pub super_device: u32,
+    /// Always zero.
+    pub zero: u32,
 }
 
 impl Offsets {
@@ -123,8 +131,8 @@ assert_packed! {
     Offsets {
         task_flags, task_pid, task_tgid, task_signal, task_state, task_exit_state, task_on_cpu, task_comm, task_runtime,
         task_runtime_at_arrival, task_arrival, task_queued, task_parent, signal_live, binprm_filename,
-        task_thread_memory,
+        task_thread_memory, task_memory, memory_root, vma_memory,
         vma_start, vma_end, vma_page, vma_file, file_inode, inode_number, inode_super, inode_changed, inode_changed_ns,
-        super_device,
+        super_device, zero,
     }
 }

@@ -26,6 +26,9 @@ pub fn look_up(btf: &Btf) -> Result<Offsets> {
         signal_live: btf.offset("signal_struct", "live", 4)?,
         binprm_filename: btf.offset("linux_binprm", "filename", 8)?,
         task_thread_memory: btf.offset("task_struct", "thread.fsbase", 8).unwrap_or(Offsets::MISSING),
+        task_memory: btf.offset("task_struct", "mm", 8)?,
+        memory_root: memory_root(btf).unwrap_or(Offsets::MISSING),
+        vma_memory: btf.offset("vm_area_struct", "vm_mm", 8)?,
         vma_start: btf.offset("vm_area_struct", "vm_start", 8)?,
         vma_end: btf.offset("vm_area_struct", "vm_end", 8)?,
         vma_page: btf.offset("vm_area_struct", "vm_pgoff", 8)?,
@@ -43,5 +46,25 @@ pub fn look_up(btf: &Btf) -> Result<Offsets> {
             .or_else(|_| btf.offset("inode", "__i_ctime.tv_nsec", 4))
             .or_else(|_| btf.offset("inode", "i_ctime_nsec", 4))?,
         super_device: btf.offset("super_block", "s_dev", 4)?,
+        zero: 0,
     })
+}
+
+/// Where the tree of a process's mappings begins, if its nodes are as the programs know them (`probe-ebpf/src/file.rs`). On other
+/// kernels, of which none is known, processes are unwound when they have been told of.
+fn memory_root(btf: &Btf) -> Option<u32> {
+    let nodes = [
+        ("maple_range_64", "pivot", 15 * 8, 8),
+        ("maple_range_64", "slot", 16 * 8, 128),
+        ("maple_arange_64", "pivot", 9 * 8, 8),
+        ("maple_arange_64", "slot", 10 * 8, 80),
+    ];
+    let are_known = nodes
+        .iter()
+        .all(|&(node, member, bytes, at)| btf.offset(node, member, bytes).is_ok_and(|offset: u32| offset == at));
+    if !are_known {
+        tracing::debug!("the kernel's trees of mappings are not known");
+        return None;
+    }
+    btf.offset("mm_struct", "mm_mt.ma_root", 8).ok()
 }

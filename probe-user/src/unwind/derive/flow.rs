@@ -313,6 +313,10 @@ impl<'a, 'data> Flow<'a, 'data> {
         if let Some(&target) = slot.and_then(|slot| self.image.slots.get(&slot)) {
             return self.jump(run, target, state);
         }
+        // A program's beginning has nobody to return to: it ends by a jump to what it has found, as the dynamic linker's does.
+        if state.is_root {
+            run.leave(Exit::Sound);
+        }
         // Either is possible: nothing is proved, and whoever calls this may get back.
         run.returns |= !self.is_endless_slot(i);
     }

@@ -172,6 +172,20 @@ fn threads_and_programs_have_a_first_frame() {
     expect(&rows, "at_parent", derived(rule::RSP, 8, 0));
 }
 
+/// As the dynamic linker begins: what it calls has a table, so that it is only presumed to return.
+#[test]
+fn a_program_that_begins_by_looking_for_another_has_a_first_frame() {
+    let with_table = |name| function(name, ".cfi_startproc\n mov %rdi, %rax\n ret\n .cfi_endproc");
+    let source = function(
+        "main",
+        "mov %rsp, %rdi\n call find\n mov %rax, %r12\n mov %rsp, %r13\n and $-16, %rsp\n xor %ebp, %ebp\n call set_up\n\
+         at_handover: mov %r13, %rsp\n jmp *%r12",
+    ) + &with_table("find")
+        + &with_table("set_up");
+    let Some(rows) = rows(&source) else { return };
+    expect(&rows, "at_handover", derived(rule::END, 0, 0));
+}
+
 /// Switches, loops, recursion, callbacks, an array whose size is not known, calls at the end, and such that do not return.
 const PROGRAM: &str = include_str!("tests/program.c");
 
