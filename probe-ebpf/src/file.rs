@@ -13,7 +13,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, task_struct};
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
-use probe_ebpf::abi::{FileKey, FileTable, MAX_FILES};
+use probe_ebpf::abi::{FileKey, FileTable, MAX_FILES, Offsets};
 
 use crate::caller::{Lookup, Place};
 use crate::maps::setting;
@@ -65,6 +65,9 @@ struct Context {
 /// Looks for what a task has mapped at the address of a lookup.
 #[inline(always)]
 pub fn find(lookup: &mut Lookup, task: *mut task_struct) {
+    if setting!(offsets.memory_root) == Offsets::MISSING {
+        return;
+    }
     let Some(memory) = field::<Struct>(task.cast(), setting!(offsets.task_memory)) else { return };
     // The root of a tree with a single entry is no node; a program has more.
     const IS_NODE: u64 = 2;

@@ -1,13 +1,13 @@
 //! The kernel fields that the programs read, looked up once at start.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use probe_ebpf::abi::{COMM_LEN, Offsets};
 
 use super::btf::Btf;
 
-/// Looks all of them up, with the bytes that are read of each; fails on a kernel that lacks one.
+/// Looks all of them up, with the bytes that are read of each; fails on a kernel that lacks one which nothing goes without.
 pub fn look_up(btf: &Btf) -> Result<Offsets> {
-    Ok(Offsets {
+    let mut offsets = Offsets {
         task_flags: btf.offset("task_struct", "flags", 4)?,
         task_pid: btf.offset("task_struct", "pid", 4)?,
         task_tgid: btf.offset("task_struct", "tgid", 4)?,
@@ -26,33 +26,43 @@ pub fn look_up(btf: &Btf) -> Result<Offsets> {
         signal_live: btf.offset("signal_struct", "live", 4)?,
         binprm_filename: btf.offset("linux_binprm", "filename", 8)?,
         task_thread_memory: btf.offset("task_struct", "thread.fsbase", 8).unwrap_or(Offsets::MISSING),
-        task_memory: btf.offset("task_struct", "mm", 8)?,
-        memory_root: memory_root(btf).unwrap_or(Offsets::MISSING),
-        vma_memory: btf.offset("vm_area_struct", "vm_mm", 8)?,
-        vma_start: btf.offset("vm_area_struct", "vm_start", 8)?,
-        vma_end: btf.offset("vm_area_struct", "vm_end", 8)?,
-        vma_page: btf.offset("vm_area_struct", "vm_pgoff", 8)?,
-        vma_file: btf.offset("vm_area_struct", "vm_file", 8)?,
-        file_inode: btf.offset("file", "f_inode", 8)?,
-        inode_number: btf.offset("inode", "i_ino", 8)?,
-        inode_super: btf.offset("inode", "i_sb", 8)?,
-        // The name up to Linux 6.5, up to 6.10, and since.
-        inode_changed: btf
-            .offset("inode", "i_ctime.tv_sec", 8)
-            .or_else(|_| btf.offset("inode", "__i_ctime.tv_sec", 8))
-            .or_else(|_| btf.offset("inode", "i_ctime_sec", 8))?,
-        inode_changed_ns: btf
-            .offset("inode", "i_ctime.tv_nsec", 4)
-            .or_else(|_| btf.offset("inode", "__i_ctime.tv_nsec", 4))
-            .or_else(|_| btf.offset("inode", "i_ctime_nsec", 4))?,
-        super_device: btf.offset("super_block", "s_dev", 4)?,
-        zero: 0,
-    })
+        ..Offsets::default()
+    };
+    if let Err(error) = of_mappings(btf, &mut offsets) {
+        tracing::debug!("new programs are unwound when user space knows what they map: {error:#}");
+        offsets.memory_root = Offsets::MISSING;
+    }
+    Ok(offsets)
+}
+
+/// What leads from a process to the files that it has mapped.
+fn of_mappings(btf: &Btf, offsets: &mut Offsets) -> Result<()> {
+    offsets.task_memory = btf.offset("task_struct", "mm", 8)?;
+    offsets.memory_root = memory_root(btf)?;
+    offsets.vma_memory = btf.offset("vm_area_struct", "vm_mm", 8)?;
+    offsets.vma_start = btf.offset("vm_area_struct", "vm_start", 8)?;
+    offsets.vma_end = btf.offset("vm_area_struct", "vm_end", 8)?;
+    offsets.vma_page = btf.offset("vm_area_struct", "vm_pgoff", 8)?;
+    offsets.vma_file = btf.offset("vm_area_struct", "vm_file", 8)?;
+    offsets.file_inode = btf.offset("file", "f_inode", 8)?;
+    offsets.inode_number = btf.offset("inode", "i_ino", 8)?;
+    offsets.inode_super = btf.offset("inode", "i_sb", 8)?;
+    // The name up to Linux 6.5, up to 6.10, and since.
+    offsets.inode_changed = btf
+        .offset("inode", "i_ctime.tv_sec", 8)
+        .or_else(|_| btf.offset("inode", "__i_ctime.tv_sec", 8))
+        .or_else(|_| btf.offset("inode", "i_ctime_sec", 8))?;
+    offsets.inode_changed_ns = btf
+        .offset("inode", "i_ctime.tv_nsec", 4)
+        .or_else(|_| btf.offset("inode", "__i_ctime.tv_nsec", 4))
+        .or_else(|_| btf.offset("inode", "i_ctime_nsec", 4))?;
+    offsets.super_device = btf.offset("super_block", "s_dev", 4)?;
+    Ok(())
 }
 
 /// Where the tree of a process's mappings begins, if its nodes are as the programs know them (`probe-ebpf/src/file.rs`). On other
 /// kernels, of which none is known, processes are unwound when they have been told of.
-fn memory_root(btf: &Btf) -> Option<u32> {
+fn memory_root(btf: &Btf) -> Result<u32> {
     let nodes = [
         ("maple_range_64", "pivot", 15 * 8, 8),
         ("maple_range_64", "slot", 16 * 8, 128),
@@ -62,9 +72,6 @@ fn memory_root(btf: &Btf) -> Option<u32> {
     let are_known = nodes
         .iter()
         .all(|&(node, member, bytes, at)| btf.offset(node, member, bytes).is_ok_and(|offset: u32| offset == at));
-    if !are_known {
-        tracing::debug!("the kernel's trees of mappings are not known");
-        return None;
-    }
-    btf.offset("mm_struct", "mm_mt.ma_root", 8).ok()
+    ensure!(are_known, "the kernel's trees of mappings are not known");
+    btf.offset("mm_struct", "mm_mt.ma_root", 8)
 }

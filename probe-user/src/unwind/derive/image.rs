@@ -67,7 +67,9 @@ impl<'data> Image<'data> {
     pub fn is_first_frame(&self, start: u64) -> bool {
         let bytes = self.gap(start).map_or(&[][..], |gap| gap.from(start));
         let bytes = bytes.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(bytes);
-        [&[0x31, 0xed][..], &[0x48, 0x31, 0xed], &[0x48, 0x89, 0xe7, 0xe8]].iter().any(|zeroes| bytes.starts_with(zeroes))
+        [&[0x31, 0xed][..], &[0x48, 0x31, 0xed], &[0x48, 0x89, 0xe7, 0xe8]]
+            .iter()
+            .any(|zeroes| bytes.starts_with(zeroes))
     }
 
     /// Bytes of code that a table does not cover.
