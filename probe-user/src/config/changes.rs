@@ -256,8 +256,8 @@ mod tests {
     #[test]
     fn no_change_makes_more_rules_than_there_may_be() {
         let definition = table(json!({ "target": "app", "metric": "cpu", "above": 1 }));
-        let mut changes = Changes::default();
-        changes.rules = (1..500).map(|number| (format!("rule {number}"), definition.clone())).collect();
+        let rules = (1..500).map(|number| (format!("rule {number}"), definition.clone())).collect();
+        let changes = Changes { rules, ..Changes::default() };
         let full = config(&changes).expect("500 with that of the file");
         let definition = definition.expect("a table");
         let error = full.with_rule(&changes, "one more", &definition).expect_err("too many");
