@@ -107,7 +107,7 @@ fn misbehaving() -> Result<()> {
     for (name, ..) in MANNERS {
         let figures = bench.wait(name, "a second failure", |figures| figures.failed >= 2 || figures.dead > 0)?;
         ensure!(figures.sent == 0, "{name}: taken for delivered: {figures:?}");
-        ensure!(figures.queued + figures.dead == u64::from(ALERTS), "{name}: something is lost: {figures:?}");
+        ensure!(figures.queued as u64 + figures.dead == u64::from(ALERTS), "{name}: something is lost: {figures:?}");
     }
     // And still, while all others are tried again.
     let begin = Instant::now();
