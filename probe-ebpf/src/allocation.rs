@@ -157,7 +157,7 @@ pub fn published(context: &ProbeContext) {
         && setting!(follow_live) != 0
         && address != 0
     {
-        remember(current().0, address, live);
+        remember(current().0, address, &live);
     }
     pay(cost, begin);
 }
@@ -241,13 +241,16 @@ fn report(start: &Start, call: &Sampled) -> Option<LiveAllocation> {
     Some(LiveAllocation { time_ns, size, weight, user_stack, tid, mean: mean as u32 })
 }
 
-#[inline(always)]
-fn remember(tgid: u32, address: u64, live: LiveAllocation) {
+/// A function of its own as [`end_of`]. Returns 1 if it fits.
+#[inline(never)]
+fn remember(tgid: u32, address: u64, live: &LiveAllocation) -> u64 {
     // What is handed out was freed, though nobody saw it.
     end(tgid, address, true);
     if LIVE.insert(&LiveKey { address, tgid, padding: 0 }, live, 0).is_err() {
         count(Counter::LiveFull);
+        return 0;
     }
+    1
 }
 
 /// True within a sampled call of the same thread: an allocator that is made of others.
@@ -285,28 +288,34 @@ pub fn leave(context: &impl EbpfContext, at_return: u64, returned: u64) {
         _ => 0,
     };
     if address != 0 {
-        remember(tgid, address, live);
+        remember(tgid, address, &live);
     }
 }
 
 /// What is at this address is in use no more; `is_reused` if that is known only because it is handed out again.
 #[inline(always)]
 fn end(tgid: u32, address: u64, is_reused: bool) {
+    end_of(tgid, address, is_reused.into());
+}
+
+/// A function of its own: programs that take a stack as well have no room for its event on theirs. Returns 1 if there was any.
+#[inline(never)]
+fn end_of(tgid: u32, address: u64, is_reused: u64) -> u64 {
     let key = LiveKey { address, tgid, padding: 0 };
     // Looking takes no lock, and most addresses were not sampled.
     // SAFETY: copied at once.
-    let Some(live) = unsafe { LIVE.get(&key) }.copied() else { return };
+    let Some(live) = unsafe { LIVE.get(&key) }.copied() else { return 0 };
     // Of two who free it one is told.
     if LIVE.remove(&key).is_err() {
-        return;
+        return 0;
     }
     let Some(mut entry) = EVENTS.reserve::<AllocationEndEvent>(0) else {
         count(Counter::AllocationsLost);
-        return;
+        return 1;
     };
-    let (kind, is_reused) = (kind::ALLOCATION_END, u64::from(is_reused));
-    entry.write(AllocationEndEvent { kind, tgid, time_ns: now(), is_reused, live });
+    entry.write(AllocationEndEvent { kind: kind::ALLOCATION_END, tgid, time_ns: now(), is_reused, live });
     entry.submit(wakeup());
+    1
 }
 
 /// A call by its thread and where its return address is.

@@ -1,8 +1,6 @@
 //! Is an address one to which a call returns? A walk that was led astray, by a table that is wrong, takes any word of the
 //! stack for a return address; the bytes before it tell.
 
-use core::hint::black_box;
-
 /// What an address in code is, by the eight bytes before it (the last of them is the highest one).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
@@ -17,18 +15,20 @@ pub enum Site {
 
 impl Site {
     /// What stands before an address.
-    ///
-    /// Without branches: the verifier follows both sides of each, and of these there are thirty.
     #[inline(always)]
     pub fn of(address: u64, before: u64) -> Self {
-        let is_aligned = equals(address & (FUNCTION_ALIGNMENT - 1), 0);
-        let may_begin = is_aligned & is_end_or_padding(before >> 56);
-        Self::of_number((2 - may_begin) & may_end_with_call(before).wrapping_sub(1))
+        if ends_with_call(before) != 0 {
+            Self::Call
+        } else if address & (FUNCTION_ALIGNMENT - 1) == 0 && ends_or_pads(before) != 0 {
+            Self::Function
+        } else {
+            Self::Other
+        }
     }
 
     /// The site that has this number.
     #[inline(always)]
-    pub fn of_number(number: u64) -> Self {
+    pub fn of_number(number: u32) -> Self {
         match number {
             0 => Self::Call,
             1 => Self::Function,
@@ -40,63 +40,60 @@ impl Site {
 /// Compilers align functions to it.
 const FUNCTION_ALIGNMENT: u64 = 16;
 
-/// 1 if two bytes are the same, else 0.
+// Bytes are compared all eight at a time: the verifier follows both sides of a branch, and there would be thirty.
+
+/// One in each byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
+/// The highest bit of each byte, by which it says yes.
+const YES: u64 = 0x80 * ONES;
+
+/// Says yes for each byte that is `wanted`.
 #[inline(always)]
-fn equals(one: u64, other: u64) -> u64 {
-    black_box(one ^ other).wrapping_sub(1) >> 63
+const fn equal(bytes: u64, wanted: u8) -> u64 {
+    let different = bytes ^ wanted as u64 * ONES;
+    !((different & !YES) + !YES | different) & YES
 }
 
-/// 1 for the last byte of a function (`ret`, `hlt`, `ud2`), or of what is put between two (`nop` of each length, `int3`, zeros).
-#[inline(always)]
-fn is_end_or_padding(byte: u64) -> u64 {
-    equals(byte, 0xc3)
-        | equals(byte, 0xf4)
-        | equals(byte, 0x0b)
-        | equals(byte, 0x90)
-        | equals(byte, 0xcc)
-        | equals(byte, 0)
+/// The answer of the byte so far before the end.
+const fn back(bytes: u32) -> u64 {
+    YES & 0xff << (64 - 8 * bytes)
 }
 
-/// 1 if a call instruction of x86-64 may end where these bytes end. The first byte of a call may be a breakpoint: that of a
-/// probe.
+/// Not zero if the last byte is that of a function (`ret`, `hlt`, `ud2`), or of what is put between two (`nop` of each length, `int3`,
+/// zeros).
 #[inline(always)]
-fn may_end_with_call(bytes: u64) -> u64 {
-    // The byte so far before the end.
-    let byte = |back: u32| bytes >> (64 - 8 * back) & 0xff;
-    let is_begin = |back: u32, opcode: u64| equals(byte(back), opcode) | equals(byte(back), BREAKPOINT);
-    // By the byte behind the opcode: two bits of mode, three of the operation, three of the register or what stands for it.
-    let by_operand = |length: u32, operands: u32| {
-        let operand = byte(length - 1);
-        let fits = u64::from(operands) >> (operand >> 6 << 3 | operand & 7) & 1;
-        fits & equals(operand >> 3 & 7, CALL) & is_begin(length, INDIRECT)
-    };
-    is_begin(5, RELATIVE)
-        | by_operand(2, mode(3, ANY) | mode(0, ANY & !SIB & !RIP))
-        | by_operand(3, mode(1, ANY & !SIB) | mode(0, SIB))
-        | by_operand(4, mode(1, SIB))
-        | by_operand(6, mode(2, ANY & !SIB) | mode(0, RIP))
-        | by_operand(7, mode(2, SIB) | mode(0, SIB))
+fn ends_or_pads(bytes: u64) -> u64 {
+    let ends = equal(bytes, 0xc3) | equal(bytes, 0xf4) | equal(bytes, 0x0b);
+    (ends | equal(bytes, 0x90) | equal(bytes, 0xcc) | equal(bytes, 0)) & back(1)
+}
+
+/// Not zero if a call instruction of x86-64 may end where these bytes end. The first byte of a call may be a breakpoint: that of
+/// a probe.
+#[inline(always)]
+fn ends_with_call(bytes: u64) -> u64 {
+    let probed = equal(bytes, BREAKPOINT);
+    let relative = (equal(bytes, RELATIVE) | probed) & back(5);
+    // The byte behind the opcode says how the address is found: by two bits of mode and three of the register or what stands
+    // for it; the three between them are a part of the opcode.
+    let is_call = equal(bytes >> 3 & 7 * ONES, CALL) & (equal(bytes, INDIRECT) | probed) << 8;
+    let (modes, registers) = (bytes >> 6 & 3 * ONES, bytes & 7 * ONES);
+    let [at, at_8, at_32, register] = [equal(modes, 0), equal(modes, 1), equal(modes, 2), equal(modes, 3)];
+    let (has_index, has_none) = (equal(registers, 4), equal(registers, 5));
+    let fits = (register | at & !has_index & !has_none) & back(1)
+        | (at_8 & !has_index | at & has_index) & back(2)
+        | at_8 & has_index & back(3)
+        | (at_32 & !has_index | at & has_none) & back(5)
+        | (at_32 | at) & has_index & back(6);
+    relative | is_call & fits
 }
 
 /// `call rel32`.
-const RELATIVE: u64 = 0xe8;
+const RELATIVE: u8 = 0xe8;
 /// `call r/m64`, by the middle bits of the byte behind it.
-const INDIRECT: u64 = 0xff;
-const CALL: u64 = 2;
+const INDIRECT: u8 = 0xff;
+const CALL: u8 = 2;
 /// `int3`.
-const BREAKPOINT: u64 = 0xcc;
-
-/// What the lowest bits of the operand's byte may be, a bit for each: all eight registers,
-const ANY: u32 = 0xff;
-/// what says that another byte follows,
-const SIB: u32 = 1 << 4;
-/// and, with mode 0, what says that the address is counted from the instruction.
-const RIP: u32 = 1 << 5;
-
-/// A bit for each mode and what is allowed with it.
-const fn mode(mode: u32, operands: u32) -> u32 {
-    operands << (8 * mode)
-}
+const BREAKPOINT: u8 = 0xcc;
 
 #[cfg(test)]
 mod tests {
@@ -106,7 +103,7 @@ mod tests {
     fn behind(instruction: &[u8]) -> bool {
         let mut bytes = [0x90; 8];
         bytes[8 - instruction.len()..].copy_from_slice(instruction);
-        may_end_with_call(u64::from_le_bytes(bytes)) == 1
+        ends_with_call(u64::from_le_bytes(bytes)) != 0
     }
 
     #[test]

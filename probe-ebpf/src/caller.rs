@@ -9,9 +9,9 @@ use probe_ebpf::abi::{FileKey, MAPPINGS_PER_BLOCK, MAX_MAPPING_BLOCKS, MappedRan
 use probe_ebpf::call_site::Site;
 use probe_ebpf::kept::Saved;
 use probe_ebpf::table::{self, BLOCK_ROWS, PAGE_BITS, Page, Row, Rule};
-use probe_ebpf::verifier::forget;
 
 use crate::file::Search;
+use crate::forget::forget;
 use crate::maps::{MAPPINGS, block};
 use crate::{file, lender};
 
@@ -45,10 +45,11 @@ pub struct Lookup {
     /// The blocks of rows that are left; `low` may be the one.
     low: u32,
     high: u32,
-    /// The last rule's index in `found`.
+    /// The last rule's index in `found`; `usize::MAX` where there is none.
     at: usize,
     /// The last rule, and the last [`Site`] as a number: see [`forget`].
-    rule: Rule,
+    row: u64,
+    saved: u64,
     site: u32,
     /// Rules found before on this CPU: stacks resemble each other, and a search is ten times dearer than a look.
     found: [Found; FOUND_ROWS],
@@ -61,7 +62,7 @@ struct Found {
     /// Complement of the table, in the upper half, and the address: never zero, as unused entries are.
     key: u64,
     rule: Rule,
-    /// 1 if a call was seen to end there.
+    /// 1 if a call was seen to end there, or need not.
     is_behind_call: u64,
 }
 
@@ -72,7 +73,9 @@ impl Lookup {
     /// The rule that was found last; `Rule::default()` where there is none.
     #[inline(always)]
     pub fn rule(&self) -> Rule {
-        forget(&self.rule)
+        // SAFETY: a row is eight bytes without any between them, of which all are numbers.
+        let row = unsafe { core::mem::transmute::<u64, Row>(forget(&self.row)) };
+        Rule { row, saved: Saved(forget(&self.saved)) }
     }
 
     pub fn start(&mut self, tgid: u32) {
@@ -90,7 +93,10 @@ struct Context {
 /// Finds the rule for an address, the program counter of a leaf or a return address less one above it: [`Lookup::rule`].
 #[inline(always)]
 pub fn find(pc: u64, lookup: &mut Lookup, task: *mut task_struct) {
-    lookup.rule = find_rule(pc, lookup, task);
+    let Rule { row, saved } = find_rule(pc, lookup, task);
+    // SAFETY: as in `Lookup::rule`.
+    lookup.row = unsafe { core::mem::transmute::<Row, u64>(row) };
+    lookup.saved = saved.0;
 }
 
 #[inline(always)]
@@ -99,6 +105,7 @@ fn find_rule(pc: u64, lookup: &mut Lookup, task: *mut task_struct) -> Rule {
     if pc.wrapping_sub(lookup.place.start) >= lookup.place.end.wrapping_sub(lookup.place.start) {
         find_place(lookup, task);
     }
+    lookup.at = usize::MAX;
     let Place { bias, table, pages, .. } = lookup.place;
     let address = pc.wrapping_sub(bias);
     if table == NO_TABLE || address >> PAGE_BITS >= u64::from(pages) {
@@ -114,7 +121,8 @@ fn find_rule(pc: u64, lookup: &mut Lookup, task: *mut task_struct) -> Rule {
     let row = find_row(lookup).unwrap_or_default();
     let saved = if row.saved == 0 { None } else { find_saved(lookup, row.saved) };
     let rule = Rule { row, saved: saved.unwrap_or_default() };
-    lookup.found[at] = Found { key, rule, is_behind_call: 0 };
+    let plain = Rule { row: row.plain(), ..rule };
+    lookup.found[at] = Found { key, rule, is_behind_call: (!plain.returns_behind_calls()).into() };
     rule
 }
 
@@ -124,15 +132,13 @@ fn find_rule(pc: u64, lookup: &mut Lookup, task: *mut task_struct) -> Rule {
 #[inline(always)]
 pub fn site(lookup: &mut Lookup, address: u64, before: impl FnOnce() -> Option<u64>) -> Site {
     lookup.site = look_before(lookup, address, before) as u32;
-    Site::of_number(forget(&lookup.site).into())
+    Site::of_number(forget(&lookup.site))
 }
 
 #[inline(always)]
 fn look_before(lookup: &mut Lookup, address: u64, before: impl FnOnce() -> Option<u64>) -> Site {
-    let Rule { row, saved } = lookup.rule();
-    let rule = Rule { row: row.plain(), saved };
     let found = &mut lookup.found[lookup.at & (FOUND_ROWS - 1)];
-    if !rule.returns_behind_calls() || found.is_behind_call != 0 {
+    if lookup.at == usize::MAX || found.is_behind_call != 0 {
         return Site::Call;
     }
     let site = before().map_or(Site::Call, |before| Site::of(address, before));

@@ -85,7 +85,9 @@ unsafe fn stacks(head: &mut Head, scratch: *mut Scratch, task: *mut task_struct)
     let tgid = head.record.tgid;
     let epoch = target(tgid).map_or(0, |target| target.epoch);
     if let Some((start, _)) = saved_registers(task) {
-        let header = walk::task(scratch, task, &start, Owner { tgid, epoch, time_ns: 0 });
+        walk::task(scratch, task, &start, Owner { tgid, epoch, time_ns: 0 });
+        // SAFETY: the caller's scratch.
+        let header = unsafe { &(*scratch).header };
         head.record.user_stack = header.id;
         head.record.user_frames = header.frame_count;
         head.record.user_end = header.end;

@@ -7,7 +7,6 @@
 //! found has to be a mapping of this memory around the address.
 
 use core::ffi::c_void;
-use core::hint::black_box;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, task_struct};
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
@@ -16,6 +15,7 @@ use aya_ebpf::maps::HashMap;
 use probe_ebpf::abi::{FileKey, FileTable, MAX_FILES, Offsets};
 
 use crate::caller::{Lookup, Place};
+use crate::forget::forget;
 use crate::maps::setting;
 use crate::task::{Struct, field};
 
@@ -53,6 +53,7 @@ pub struct Search {
     /// A node, with its kind; at the end the mapping.
     entry: u64,
     is_found: u64,
+    below: u64,
     node: [u64; NODE_WORDS],
 }
 
@@ -63,17 +64,17 @@ struct Context {
 }
 
 /// Looks for what a task has mapped at the address of a lookup.
-#[inline(always)]
-pub fn find(lookup: &mut Lookup, task: *mut task_struct) {
+#[inline(never)]
+pub fn find(lookup: &mut Lookup, task: *mut task_struct) -> u64 {
     if setting!(offsets.memory_root) == Offsets::MISSING {
-        return;
+        return 0;
     }
-    let Some(memory) = field::<Struct>(task.cast(), setting!(offsets.task_memory)) else { return };
+    let Some(memory) = field::<Struct>(task.cast(), setting!(offsets.task_memory)) else { return 0 };
     // The root of a tree with a single entry is no node; a program has more.
     const IS_NODE: u64 = 2;
     match field::<u64>(memory, setting!(offsets.memory_root)) {
         Some(root) if root & 3 == IS_NODE => lookup.search.entry = root,
-        _ => return,
+        _ => return 0,
     }
     lookup.search.is_found = 0;
     let mut context = Context { lookup };
@@ -82,6 +83,7 @@ pub fn find(lookup: &mut Lookup, task: *mut task_struct) {
     if lookup.search.is_found != 0 {
         place(lookup.search.entry as Struct, memory, lookup);
     }
+    lookup.search.is_found
 }
 
 /// `bpf_loop`'s callback: from a node to the one below, or to the mapping. Returns 1 to stop.
@@ -100,14 +102,16 @@ extern "C" fn descend(_level: u32, context: *mut Context) -> i64 {
     if unsafe { bpf_probe_read_kernel((&raw mut search.node).cast(), NODE_BYTES as u32, node) } != 0 {
         return 1;
     }
-    // How many entries end below the address, without branches as in `table::search_block`. Last addresses are odd; zero, in
+    // How many entries end below the address, by signs of differences as in `table::search_block`. Last addresses are odd; zero, in
     // place of one, stands for the end of the node, and the entries behind those of a node with gaps are addresses of the
     // kernel or zero as well: both are above all that programs map.
-    let half = *pc >> 1;
-    let mut at = 0;
-    for pivot in &search.node[FIRST_PIVOT..FIRST_PIVOT + PIVOTS] {
-        let last = pivot.wrapping_sub(1) >> 1;
-        at += (black_box(last.wrapping_sub(half)) >> 63) as usize;
+    let wanted = *pc >> 1;
+    let (mut at, mut half) = (0, PIVOTS.div_ceil(2));
+    while half > 0 {
+        let last = search.node[(FIRST_PIVOT + at + half - 1) & (NODE_WORDS - 1)].wrapping_sub(1) >> 1;
+        search.below = last.wrapping_sub(wanted);
+        at += half * (forget(&search.below) >> 63) as usize;
+        half /= 2;
     }
     search.entry = search.node[(first_slot + at) & (NODE_WORDS - 1)];
     search.is_found = u64::from(kind == LEAF);

@@ -12,7 +12,6 @@ pub mod kept;
 pub mod span;
 pub mod table;
 pub mod unwind;
-pub mod verifier;
 
 #[cfg(test)]
 extern crate std;

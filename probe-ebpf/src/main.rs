@@ -29,6 +29,7 @@ mod dump;
 mod fault;
 mod figures;
 mod file;
+mod forget;
 mod goroutine;
 mod lender;
 mod maps;

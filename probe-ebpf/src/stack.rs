@@ -29,8 +29,8 @@ pub fn kernel(scratch: *mut Scratch, context: *mut c_void, time_ns: u64) -> (Sta
     let id = walk::kernel_id(&scratch.frames, frame_count);
     let end = if frame_count >= MAX_KERNEL_FRAMES { End::TooDeep } else { End::Root };
     let (frame_count, end) = (frame_count as u32, end as u32);
-    let header = StackEvent { kind: kind::STACK, frame_count, time_ns, id, tgid: 0, epoch: 0, end, flags: 0 };
-    (send(scratch, header), frame_count)
+    scratch.header = StackEvent { kind: kind::STACK, frame_count, time_ns, id, tgid: 0, epoch: 0, end, flags: 0 };
+    (send(scratch), frame_count)
 }
 
 /// Scratch of a CPU for programs of uprobes, which other threads on the same CPU can enter before they are done: whoever has
@@ -59,9 +59,9 @@ pub fn user_claimed(claimed: Option<*mut Claimed>, start: &Start, owner: Owner) 
 /// The user stack of the current thread, from these registers on.
 #[inline(always)]
 pub fn user(scratch: *mut Scratch, start: &Start, owner: Owner) -> StackId {
-    let header = walk::current(scratch, start, owner);
+    walk::current(scratch, start, owner);
     // SAFETY: the caller's scratch.
-    send(unsafe { &mut *scratch }, header)
+    send(unsafe { &mut *scratch })
 }
 
 /// The user stack of the current thread, which is in the kernel: from the registers with which it entered.
@@ -78,16 +78,15 @@ pub fn user_from_kernel(scratch: *mut Scratch, owner: Owner) -> StackId {
 const FRAME_COUNT_MASK: usize = 2 * MAX_FRAMES - 1;
 const _: () = assert!(size_of::<StackEvent>() + FRAME_COUNT_MASK * 8 <= size_of::<Scratch>());
 
-/// Sends a stack's frames unless they have travelled before.
+/// Sends the stack in a scratch unless its frames have travelled before.
 #[inline(always)]
-fn send(scratch: &mut Scratch, header: StackEvent) -> StackId {
-    let id = header.id;
+fn send(scratch: &mut Scratch) -> StackId {
+    let id = scratch.header.id;
     // SAFETY: only its presence matters.
     if unsafe { SEEN.get(id) }.is_some() {
         return id;
     }
-    let size = size_of::<StackEvent>() + (header.frame_count as usize & FRAME_COUNT_MASK) * 8;
-    scratch.header = header;
+    let size = size_of::<StackEvent>() + (scratch.header.frame_count as usize & FRAME_COUNT_MASK) * 8;
     // The mark comes first: two CPUs with the same new stack send it once. It is taken back if the ring is full.
     let _ = SEEN.insert(id, 1, BPF_NOEXIST.into());
     // SAFETY: the size is at most that of `Scratch`.

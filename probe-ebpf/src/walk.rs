@@ -84,25 +84,30 @@ struct Context {
     task: *mut task_struct,
 }
 
-/// Walks the current process's stack; its frames are in the scratch, the header is returned.
+/// Walks the current process's stack, which is in the scratch then.
 #[inline(always)]
-pub fn current(scratch: *mut Scratch, start: &Start, owner: Owner) -> StackEvent {
+pub fn current(scratch: *mut Scratch, start: &Start, owner: Owner) {
     let mut context = Context { scratch, task: core::ptr::null_mut() };
-    walk(&mut context, frame_of_current as *mut c_void, start, owner)
+    walk(&mut context, frame_of_current as *mut c_void, start, owner);
 }
 
 /// Walks the stack of a task that is not running; only where the program may sleep.
 #[inline(always)]
-pub fn task(scratch: *mut Scratch, task: *mut task_struct, start: &Start, owner: Owner) -> StackEvent {
+pub fn task(scratch: *mut Scratch, task: *mut task_struct, start: &Start, owner: Owner) {
     let mut context = Context { scratch, task };
-    walk(&mut context, frame_of_task as *mut c_void, start, owner)
+    walk(&mut context, frame_of_task as *mut c_void, start, owner);
 }
 
 #[inline(always)]
-fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owner) -> StackEvent {
+fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owner) {
     let Owner { tgid, epoch, time_ns } = owner;
     // SAFETY: the caller's scratch, which nobody else uses meanwhile.
-    let walk = unsafe { &mut (*context.scratch).walk };
+    let Scratch { header, walk, .. } = unsafe { &mut *context.scratch };
+    // Field by field, here and below: a program's stack has no room for a copy.
+    header.kind = kind::STACK;
+    header.time_ns = time_ns;
+    header.tgid = tgid;
+    header.epoch = epoch;
     walk.registers = start.registers;
     walk.kept.start();
     walk.hash = StackHash::new(tgid, epoch);
@@ -125,16 +130,10 @@ fn walk(context: &mut Context, callback: *mut c_void, start: &Start, owner: Owne
         count(Counter::Compat);
         walk.end = End::Compat as u32;
     }
-    StackEvent {
-        kind: kind::STACK,
-        frame_count: walk.frame_count,
-        time_ns,
-        id: walk.hash.finish(walk.frame_count),
-        tgid,
-        epoch,
-        end: walk.end,
-        flags: walk.flags,
-    }
+    header.frame_count = walk.frame_count;
+    header.id = walk.hash.finish(walk.frame_count);
+    header.end = walk.end;
+    header.flags = walk.flags;
 }
 
 /// Where the return addresses of the stack that was just walked are, in bytes from the stack pointer: the first one, and the
@@ -175,19 +174,15 @@ extern "C" fn frame_of_task(index: u32, context: *mut Context) -> i64 {
 #[inline(always)]
 fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
     // SAFETY: the scratch of `walk`.
-    let Scratch { frames, window, walk, .. } = unsafe { &mut *scratch };
+    let Scratch { frames, walk, .. } = unsafe { &mut *scratch };
     let index = index as usize & (MAX_FRAMES - 1);
     let pc = walk.registers.pc;
     caller::find(pc.wrapping_sub(walk.back), &mut walk.lookup, source.task());
-    let mut memory = UserMemory { source, window, start: &mut walk.window_start };
     let site = match walk.back {
         0 => Site::Call,
-        _ => caller::site(&mut walk.lookup, pc, || memory.read_alone(pc.wrapping_sub(8))),
+        _ => caller::site(&mut walk.lookup, pc, || source.read_alone(pc.wrapping_sub(8))),
     };
-    let rule = walk.lookup.rule();
-    let is_derived = rule.row.is_derived();
-    let rule = Rule { row: rule.row.plain(), ..rule };
-    if site == Site::Other && rule.row.rule != rule::END {
+    if site == Site::Other && walk.lookup.rule().row.plain().rule != rule::END {
         walk.end = End::NoCall as u32;
         return 1;
     }
@@ -209,8 +204,31 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
         walk.end = End::Root as u32;
         return 1;
     }
-    walk.flags |= if is_derived { stack_flags::DERIVED } else { 0 };
-    let row = rule.row;
+    source.leave(index, scratch)
+}
+
+/// Leaves a frame, whose rule was found, for its caller. Functions of their own for both: with what finds the rule it would need
+/// more of the stack than programs have (512 bytes, with all that they call).
+#[inline(never)]
+extern "C" fn leave_of_current(index: u64, scratch: *mut Scratch) -> i64 {
+    leave(index as usize, scratch, Current)
+}
+
+/// As above.
+#[inline(never)]
+extern "C" fn leave_of_task(index: u64, scratch: *mut Scratch, task: *mut task_struct) -> i64 {
+    leave(index as usize, scratch, Task(task))
+}
+
+#[inline(always)]
+fn leave(index: usize, scratch: *mut Scratch, source: impl Source) -> i64 {
+    // SAFETY: the scratch of `walk`.
+    let Scratch { window, walk, .. } = unsafe { &mut *scratch };
+    let mut memory = UserMemory { source, window, start: &mut walk.window_start };
+    let Rule { row, saved } = walk.lookup.rule();
+    walk.flags |= if row.is_derived() { stack_flags::DERIVED } else { 0 };
+    let row = row.plain();
+    let rule = Rule { row, saved };
     match table::step(rule, &mut walk.registers, &mut walk.kept, &mut memory) {
         Ok(by) => {
             walk.back = (by != By::Signal).into();
@@ -232,7 +250,7 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
                 // The memory was given back, or is the new program's already: nothing is where the stack was.
                 _ if index == 0
                     && leaves_its_stack(memory.source.task())
-                    && memory.read_alone::<u64>(walk.start_sp).is_none() =>
+                    && memory.source.read_alone::<u64>(walk.start_sp).is_none() =>
                 {
                     End::Gone
                 }
@@ -266,6 +284,15 @@ trait Source {
 
     /// The task; the registers with which it left user mode are those of its first frame.
     fn task(&self) -> *mut task_struct;
+
+    /// Leaves a frame for its caller. Returns 1 to stop.
+    fn leave(self, index: usize, scratch: *mut Scratch) -> i64;
+
+    #[inline(always)]
+    fn read_alone<T: Default>(&self, address: u64) -> Option<T> {
+        let mut value = T::default();
+        self.read((&raw mut value).cast(), size_of::<T>() as u32, address).then_some(value)
+    }
 }
 
 /// The current process's, as far as it is in memory.
@@ -282,6 +309,11 @@ impl Source for Current {
     fn task(&self) -> *mut task_struct {
         current_task()
     }
+
+    #[inline(always)]
+    fn leave(self, index: usize, scratch: *mut Scratch) -> i64 {
+        leave_of_current(index as u64, scratch)
+    }
 }
 
 /// Another task's, also what has to be brought into memory first.
@@ -297,6 +329,11 @@ impl Source for Task {
     #[inline(always)]
     fn task(&self) -> *mut task_struct {
         self.0
+    }
+
+    #[inline(always)]
+    fn leave(self, index: usize, scratch: *mut Scratch) -> i64 {
+        leave_of_task(index as u64, scratch, self.0)
     }
 }
 
@@ -326,12 +363,6 @@ impl<S: Source> UserMemory<'_, S> {
         }
         Some((address.wrapping_sub(*self.start) / 8) as usize & (WINDOW_WORDS - 1))
     }
-
-    #[inline(always)]
-    fn read_alone<T: Default>(&self, address: u64) -> Option<T> {
-        let mut value = T::default();
-        self.source.read((&raw mut value).cast(), size_of::<T>() as u32, address).then_some(value)
-    }
 }
 
 impl<S: Source> Memory for UserMemory<'_, S> {
@@ -339,7 +370,7 @@ impl<S: Source> Memory for UserMemory<'_, S> {
     fn read_pair(&mut self, address: u64) -> Option<[u64; 2]> {
         match self.find(address) {
             Some(at) => Some([self.window[at], self.window[at + 1]]),
-            None => self.read_alone(address),
+            None => self.source.read_alone(address),
         }
     }
 
@@ -347,7 +378,7 @@ impl<S: Source> Memory for UserMemory<'_, S> {
     fn read_word(&mut self, address: u64) -> Option<u64> {
         match self.find(address) {
             Some(at) => Some(self.window[at]),
-            None => self.read_alone(address),
+            None => self.source.read_alone(address),
         }
     }
 
