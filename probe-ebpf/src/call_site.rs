@@ -50,8 +50,8 @@ const YES: u64 = 0x80 * ONES;
 /// Says yes for each byte that is `wanted`.
 #[inline(always)]
 const fn equal(bytes: u64, wanted: u8) -> u64 {
-    let different = bytes ^ wanted as u64 * ONES;
-    !((different & !YES) + !YES | different) & YES
+    let different = bytes ^ (wanted as u64 * ONES);
+    !(((different & !YES) + !YES) | different) & YES
 }
 
 /// The answer of the byte so far before the end.
@@ -75,8 +75,8 @@ fn ends_with_call(bytes: u64) -> u64 {
     let relative = (equal(bytes, RELATIVE) | probed) & back(5);
     // The byte behind the opcode says how the address is found: by two bits of mode and three of the register or what stands
     // for it; the three between them are a part of the opcode.
-    let is_call = equal(bytes >> 3 & 7 * ONES, CALL) & (equal(bytes, INDIRECT) | probed) << 8;
-    let (modes, registers) = (bytes >> 6 & 3 * ONES, bytes & 7 * ONES);
+    let is_call = equal((bytes >> 3) & (7 * ONES), CALL) & (equal(bytes, INDIRECT) | probed) << 8;
+    let (modes, registers) = ((bytes >> 6) & (3 * ONES), bytes & (7 * ONES));
     let [at, at_8, at_32, register] = [equal(modes, 0), equal(modes, 1), equal(modes, 2), equal(modes, 3)];
     let (has_index, has_none) = (equal(registers, 4), equal(registers, 5));
     let fits = (register | at & !has_index & !has_none) & back(1)
