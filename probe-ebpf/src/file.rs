@@ -53,6 +53,8 @@ pub struct Search {
     /// A node, with its kind; at the end the mapping.
     entry: u64,
     is_found: u64,
+    /// How many entries end below the address, as far as is known, and the sign of the last comparison.
+    at: u64,
     below: u64,
     node: [u64; NODE_WORDS],
 }
@@ -106,13 +108,17 @@ extern "C" fn descend(_level: u32, context: *mut Context) -> i64 {
     // place of one, stands for the end of the node, and the entries behind those of a node with gaps are addresses of the
     // kernel or zero as well: both are above all that programs map.
     let wanted = *pc >> 1;
-    let (mut at, mut half) = (0, PIVOTS.div_ceil(2));
+    search.at = 0;
+    let mut half = PIVOTS.div_ceil(2);
     while half > 0 {
+        // Read back each time, and bounded: of sums that become unions of bits the verifier of Linux 6.1 knows nothing.
+        let at = forget(&search.at) as usize & PIVOTS;
         let last = search.node[(FIRST_PIVOT + at + half - 1) & (NODE_WORDS - 1)].wrapping_sub(1) >> 1;
         search.below = last.wrapping_sub(wanted);
-        at += half * (forget(&search.below) >> 63) as usize;
+        search.at += half as u64 * (forget(&search.below) >> 63);
         half /= 2;
     }
+    let at = forget(&search.at) as usize & PIVOTS;
     search.entry = search.node[(first_slot + at) & (NODE_WORDS - 1)];
     search.is_found = u64::from(kind == LEAF);
     search.is_found as i64
