@@ -8,6 +8,7 @@ mod filter;
 mod user;
 
 use std::fmt::Display;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Gid;
@@ -94,9 +95,18 @@ fn note<T, E: Display>(held: &mut Vec<&'static str>, name: &'static str, done: R
     Ok(())
 }
 
-/// Capabilities and users are of threads: with a second one there would be a way around.
+/// How long a thread that has ended may be seen.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Capabilities and users are of threads: with a second one there would be a way around. One that was joined may be there for a
+/// moment still.
 fn expect_single_thread() -> Result<()> {
-    let threads = std::fs::read_dir("/proc/self/task").context("cannot read /proc/self/task")?.count();
+    let count = || Ok::<_, std::io::Error>(std::fs::read_dir("/proc/self/task")?.count());
+    let (begin, mut threads) = (Instant::now(), count().context("cannot read /proc/self/task")?);
+    while threads > 1 && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(1));
+        threads = count()?;
+    }
     ensure!(threads == 1, "a process with {threads} threads cannot be confined as a whole");
     Ok(())
 }
