@@ -79,6 +79,7 @@ fn supervise(config: &Config, args: &Args, verbosity: Verbosity) -> Result<ExitC
     // What is wrong for both is said once, by this one.
     readable(config, args.place.path())?;
     folders::prepare(config, &User::choose(config.serve.user.as_deref())?)?;
+    folders::expect_store(config)?;
     if config.rules.is_empty() {
         tracing::warn!("the configuration has no [[rule]]: nothing will be kept");
     }
@@ -111,6 +112,7 @@ fn collect(args: Args) -> Result<ExitCode> {
     let peers = Peers { uid: Some(user.uid), gid: is_other.then_some(user.gid) };
     Descriptors::raise();
     folders::prepare_shared(config, &user)?;
+    folders::expect_store(config)?;
     readers::start();
     sandbox::collector(peers.gid)?;
     closer::start();

@@ -31,6 +31,11 @@ pub(super) fn prepare(config: &Config, user: &User) -> Result<()> {
     user.act(|| writable(state, "[serve] state", &user.name))?
 }
 
+/// Fails unless this process, which is to write snapshots, can do so. The server only reads them.
+pub(super) fn expect_store(config: &Config) -> Result<()> {
+    writable(&config.store.path, "[store] path", "this user")
+}
+
 /// Fails unless files can be made in a folder, by whoever calls this.
 fn writable(folder: &Path, key: &str, who: &str) -> Result<()> {
     tempfile::tempfile_in(folder).map(drop).map_err(|error| {
@@ -46,7 +51,6 @@ fn writable(folder: &Path, key: &str, who: &str) -> Result<()> {
 /// it is there and root's, is shared with the server's group. Files in shared folders belong to that group from the start.
 pub(super) fn prepare_shared(config: &Config, user: &User) -> Result<()> {
     make(&config.store.path, 0o750)?;
-    writable(&config.store.path, "[store] path", "this user")?;
     share(&config.store.path, user, READ)?;
     if config.serve.state.exists() {
         share(&config.serve.state, user, READ | WRITE)?;
