@@ -166,19 +166,24 @@ fn dump(result: &str) -> Result<String> {
     let threads = dump["threads"].as_array().context("no threads")?;
     ensure!(threads.len() == 5, "{} threads instead of five: {dump}", threads.len());
     for (name, state, function) in [
-        ("waits", ["sleeping", "sleeping"], "main"),
-        ("sleeper", ["sleeping", "sleeping"], "waits_for_ever"),
+        ("waits", &["sleeping"][..], "main"),
+        ("sleeper", &["sleeping"], "waits_for_ever"),
         // It may be caught between two naps.
-        ("napper", ["sleeping", "runnable"], "napper"),
-        ("rival", ["running", "runnable"], "wants_the_cpu"),
+        ("napper", &["sleeping", "runnable", "running"], "napper"),
+        ("rival", &["running", "runnable"], "wants_the_cpu"),
     ] {
         for thread in threads.iter().filter(|thread| thread["name"] == name) {
             ensure!(state.iter().any(|state| thread["state"] == *state), "the state of {thread}");
-            ensure!(thread["truncated"].is_null(), "the stack of {thread}");
+            // Whoever runs is seen by a sample, on a slow machine by one from before the tables were there.
+            let is_early = thread["state"] == "running" && thread["truncated"] == "no frame pointer";
+            ensure!(thread["truncated"].is_null() || is_early, "the stack of {thread}");
             let frames = thread["stack"].as_array().context("no stack")?;
             let names: Vec<_> = frames.iter().filter_map(|frame| frame["function"].as_str()).collect();
             let first = if name == "waits" { "_start" } else { "start_thread" };
-            ensure!(names.contains(&function) && names.contains(&first), "{function} and {first} of {thread}");
+            ensure!(
+                names.contains(&function) && (is_early || names.contains(&first)),
+                "{function} and {first} of {thread}"
+            );
         }
     }
     let paused = threads.iter().filter(|thread| thread["stack"].to_string().contains("sys_pause"));
