@@ -45,11 +45,9 @@ pub struct Lookup {
     /// The blocks of rows that are left; `low` may be the one.
     low: u32,
     high: u32,
-    /// The last rule's index in `found`; `usize::MAX` where there is none.
+    /// The last rule's index in `found`.
     at: usize,
-    /// The last rule, and the last [`Site`] as a number: see [`forget`].
-    row: u64,
-    saved: u64,
+    /// The last [`Site`] as a number: see [`forget`].
     site: u32,
     /// Rules found before on this CPU: stacks resemble each other, and a search is ten times dearer than a look.
     found: [Found; FOUND_ROWS],
@@ -68,19 +66,22 @@ struct Found {
 
 /// A power of two: more than the distinct frames in most stacks, less than the processor's nearest cache.
 const FOUND_ROWS: usize = 512;
+/// Bounds an index for the verifier.
+const MASK: usize = FOUND_ROWS - 1;
+/// The first of them stands for none.
+const NONE: usize = 0;
 
 impl Lookup {
     /// The rule that was found last; `Rule::default()` where there is none.
     #[inline(always)]
     pub fn rule(&self) -> Rule {
-        // SAFETY: a row is eight bytes without any between them, of which all are numbers.
-        let row = unsafe { core::mem::transmute::<u64, Row>(forget(&self.row)) };
-        Rule { row, saved: Saved(forget(&self.saved)) }
+        self.found[self.at & MASK].rule
     }
 
     pub fn start(&mut self, tgid: u32) {
         self.place = Place::NOWHERE;
         self.mappings.tgid = tgid;
+        self.found[NONE].is_behind_call = 1;
     }
 }
 
@@ -93,29 +94,22 @@ struct Context {
 /// Finds the rule for an address, the program counter of a leaf or a return address less one above it: [`Lookup::rule`].
 #[inline(always)]
 pub fn find(pc: u64, lookup: &mut Lookup, task: *mut task_struct) {
-    let Rule { row, saved } = find_rule(pc, lookup, task);
-    // SAFETY: as in `Lookup::rule`.
-    lookup.row = unsafe { core::mem::transmute::<Row, u64>(row) };
-    lookup.saved = saved.0;
-}
-
-#[inline(always)]
-fn find_rule(pc: u64, lookup: &mut Lookup, task: *mut task_struct) -> Rule {
     lookup.pc = pc;
     if pc.wrapping_sub(lookup.place.start) >= lookup.place.end.wrapping_sub(lookup.place.start) {
         find_place(lookup, task);
     }
-    lookup.at = usize::MAX;
+    lookup.at = NONE;
     let Place { bias, table, pages, .. } = lookup.place;
     let address = pc.wrapping_sub(bias);
     if table == NO_TABLE || address >> PAGE_BITS >= u64::from(pages) {
-        return Rule::default();
+        return;
     }
     let key = !(u64::from(table) << 32 | address & u64::from(u32::MAX));
-    let at = (key.wrapping_mul(SPREAD) >> (u64::BITS - FOUND_ROWS.ilog2())) as usize & (FOUND_ROWS - 1);
+    let at = (key.wrapping_mul(SPREAD) >> (u64::BITS - FOUND_ROWS.ilog2())) as usize & MASK;
+    let at = if at == NONE { NONE + 1 } else { at };
     lookup.at = at;
     if lookup.found[at].key == key {
-        return lookup.found[at].rule;
+        return;
     }
     lookup.pc = address;
     let row = find_row(lookup).unwrap_or_default();
@@ -123,7 +117,6 @@ fn find_rule(pc: u64, lookup: &mut Lookup, task: *mut task_struct) -> Rule {
     let rule = Rule { row, saved: saved.unwrap_or_default() };
     let plain = Rule { row: row.plain(), ..rule };
     lookup.found[at] = Found { key, rule, is_behind_call: (!plain.returns_behind_calls()).into() };
-    rule
 }
 
 /// What the return address is for which the rule was just looked up, as far as the rule's code is only returned to where it
@@ -137,8 +130,8 @@ pub fn site(lookup: &mut Lookup, address: u64, before: impl FnOnce() -> Option<u
 
 #[inline(always)]
 fn look_before(lookup: &mut Lookup, address: u64, before: impl FnOnce() -> Option<u64>) -> Site {
-    let found = &mut lookup.found[lookup.at & (FOUND_ROWS - 1)];
-    if lookup.at == usize::MAX || found.is_behind_call != 0 {
+    let found = &mut lookup.found[lookup.at & MASK];
+    if found.is_behind_call != 0 {
         return Site::Call;
     }
     let site = before().map_or(Site::Call, |before| Site::of(address, before));
