@@ -56,6 +56,9 @@ pub struct Search {
     /// How many entries end below the address, as far as is known, and the sign of the last comparison.
     at: u64,
     below: u64,
+    /// The mapping.
+    start: u64,
+    end: u64,
     node: [u64; NODE_WORDS],
 }
 
@@ -126,9 +129,10 @@ extern "C" fn descend(_level: u32, context: *mut Context) -> i64 {
 
 #[inline(always)]
 fn place(area: Struct, memory: Struct, lookup: &mut Lookup) -> Option<()> {
-    let start: u64 = field(area, setting!(offsets.vma_start))?;
-    let end: u64 = field(area, setting!(offsets.vma_end))?;
-    if lookup.pc.wrapping_sub(start) >= end.wrapping_sub(start)
+    // Kept in the lookup, not on the stack, which has little room: it is nowhere until all is known.
+    lookup.search.start = field(area, setting!(offsets.vma_start))?;
+    lookup.search.end = field(area, setting!(offsets.vma_end))?;
+    if lookup.pc.wrapping_sub(lookup.search.start) >= lookup.search.end.wrapping_sub(lookup.search.start)
         || field::<Struct>(area, setting!(offsets.vma_memory))? != memory
     {
         return None;
@@ -144,6 +148,7 @@ fn place(area: Struct, memory: Struct, lookup: &mut Lookup) -> Option<()> {
     lookup.file.device = field(field::<Struct>(inode, setting!(offsets.inode_super))?, setting!(offsets.super_device))?;
     // SAFETY: copied at once; an entry that is updated meanwhile gives a wrong frame at worst, never a bad access.
     let FileTable { start: of_table, table, pages } = *unsafe { FILES.get(lookup.file) }?;
+    let Search { start, end, .. } = lookup.search;
     lookup.place = Place { start, end, bias: start.wrapping_sub(of_table), table, pages };
     Some(())
 }

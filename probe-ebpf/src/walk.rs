@@ -204,22 +204,10 @@ fn frame(index: u32, scratch: *mut Scratch, source: impl Source) -> i64 {
         walk.end = End::Root as u32;
         return 1;
     }
-    source.leave(index, scratch)
+    leave(index, scratch, source)
 }
 
-/// Leaves a frame, whose rule was found, for its caller. Functions of their own for both: with what finds the rule it would need
-/// more of the stack than programs have (512 bytes, with all that they call).
-#[inline(never)]
-extern "C" fn leave_of_current(index: u64, scratch: *mut Scratch) -> i64 {
-    leave(index as usize, scratch, Current)
-}
-
-/// As above.
-#[inline(never)]
-extern "C" fn leave_of_task(index: u64, scratch: *mut Scratch, task: *mut task_struct) -> i64 {
-    leave(index as usize, scratch, Task(task))
-}
-
+/// Leaves a frame, whose rule was found, for its caller. Returns 1 to stop.
 #[inline(always)]
 fn leave(index: usize, scratch: *mut Scratch, source: impl Source) -> i64 {
     // SAFETY: the scratch of `walk`.
@@ -285,9 +273,6 @@ trait Source {
     /// The task; the registers with which it left user mode are those of its first frame.
     fn task(&self) -> *mut task_struct;
 
-    /// Leaves a frame for its caller. Returns 1 to stop.
-    fn leave(self, index: usize, scratch: *mut Scratch) -> i64;
-
     #[inline(always)]
     fn read_alone<T: Default>(&self, address: u64) -> Option<T> {
         let mut value = T::default();
@@ -309,11 +294,6 @@ impl Source for Current {
     fn task(&self) -> *mut task_struct {
         current_task()
     }
-
-    #[inline(always)]
-    fn leave(self, index: usize, scratch: *mut Scratch) -> i64 {
-        leave_of_current(index as u64, scratch)
-    }
 }
 
 /// Another task's, also what has to be brought into memory first.
@@ -329,11 +309,6 @@ impl Source for Task {
     #[inline(always)]
     fn task(&self) -> *mut task_struct {
         self.0
-    }
-
-    #[inline(always)]
-    fn leave(self, index: usize, scratch: *mut Scratch) -> i64 {
-        leave_of_task(index as u64, scratch, self.0)
     }
 }
 
